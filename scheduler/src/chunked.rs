@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-
 const CHUNK: usize = 128;
 
 /// A growable copy-on-write vector. `clone` costs one `Arc` for each 128 elements.
@@ -42,7 +41,7 @@ impl<T: Clone> Chunked<T> {
 
     /// Appends an element and returns its position.
     pub fn push(&mut self, value: T) -> usize {
-        if self.len % CHUNK == 0 {
+        if self.len.is_multiple_of(CHUNK) {
             self.chunks.push(Arc::new(Vec::with_capacity(CHUNK)));
         }
         let last = self.chunks.last_mut().expect("a chunk was pushed when the length is a multiple of its size");
@@ -66,4 +65,3 @@ impl<T: Clone> FromIterator<T> for Chunked<T> {
         out
     }
 }
-

@@ -14,9 +14,7 @@ use crate::provider::{Amounts, Row};
 pub struct Slot(pub u32);
 
 /// What a consumer of an instance stands for; (domain, uuid, purpose) is its key.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Encode, Decode,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Encode, Decode)]
 #[serde(rename_all = "snake_case")]
 pub enum Purpose {
     /// The thing itself.
@@ -68,6 +66,8 @@ pub struct Consumer {
     pub intent: Intent,
     /// Id of that decision; 0 for an observed consumer.
     pub decision: u64,
+    /// Names the claim; 0 for an observed consumer.
+    pub ticket: u64,
     /// Caller's request id of that decision.
     pub request: Option<Uuid>,
     /// When it was claimed or first seen: replicated milliseconds.

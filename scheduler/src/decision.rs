@@ -1,11 +1,13 @@
 //! What was decided and why: the answer, the short record that is replicated, and the detail that
 //! the deciding node keeps for `explain`.
 
+use bitcode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::domain::Domain;
 use crate::intent::Intent;
+use crate::pipeline::survivors::Event;
 
 /// The answer to one request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +38,12 @@ pub struct Decision {
     pub wall: u64,
     /// Caller's trace id.
     pub trace_id: String,
+    /// Events of steps, with the step's name; for metrics.
+    #[serde(skip)]
+    pub events: Vec<(String, Event)>,
+    /// Duration of each step in nanoseconds, in the order of `steps`; for metrics.
+    #[serde(skip)]
+    pub timings: Vec<u64>,
 }
 
 /// Where one consumer goes.
@@ -61,7 +69,7 @@ pub struct RankedHost {
 }
 
 /// What a decision did to the claims of its consumers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
 #[serde(rename_all = "snake_case")]
 pub enum Claim {
     /// New claims were made.

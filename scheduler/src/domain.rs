@@ -7,9 +7,7 @@ use bitcode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 /// A scheduling domain, under the name that Pipeline resources use.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Encode, Decode,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Encode, Decode)]
 #[serde(rename_all = "lowercase")]
 pub enum Domain {
     /// Hypervisors and instances.
@@ -51,8 +49,9 @@ impl FromStr for Domain {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|domain| domain.as_str() == text).ok_or_else(|| {
-            format!("unknown domain '{text}': expected nova, cinder, manila, machines or pods")
-        })
+        Self::ALL
+            .into_iter()
+            .find(|domain| domain.as_str() == text)
+            .ok_or_else(|| format!("unknown domain '{text}': expected nova, cinder, manila, machines or pods"))
     }
 }

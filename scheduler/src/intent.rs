@@ -7,9 +7,7 @@ use bitcode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 /// The purpose of a placement request.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Encode, Decode,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Encode, Decode)]
 #[serde(rename_all = "snake_case")]
 pub enum Intent {
     /// A consumer that does not run anywhere yet.

@@ -19,6 +19,7 @@ pub(crate) struct Pending {
     pub group: Option<Uuid>,
     pub intent: Intent,
     pub request: Option<Uuid>,
+    pub since: u64,
 }
 
 /// All claims in flight, and the open claim that is hidden while its own request is decided.
@@ -28,12 +29,37 @@ pub(crate) struct Overlay {
     added: FxHashMap<Row, Amounts>,
     hidden: FxHashMap<Row, Amounts>,
     groups: FxHashMap<Uuid, Vec<Uuid>>,
+    keys: FxHashMap<Uuid, u32>,
 }
 
 impl Overlay {
     /// The newest claim in flight of a consumer.
     pub fn pending(&self, domain: Domain, uuid: Uuid, purpose: Purpose) -> Option<&Pending> {
         self.pending.get(&(domain, uuid, purpose))?.last()
+    }
+
+    /// Rows and amounts of all claims in flight of a consumer.
+    pub fn pendings(&self, domain: Domain, uuid: Uuid, purpose: Purpose) -> Vec<(Row, Amounts)> {
+        let list = self.pending.get(&(domain, uuid, purpose)).into_iter().flatten();
+        list.map(|pending| (pending.row, pending.amounts.clone())).collect()
+    }
+
+    /// True while a request with this idempotency key is in flight.
+    pub fn key_in_flight(&self, key: Uuid) -> bool {
+        self.keys.contains_key(&key)
+    }
+
+    pub fn fly_key(&mut self, key: Uuid) {
+        *self.keys.entry(key).or_insert(0) += 1;
+    }
+
+    pub fn land_key(&mut self, key: Uuid) {
+        if let Some(count) = self.keys.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                self.keys.remove(&key);
+            }
+        }
     }
 
     pub fn is_empty(&self) -> bool {

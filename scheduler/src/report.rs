@@ -133,6 +133,7 @@ pub struct NumaCell {
 mod json_text {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error, ser::Error as _};
 
+    #[expect(clippy::ref_option, reason = "the signature that serde calls")]
     pub fn serialize<S: Serializer>(text: &Option<String>, out: S) -> Result<S::Ok, S::Error> {
         let value: Option<serde_json::Value> =
             text.as_deref().map(serde_json::from_str).transpose().map_err(S::Error::custom)?;

@@ -185,6 +185,15 @@ impl Rows {
     }
 }
 
+impl<'a> IntoIterator for &'a Rows {
+    type Item = Row;
+    type IntoIter = Box<dyn Iterator<Item = Row> + 'a>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
 impl PartialEq for Rows {
     /// Equal rows, whatever the form.
     fn eq(&self, other: &Self) -> bool {

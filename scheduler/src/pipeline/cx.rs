@@ -10,7 +10,7 @@ use crate::index::{Column, Facet, Index};
 use crate::intent::Intent;
 use crate::names::{Names, Sym};
 use crate::overlay::Overlay;
-use crate::provider::{Aggregate, Provider, Row};
+use crate::provider::{Aggregate, Amounts, Provider, Row};
 use crate::request::{Group, Request};
 use crate::rows::{NO_ROWS, Rows};
 use crate::state::Tables;
@@ -85,7 +85,10 @@ impl<'a> View<'a> {
     /// Aggregates of a row.
     pub fn aggregates(&self, row: Row) -> impl Iterator<Item = &'a Aggregate> {
         let tables = self.tables;
-        self.provider(row).into_iter().flat_map(|provider| &provider.aggregates).filter_map(|key| tables.aggregate(*key))
+        self.provider(row)
+            .into_iter()
+            .flat_map(|provider| &provider.aggregates)
+            .filter_map(|key| tables.aggregate(*key))
     }
 
     /// How many members of `group` each host has: instances and open claims, in flight ones
@@ -110,6 +113,16 @@ impl<'a> View<'a> {
             }
         }
         out
+    }
+
+    /// For a resize: the row on which the instance is, and what it holds there. A resize to the same
+    /// host asks for max(0, new − old) of each class.
+    pub fn resize_discount(&self, request: &Request, intent: Intent) -> Option<(Row, Amounts)> {
+        if intent != Intent::Resize {
+            return None;
+        }
+        let known = self.tables.consumer(request.domain, *request.consumers.first()?, Purpose::Instance)?;
+        Some((known.row, known.amounts.clone()))
     }
 
     /// Rows on which a consumer is or has a claim.

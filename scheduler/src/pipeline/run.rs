@@ -122,9 +122,9 @@ pub fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: fn() -> 
         let mut dropped = Vec::new();
         if hosts.len() < before {
             let words = before_mask.words().iter().zip(hosts.mask().words());
-            let gone = words.enumerate().flat_map(|(at, (was, is))| {
-                crate::rows::Bits(was & !is).map(move |bit| Row((at * 64) as u32 + bit))
-            });
+            let gone = words
+                .enumerate()
+                .flat_map(|(at, (was, is))| crate::rows::Bits(was & !is).map(move |bit| Row((at * 64) as u32 + bit)));
             dropped = gone.take(NAMED).map(|row| cx.view.host(row).to_owned()).collect();
             if !detailed {
                 out.trace.masks.push((at as u16, hosts.mask().clone()));

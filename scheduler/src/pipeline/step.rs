@@ -15,7 +15,7 @@ use crate::request::Request;
 use crate::settings::Settings;
 
 /// Whether a step ran.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It looked at the hosts.
     Ran,
