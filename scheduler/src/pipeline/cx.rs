@@ -91,6 +91,17 @@ impl<'a> View<'a> {
             .filter_map(|key| tables.aggregate(*key))
     }
 
+    /// An aggregate by its key, as [`Facet::Aggregate`] lists it.
+    pub fn aggregate(&self, key: &str) -> Option<&'a Aggregate> {
+        self.tables.aggregate(self.sym(key)?)
+    }
+
+    /// The row on which a consumer was seen; a claim that waits to be seen does not count.
+    pub fn seen_on(&self, request: &Request, uuid: Uuid) -> Option<Row> {
+        let consumer = self.tables.consumer(request.domain, uuid, Purpose::Instance)?;
+        consumer.is_listed().then_some(consumer.row)
+    }
+
     /// How many members of `group` each host has: instances and open claims, in flight ones
     /// included, the request's own consumers left out. Members are those that the request names and
     /// those whose claim names the group.
