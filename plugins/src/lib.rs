@@ -17,6 +17,8 @@ pub mod nova;
 
 #[cfg(test)]
 mod fleet;
+#[cfg(test)]
+mod reference;
 
 use std::collections::BTreeMap;
 
