@@ -16,6 +16,8 @@
 pub mod nova;
 
 #[cfg(test)]
+mod document;
+#[cfg(test)]
 mod fleet;
 #[cfg(test)]
 mod reference;
@@ -59,6 +61,8 @@ macro_rules! steps {
         }
     };
 }
+#[cfg(test)]
+use steps;
 
 macro_rules! registered {
     (filters: $($filter:ty),+; weighers: $($weigher:ty),+;) => {
