@@ -202,7 +202,8 @@ fn main() {
 
         let mut channels = Vec::new();
         for _ in 0..CHANNELS {
-            channels.push(Channel::from_shared(endpoint.clone()).expect("an address").connect().await.expect("a channel"));
+            channels
+                .push(Channel::from_shared(endpoint.clone()).expect("an address").connect().await.expect("a channel"));
         }
         let mut random = SmallRng::seed_from_u64(2);
         let sets: Vec<Vec<Candidate>> = (0..64)

@@ -37,15 +37,27 @@ fn a_bad_hook_request_is_refused_with_its_reason() {
         ("no hosts", changed(&|b| b["hosts"] = json!([])), &["hosts"]),
         ("hosts of a wrong type", changed(&|b| b["hosts"] = json!({"a": 1})), &["hosts"]),
         ("a weight missing", changed(&|b| b["weights"] = json!({})), &["missing weight for host"]),
-        ("a weight too many", changed(&|b| b["weights"]["zz"] = json!(1.0)), &["weight assigned to unknown host", "zz"]),
+        (
+            "a weight too many",
+            changed(&|b| b["weights"]["zz"] = json!(1.0)),
+            &["weight assigned to unknown host", "zz"],
+        ),
         ("a weight of a wrong type", changed(&|b| b["weights"]["node001-bb00"] = json!("1")), &["weights"]),
         ("negative vcpus", changed(&|b| data(b)["flavor"]["nova_object.data"]["vcpus"] = json!(-1)), &["vcpus"]),
-        ("huge memory", changed(&|b| data(b)["flavor"]["nova_object.data"]["memory_mb"] = json!(u64::MAX)), &["MEMORY_MB"]),
+        (
+            "huge memory",
+            changed(&|b| data(b)["flavor"]["nova_object.data"]["memory_mb"] = json!(u64::MAX)),
+            &["MEMORY_MB"],
+        ),
         ("huge number", changed(&|_| ()).replace("16384", "1e400"), &[]),
         ("fractional count", changed(&|b| data(b)["num_instances"] = json!(1.5)), &["num_instances"]),
         ("negative count", changed(&|b| data(b)["num_instances"] = json!(-3)), &["num_instances"]),
         ("no uuid", changed(&|b| data(b)["instance_uuid"] = json!("x")), &["instance_uuid"]),
-        ("unknown pipeline", changed(&|b| b["pipeline"] = json!("nope")), &["nope", "kvm-general-purpose-load-balancing"]),
+        (
+            "unknown pipeline",
+            changed(&|b| b["pipeline"] = json!("nope")),
+            &["nope", "kvm-general-purpose-load-balancing"],
+        ),
         ("read-only without skips", changed(&|b| b["options"] = json!({"read_only": true})), &["skip_history"]),
         ("hosts a number", changed(&|b| data(b)["ignore_hosts"] = json!(3)), &["ignore_hosts"]),
     ];
@@ -72,7 +84,10 @@ fn odd_but_valid_requests_are_answered() {
     run(async {
         let (_dir, server) = ready().await;
         let mut body = spec::request("01");
-        body["hosts"].as_array_mut().expect("a list").push(json!({"host": "nöde-💥", "hypervisor_hostname": "nöde-💥"}));
+        body["hosts"]
+            .as_array_mut()
+            .expect("a list")
+            .push(json!({"host": "nöde-💥", "hypervisor_hostname": "nöde-💥"}));
         body["weights"]["nöde-💥"] = json!(-1e9);
         data(&mut body)["project_id"] = json!("プロジェクト");
         body["something_new"] = json!({"a": [1, 2, 3]});

@@ -72,7 +72,10 @@ fn an_import_is_idempotent_and_an_explanation_says_why_not() {
         let dropped = spec::hosts(&body).into_iter().find(|host| !answered.contains(host)).expect("one is unfit");
         let (code, printed) = ctl(&["explain", &id, "--host", &dropped]);
         assert_eq!(code, Some(0), "{printed}");
-        assert!(printed.contains(&format!("{} of {} hosts fit", answered.len(), spec::hosts(&body).len())), "{printed}");
+        assert!(
+            printed.contains(&format!("{} of {} hosts fit", answered.len(), spec::hosts(&body).len())),
+            "{printed}"
+        );
         assert!(printed.contains(&dropped), "{printed}");
         let (_, by_instance) = ctl(&["explain", &spec::instance(&body)]);
         assert!(by_instance.contains(&answered[0]), "{by_instance}");

@@ -30,8 +30,12 @@ fn every_recorded_request_is_answered_and_explained() {
                 assert!(ranked || story["reason"].as_str().is_some_and(|why| !why.is_empty()), "{name}: {story}");
             }
             // Scores never rise down the list.
-            let scores: Vec<f64> =
-                decision["hosts"].as_array().expect("hosts").iter().map(|h| h["score"].as_f64().expect("a score")).collect();
+            let scores: Vec<f64> = decision["hosts"]
+                .as_array()
+                .expect("hosts")
+                .iter()
+                .map(|h| h["score"].as_f64().expect("a score"))
+                .collect();
             let from = usize::from(decision["claim"] == "kept");
             assert!(scores[from..].windows(2).all(|pair| pair[0] >= pair[1]), "{name}: {scores:?}");
             let dropped: u64 = decision["steps"]

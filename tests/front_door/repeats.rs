@@ -15,11 +15,8 @@ fn host(name: &str, slots: u64) -> HostReport {
         hypervisor_type: Some("qemu".to_owned()),
         cpu_arch: Some("x86_64".to_owned()),
         inventories: Some(
-            [
-                ("VCPU".to_owned(), Inventory::of(2 * slots)),
-                ("MEMORY_MB".to_owned(), Inventory::of(1024 * slots)),
-            ]
-            .into(),
+            [("VCPU".to_owned(), Inventory::of(2 * slots)), ("MEMORY_MB".to_owned(), Inventory::of(1024 * slots))]
+                .into(),
         ),
         instances: Some(Vec::new()),
         ..HostReport::default()
@@ -317,10 +314,7 @@ fn the_instance_seen_elsewhere_moves_the_claim() {
         let mut report = host(other, 1);
         report.instances = Some(vec![listed(1)]);
         server.apply(&[report]).await;
-        assert_eq!(
-            server.places(&uuid(1)).await,
-            [(other.to_owned(), "instance".to_owned(), "observed".to_owned())]
-        );
+        assert_eq!(server.places(&uuid(1)).await, [(other.to_owned(), "instance".to_owned(), "observed".to_owned())]);
         assert_eq!(server.hook(&ask(2, &[&chosen])).await.hosts(), [chosen.as_str()]);
     });
 }

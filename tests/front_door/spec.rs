@@ -32,7 +32,8 @@ pub fn hosts(body: &Value) -> Vec<String> {
 /// Leaves only these hosts in the request, in this order.
 pub fn only(body: &mut Value, names: &[&str]) {
     let all = body["hosts"].as_array().expect("a list").clone();
-    let kept = names.iter().map(|name| all.iter().find(|h| h["host"] == **name).expect("a host of the request").clone());
+    let kept =
+        names.iter().map(|name| all.iter().find(|h| h["host"] == **name).expect("a host of the request").clone());
     body["hosts"] = kept.collect();
     let weights = body["weights"].as_object().expect("an object").clone();
     body["weights"] = weights.into_iter().filter(|(host, _)| names.contains(&host.as_str())).collect();

@@ -144,7 +144,7 @@ impl Filter for HasEnoughCapacity {
         let first = ["VCPU", "MEMORY_MB"].map(|class| (class, request.amount(class)));
         let others = request.resources.iter().map(|(class, amount)| (class.as_str(), *amount));
         let others = others.filter(|(class, _)| !matches!(*class, "VCPU" | "MEMORY_MB"));
-        let held = cx.view.resize_discount(request, cx.intent);
+        let held = cx.resize_discount();
         let mut asked = false;
         for (class, amount) in first.into_iter().chain(others) {
             if amount == 0 {

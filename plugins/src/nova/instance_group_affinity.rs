@@ -27,7 +27,7 @@ impl Filter for InstanceGroupAffinity {
         let Some(group) = cx.request.group.as_ref().filter(|group| group.policy == Some(GroupPolicy::Affinity)) else {
             return Verdict::Skipped("no affinity group");
         };
-        let members = cx.view.members_by_row(cx.request, group);
+        let members = cx.members_by_row(group);
         if group.hosts.is_empty() && members.is_empty() {
             return Verdict::Skipped("the group has no host yet");
         }

@@ -13,7 +13,7 @@ use scheduler::Domain;
 use scheduler::pipeline::step::NoOptions;
 use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Survivors, Verdict};
 use scheduler::request::GroupPolicy;
-use scheduler::{Mask, Row};
+use scheduler::Mask;
 
 /// The step.
 #[derive(Debug)]
@@ -28,11 +28,11 @@ impl Filter for InstanceGroupAntiAffinity {
         else {
             return Verdict::Skipped("no anti-affinity group");
         };
-        let members = cx.view.members_by_row(cx.request, group);
+        let members = cx.members_by_row(group);
         let limit = group.max_per_host.max(1);
-        let own: Vec<Row> = cx.request.consumers.iter().filter_map(|&uuid| cx.view.seen_on(cx.request, uuid)).collect();
+        let own = cx.seen_on();
         let full: Mask =
-            members.iter().filter(|&(row, &found)| found >= limit && !own.contains(row)).map(|(&row, _)| row).collect();
+            members.iter().filter(|&(row, &found)| found >= limit && own != Some(*row)).map(|(&row, _)| row).collect();
         hosts.drop_mask(&full, "holds too many members of the anti-affinity group", |row| Detail::Count {
             found: members.get(&row).copied().unwrap_or(0),
             limit,

@@ -25,7 +25,7 @@ impl Weigher for KvmInstanceGroupSoftAffinity {
             Some(GroupPolicy::SoftAntiAffinity) => -1.0,
             _ => return Verdict::Skipped("no soft group policy"),
         };
-        let members = cx.view.members_by_row(cx.request, group);
+        let members = cx.members_by_row(group);
         if members.is_empty() {
             return Verdict::Skipped("the group has no member yet");
         }

@@ -28,7 +28,7 @@ enum Source {
 
 fn source(cx: &Cx<'_>) -> Source {
     let request = cx.request;
-    let present = request.consumers.iter().find_map(|&uuid| cx.view.rows_of_consumer(request, uuid).first().copied());
+    let present = cx.rows_of(cx.consumer).first().copied();
     let named = request.source_host.as_deref().filter(|host| !host.is_empty()).map(|host| {
         let rows = cx.view.rows_of_host(host).iter().rev();
         let known = |row: Row| cx.view.provider(row).is_some_and(|provider| provider.domain == request.domain);
