@@ -25,6 +25,8 @@ pub struct Run {
     points: Vec<(u64, u64)>,
     /// Where the records end.
     pub end: u64,
+    /// Entries behind `last` were dropped; others of the same index may follow in the segment.
+    cut: bool,
 }
 
 impl Run {
@@ -94,7 +96,9 @@ impl Index {
         while self.tail.back().is_some_and(|entry| entry.id.index >= from) {
             self.tail_bytes -= self.tail.pop_back().as_ref().map_or(0, weight);
         }
-        self.next = from.max(self.first);
+        // While the log is read back, the segments in front of `first` may be gone already.
+        self.next = from.max(self.purged.map_or(0, |purged| purged.index + 1));
+        self.first = self.first.min(self.next);
         self.last = if self.is_empty() { self.purged } else { last };
     }
 
@@ -114,6 +118,7 @@ impl Index {
     /// Takes note of where an entry stands.
     pub fn place(&mut self, segment: &Arc<Segment>, index: u64, offset: u64, end: u64) {
         if let Some(run) = self.runs.back_mut()
+            && !run.cut
             && Arc::ptr_eq(&run.segment, segment)
             && run.last + 1 == index
         {
@@ -125,7 +130,7 @@ impl Index {
             return;
         }
         let points = vec![(index, offset)];
-        self.runs.push_back(Run { segment: Arc::clone(segment), first: index, last: index, points, end });
+        self.runs.push_back(Run { segment: Arc::clone(segment), first: index, last: index, points, end, cut: false });
     }
 
     /// Forgets the places of entries from `from` on.
@@ -133,8 +138,11 @@ impl Index {
         while self.runs.back().is_some_and(|run| run.first >= from) {
             self.runs.pop_back();
         }
-        if let Some(run) = self.runs.back_mut() {
-            run.last = run.last.min(from - 1);
+        if let Some(run) = self.runs.back_mut()
+            && run.last >= from
+        {
+            run.last = from - 1;
+            run.cut = true;
         }
     }
 

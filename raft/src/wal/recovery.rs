@@ -67,9 +67,11 @@ pub fn recover(
         bytes.truncate(read);
         let last = names.peek().is_none();
         let expected_end = match names.peek() {
-            Some(next) => Some(open(files, next)?.header.previous_end),
+            Some(next) => Some(open(files, next)?.header),
             None => None,
         };
+        let expected_end =
+            expected_end.filter(|next| next.previous == segment.header.epoch).map(|next| next.previous_end);
         let stopped = replay(&mut found, &segment, &bytes, tail_bytes);
         let end = found.end as usize;
         found.segments.push(Arc::clone(&segment));
