@@ -1,1 +1,54 @@
-//! stub
+//! The core of pallium: the replicated model, the state machine, the column index, the pipeline
+//! engine and the decision.
+//!
+//! Never here: I/O, async, threads, a clock, unseeded randomness, or an output that depends on the
+//! iteration order of a hash map. Time is a field of what is applied.
+//!
+//! ```text
+//!  Request ──▶ Core::decide ──▶ Proposal ──▶ Command ──▶ (log) ──▶ Core::apply ──▶ Outcome
+//!                │  Engine (pipelines of plugins)                     │
+//!                └─ Index (columns, facets) ◀── refresh ── State ◀────┘
+//! ```
+
+pub mod chunked;
+pub mod command;
+pub mod consumer;
+pub mod core;
+pub mod decision;
+pub mod domain;
+pub mod index;
+pub mod intent;
+pub mod invariants;
+pub mod inventory;
+pub mod names;
+pub mod pipeline;
+pub mod provider;
+pub mod report;
+pub mod request;
+pub mod rows;
+pub mod settings;
+pub mod sharded;
+pub mod snapshot;
+pub mod state;
+
+mod apply;
+mod checksum;
+mod overlay;
+
+pub use crate::core::{Core, Proposal, Refusal, Settled};
+pub use command::{Batch, Command, DecodeError, Outcome, Proposer};
+pub use consumer::{Consumer, Phase, Purpose};
+pub use decision::Decision;
+pub use domain::Domain;
+pub use index::{Facet, Index};
+pub use intent::Intent;
+pub use inventory::Inventory;
+pub use names::{Names, Sym};
+pub use pipeline::engine::Engine;
+pub use provider::{Aggregate, Amounts, Provider, Row};
+pub use report::{AggregateReport, HostReport, InstanceReport, NumaCell};
+pub use request::Request;
+pub use rows::{Mask, Rows};
+pub use settings::Settings;
+pub use snapshot::{Frozen, SnapshotError};
+pub use state::{State, Tables};

@@ -1,0 +1,138 @@
+//! A run made into an answer and a record.
+
+use uuid::Uuid;
+
+use crate::command::{Action, Part, Record};
+use crate::decision::{Claim, Decision, Placement, RankedHost, StepKind};
+use crate::intent::Intent;
+use crate::pipeline::cx::View;
+use crate::pipeline::run::{Run, Trace};
+use crate::provider::Row;
+use crate::request::{Candidates, Request};
+use crate::settings::{Settings, UnknownHosts};
+
+use super::candidates::Field;
+
+pub(super) struct Composed {
+    pub decision: Decision,
+    pub record: Record,
+    pub trace: Trace,
+    pub placed: Vec<Placement>,
+}
+
+pub(super) fn blank(request: &Request, intent: Intent, pipeline: &str) -> Decision {
+    Decision {
+        id: 0,
+        domain: request.domain,
+        intent,
+        pipeline: pipeline.to_owned(),
+        placements: Vec::new(),
+        hosts: Vec::new(),
+        claim: Claim::None,
+        candidates: 0,
+        unknown_hosts: Vec::new(),
+        steps: Vec::new(),
+        notes: Vec::new(),
+        wall: 0,
+        trace_id: request.trace_id.clone(),
+        events: Vec::new(),
+        timings: Vec::new(),
+    }
+}
+
+pub(super) fn placeholder(consumer: Uuid) -> Placement {
+    Placement { consumer, host: String::new(), node: None, provider: Uuid::nil() }
+}
+
+/// Score in its own unit.
+pub(super) fn score(units: i64) -> f64 {
+    units as f64 / 1e9
+}
+
+#[expect(clippy::too_many_arguments, reason = "one call, and each is a different thing")]
+pub(super) fn compose(
+    view: View<'_>,
+    settings: &Settings,
+    pipeline: &str,
+    request: &Request,
+    field: &Field,
+    ran: Run,
+    part: &Part,
+    open: Option<Row>,
+) -> Composed {
+    let names = view.names();
+    let claim = match (&part.action, open) {
+        (Action::Claim { .. }, None) => Claim::Made,
+        (Action::Claim { .. }, Some(_)) => Claim::Replaced,
+        (Action::Keep, _) => Claim::Kept,
+        (Action::Leave | Action::Release, _) => Claim::None,
+    };
+    let placed = match &part.action {
+        Action::Claim { targets, .. } => targets.first().copied(),
+        Action::Keep => open,
+        _ => None,
+    };
+    let placed = placed.and_then(|row| {
+        let provider = view.provider(row)?;
+        Some(Placement {
+            consumer: part.consumer,
+            host: names.text(provider.host).to_owned(),
+            node: provider.node.map(|node| names.text(node).to_owned()),
+            provider: provider.uuid,
+        })
+    });
+    let record = Record {
+        pipeline: names.refer(pipeline),
+        candidates: field.count as u32,
+        unknown: field.unknown.len() as u32,
+        hosts_out: ran.survivors as u32,
+        drops: ran
+            .steps
+            .iter()
+            .filter(|step| step.kind == StepKind::Filter && !step.reasons.is_empty())
+            .map(|step| {
+                let reasons = step.reasons.iter().map(|(why, count)| (names.refer(why), *count as u32)).collect();
+                (names.refer(&step.name), reasons)
+            })
+            .collect(),
+        top: ran.ranked.iter().take(settings.record_top).map(|scored| (scored.row, scored.score)).collect(),
+        claim,
+        trace_id: truncated(&request.trace_id, 64),
+    };
+    // The answer names hosts as the caller wrote them.
+    let sent_name = |row: Row| match &request.candidates {
+        Candidates::Sent(hosts) => {
+            let at = field.sent.binary_search_by_key(&row, |entrant| entrant.row).ok();
+            at.map_or("", |at| hosts[field.sent[at].position as usize].host.as_str())
+        }
+        Candidates::All => view.host(row),
+    };
+    let mut hosts: Vec<RankedHost> = ran
+        .ranked
+        .iter()
+        .map(|scored| RankedHost { host: sent_name(scored.row).to_owned(), score: score(scored.score) })
+        .collect();
+    let most = request.options.max_candidates as usize;
+    if most > 0 {
+        hosts.truncate(most);
+    }
+    let mut decision = blank(request, Intent::Create, pipeline);
+    decision.hosts = hosts;
+    if settings.unknown_hosts == UnknownHosts::Append {
+        let unknown = field.unknown.iter();
+        decision.hosts.extend(unknown.map(|host| RankedHost { host: host.clone(), score: f64::MIN }));
+    }
+    decision.claim = claim;
+    decision.candidates = field.count as u64;
+    decision.unknown_hosts.clone_from(&field.unknown);
+    decision.steps = ran.steps;
+    decision.notes = ran.notes;
+    decision.events = ran.events;
+    decision.timings = ran.timings;
+    Composed { decision, record, trace: ran.trace, placed: placed.into_iter().collect() }
+}
+
+fn truncated(text: &str, most: usize) -> String {
+    let end = (0..=most.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    text[..end].to_owned()
+}

@@ -1,0 +1,221 @@
+//! Explaining past decisions. Nothing is decided again: the record is replicated, the detail is
+//! what the deciding node kept.
+
+use uuid::Uuid;
+
+use crate::decision::{Decision, DetailView, Explanation, HostStory, RankedHost, RecordView, StepKind};
+use crate::domain::Domain;
+use crate::names::{Names, Text};
+use crate::pipeline::engine::Engine;
+use crate::pipeline::run::Trace;
+use crate::provider::Row;
+use crate::request::{Candidates, Request};
+use crate::state::{Stored, Tables};
+
+use super::candidates::Field;
+use super::compose::score;
+use super::{Core, Refusal, as_probe};
+
+/// Hosts whose story is told when none is asked for.
+const FIRST_HOSTS: usize = 5;
+
+/// What the deciding node keeps of a decision.
+#[derive(Debug)]
+pub(super) struct Detail {
+    pub decision: Decision,
+    trace: Trace,
+    /// Name as sent → row, in the caller's order; empty when the whole domain was asked for.
+    sent: Vec<(String, Option<Row>)>,
+}
+
+impl Detail {
+    pub fn new(decision: Decision, trace: Trace, field: &Field, request: &Request) -> Self {
+        let sent = match &request.candidates {
+            Candidates::All => Vec::new(),
+            Candidates::Sent(hosts) => {
+                let mut rows = vec![None; hosts.len()];
+                for entrant in &field.sent {
+                    rows[entrant.position as usize] = Some(entrant.row);
+                }
+                hosts.iter().zip(rows).map(|(host, row)| (host.host.clone(), row)).collect()
+            }
+        };
+        Self { decision, trace, sent }
+    }
+
+    /// What happened to one host.
+    fn story(&self, tables: &Tables, rows: &[Row], host: &str) -> HostStory {
+        let mut story = HostStory {
+            host: host.to_owned(),
+            rank: None,
+            dropped_by: None,
+            reason: None,
+            base: None,
+            scores: Vec::new(),
+            score: None,
+        };
+        let sent = self.sent.iter().rev().find(|(name, _)| name.eq_ignore_ascii_case(host));
+        let row = match sent {
+            Some((_, row)) => *row,
+            None if self.sent.is_empty() => rows.first().copied(),
+            None => {
+                story.reason = Some("it was not among the hosts of the request".to_owned());
+                return story;
+            }
+        };
+        let unknown = self.decision.unknown_hosts.iter().any(|name| name.eq_ignore_ascii_case(host));
+        let Some(row) = row else {
+            if unknown || self.sent.is_empty() {
+                story.dropped_by = Some("unknown_host".to_owned());
+                story.reason = Some("no such host is known here".to_owned());
+            } else {
+                story.reason = Some("it was sent under another node as well, which was ranked instead".to_owned());
+            }
+            return story;
+        };
+        let filters: Vec<_> = self.decision.steps.iter().filter(|step| step.kind == StepKind::Filter).collect();
+        if let Some(dropped) = &self.trace.dropped {
+            if let Some(dropped) = dropped.iter().find(|dropped| dropped.row == row)
+                && let Some(step) = filters.get(dropped.step as usize)
+            {
+                let why = step.reasons.get(dropped.reason as usize).map_or("", |(why, _)| why.as_str());
+                story.dropped_by = Some(step.name.clone());
+                story.reason = Some(format!("{why}{}", dropped.detail.render(&tables.names)));
+                return story;
+            }
+        } else if let Some((step, _)) = self.trace.masks.iter().find(|(_, mask)| !mask.has(row))
+            && let Some(step) = filters.get(*step as usize)
+        {
+            story.dropped_by = Some(step.name.clone());
+            story.reason = match step.reasons.as_slice() {
+                [(why, _)] => Some(why.clone()),
+                reasons => Some(reasons.iter().map(|(why, _)| why.as_str()).collect::<Vec<_>>().join(", or ")),
+            };
+            return story;
+        }
+        story.rank = self
+            .decision
+            .hosts
+            .iter()
+            .position(|ranked| ranked.host.eq_ignore_ascii_case(host))
+            .map(|at| at as u64 + 1);
+        story.score = story.rank.map(|rank| self.decision.hosts[rank as usize - 1].score);
+        let Ok(at) = self.trace.rows.binary_search(&row) else { return story };
+        story.base = self.trace.base.get(at).copied();
+        let weighers = self.decision.steps.iter().filter(|step| step.kind == StepKind::Weigher);
+        for (step, activations) in weighers.zip(&self.trace.activations) {
+            if let Some(&raw) = activations.get(at) {
+                let share = step.multiplier.unwrap_or(1.0) * raw.tanh();
+                story.scores.push((step.name.clone(), raw, share));
+            }
+        }
+        story
+    }
+
+    fn view(&self, core: &Core, hosts: &[String]) -> DetailView {
+        let names: Vec<String> = match hosts {
+            [] => self.decision.hosts.iter().take(FIRST_HOSTS).map(|ranked| ranked.host.clone()).collect(),
+            [all] if all == "*" => self.every_host(core),
+            hosts => hosts.to_vec(),
+        };
+        let tables = core.state.tables();
+        let stories = names
+            .iter()
+            .map(|host| {
+                let rows: Vec<Row> = (core.index.rows_of_host(host).iter().copied())
+                    .filter(|&row| tables.provider(row).is_some_and(|p| p.domain == self.decision.domain))
+                    .collect();
+                self.story(tables, &rows, host)
+            })
+            .collect();
+        DetailView { decision: self.decision.clone(), hosts: stories }
+    }
+
+    fn every_host(&self, core: &Core) -> Vec<String> {
+        if !self.sent.is_empty() {
+            let mut names: Vec<String> = self.sent.iter().map(|(name, _)| name.clone()).collect();
+            names.dedup();
+            return names;
+        }
+        let ranked = self.decision.hosts.iter().map(|ranked| ranked.host.clone());
+        let dropped = self.trace.dropped.iter().flatten();
+        ranked.chain(dropped.map(|dropped| core.view().host(dropped.row).to_owned())).collect()
+    }
+}
+
+pub(super) fn ranked(tables: &Tables, row: Row, units: i64) -> RankedHost {
+    let host = tables.provider(row).map_or("(removed)", |provider| tables.names.text(provider.host));
+    RankedHost { host: host.to_owned(), score: score(units) }
+}
+
+fn text(names: &Names, text: &Text) -> String {
+    match text {
+        Text::Known(sym) => names.text(*sym).to_owned(),
+        Text::New(text) => text.clone(),
+    }
+}
+
+/// The record with names instead of numbers.
+pub fn record_view(tables: &Tables, stored: &Stored) -> RecordView {
+    let names = &tables.names;
+    let record = &stored.record;
+    let host = |row: &Row| ranked(tables, *row, 0).host;
+    RecordView {
+        id: stored.id,
+        wall: stored.wall,
+        domain: stored.domain,
+        consumers: stored.parts.iter().map(|(consumer, _)| *consumer).collect(),
+        intent: stored.intent,
+        pipeline: text(names, &record.pipeline),
+        project: stored.project.map(|sym| names.text(sym).to_owned()),
+        flavor: stored.flavor.map(|sym| names.text(sym).to_owned()),
+        candidates: u64::from(record.candidates),
+        unknown_hosts: u64::from(record.unknown),
+        drops: record
+            .drops
+            .iter()
+            .map(|(step, reasons)| {
+                (text(names, step), reasons.iter().map(|(why, count)| (text(names, why), u64::from(*count))).collect())
+            })
+            .collect(),
+        hosts_out: u64::from(record.hosts_out),
+        top: record.top.iter().map(|&(row, score)| ranked(tables, row, score)).collect(),
+        claimed: stored.parts.iter().filter_map(|(_, row)| row.as_ref().map(host)).collect(),
+        claim: record.claim,
+        trace_id: record.trace_id.clone(),
+    }
+}
+
+impl Core {
+    /// Everything that is known of a past decision; stories of `hosts` (none = the first of the
+    /// answer, `*` = every host). `None`: no such decision, or it is no longer remembered.
+    pub fn explain(&self, id: u64, hosts: &[String]) -> Option<Explanation> {
+        let stored = self.state.tables().decision(id)?;
+        let record = record_view(self.state.tables(), stored);
+        let detail = self.details.iter().find(|(known, _)| *known == id).map(|(_, detail)| detail.view(self, hosts));
+        let note = detail.is_none().then(|| {
+            "this node did not make the decision, or has dropped its detail since: here is the summary".to_owned()
+        });
+        Some(Explanation { record, detail, note })
+    }
+
+    /// The newest decision about a consumer.
+    pub fn decision_of(&self, domain: Domain, consumer: Uuid) -> Option<u64> {
+        let mut decisions = self.state.tables().decisions();
+        decisions
+            .find(|stored| stored.domain == domain && stored.parts.iter().any(|(uuid, _)| *uuid == consumer))
+            .map(|stored| stored.id)
+    }
+
+    /// A dry run with the stories of `hosts`, as in [`Core::explain`].
+    pub fn probe_detail(
+        &mut self,
+        engine: &Engine,
+        request: &Request,
+        hosts: &[String],
+    ) -> Result<DetailView, Refusal> {
+        let proposal = self.decide(engine, &as_probe(request))?;
+        let detail = proposal.detail.map(|detail| detail.view(self, hosts));
+        Ok(detail.unwrap_or(DetailView { decision: proposal.decision, hosts: Vec::new() }))
+    }
+}

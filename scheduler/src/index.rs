@@ -1,0 +1,279 @@
+//! The column index: what filters and weighers read. One column of capacity and use for each
+//! resource class, one posting list for each value of each facet. Derived from the state and the
+//! overlay, a row at a time; it always equals one built anew.
+
+use std::collections::BTreeSet;
+
+use rustc_hash::FxHashMap;
+use uuid::Uuid;
+
+use crate::names::Sym;
+use crate::overlay::Overlay;
+use crate::provider::{Provider, Row};
+use crate::rows::{NO_ROWS, Rows};
+use crate::state::Tables;
+
+/// A property by which providers are listed. Facets without a value use [`Index::flag`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Facet {
+    /// Domain name.
+    Domain,
+    /// Availability zone.
+    Zone,
+    /// Trait.
+    Trait,
+    /// Aggregate key: its uuid as text, else its name.
+    Aggregate,
+    /// CPU architecture.
+    CpuArch,
+    /// Hypervisor type, as reported.
+    HypervisorType,
+    /// CPU model.
+    CpuModel,
+    /// Domain feature.
+    CpuFeature,
+    /// Domain device.
+    CpuDevice,
+    /// Condition, as `Type=Value`.
+    Condition,
+    /// Project on the host's list of allowed projects.
+    AllowedProject,
+    /// Node name.
+    Node,
+    /// Resource class of an inventory.
+    Inventory,
+    /// Resource class whose inventory has a min_unit above 1 or a step_size above 1.
+    Stepped,
+    /// No value: the host restricts its projects.
+    RestrictsProjects,
+    /// No value: service disabled.
+    Disabled,
+    /// No value: service forced down.
+    ForcedDown,
+}
+
+/// Capacity and use of one resource class, by row.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Column {
+    /// Capacity, 0 without inventory.
+    pub capacity: Vec<u64>,
+    /// In use, open claims and claims in flight included.
+    pub used: Vec<u64>,
+    /// Largest amount that one more consumer may take: min(capacity − used, max_unit), at least 0.
+    pub fit: Vec<u64>,
+}
+
+const NO_VALUE: Sym = Sym(u32::MAX);
+
+/// The index.
+#[derive(Clone, Debug, Default)]
+pub struct Index {
+    rows: usize,
+    columns: FxHashMap<Sym, Column>,
+    facets: FxHashMap<(Facet, Sym), Rows>,
+    row_facets: Vec<Vec<(Facet, Sym)>>,
+    hosts: FxHashMap<String, Vec<Row>>,
+    row_host: Vec<String>,
+    groups: FxHashMap<Uuid, BTreeSet<Uuid>>,
+}
+
+impl Index {
+    /// Builds the index of a whole state.
+    pub(crate) fn build(tables: &Tables, overlay: &Overlay) -> Self {
+        let mut index = Self::default();
+        for (row, _) in tables.providers() {
+            index.refresh(tables, overlay, row);
+        }
+        index.rows = tables.rows();
+        for consumer in tables.consumers() {
+            if let Some(group) = consumer.group {
+                index.join_group(group, consumer.uuid);
+            }
+        }
+        index
+    }
+
+    /// Number of rows that were ever given.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Rows that carry `value` in `facet`.
+    pub fn facet(&self, facet: Facet, value: Sym) -> &Rows {
+        self.facets.get(&(facet, value)).unwrap_or(&NO_ROWS)
+    }
+
+    /// Rows that carry a facet without a value.
+    pub fn flag(&self, facet: Facet) -> &Rows {
+        self.facet(facet, NO_VALUE)
+    }
+
+    /// All values of a facet that some row carries, in no particular order.
+    pub(crate) fn values(&self, facet: Facet) -> impl Iterator<Item = (Sym, &Rows)> {
+        self.facets.iter().filter(move |((kind, _), _)| *kind == facet).map(|((_, value), rows)| (*value, rows))
+    }
+
+    /// Columns of a resource class.
+    pub fn column(&self, class: Sym) -> Option<&Column> {
+        self.columns.get(&class)
+    }
+
+    /// Rows whose host name equals `host`, ASCII case ignored.
+    pub fn rows_of_host(&self, host: &str) -> &[Row] {
+        let found = if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            self.hosts.get(&host.to_ascii_lowercase())
+        } else {
+            self.hosts.get(host)
+        };
+        found.map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn group_members(&self, group: Uuid) -> impl Iterator<Item = Uuid> + '_ {
+        self.groups.get(&group).into_iter().flatten().copied()
+    }
+
+    pub(crate) fn join_group(&mut self, group: Uuid, consumer: Uuid) {
+        self.groups.entry(group).or_default().insert(consumer);
+    }
+
+    pub(crate) fn leave_group(&mut self, group: Uuid, consumer: Uuid) {
+        if let Some(members) = self.groups.get_mut(&group) {
+            members.remove(&consumer);
+            if members.is_empty() {
+                self.groups.remove(&group);
+            }
+        }
+    }
+
+    /// Brings everything of `row` up to date with the state.
+    pub(crate) fn refresh(&mut self, tables: &Tables, overlay: &Overlay, row: Row) {
+        let at = row.0 as usize;
+        self.rows = self.rows.max(at + 1);
+        self.row_facets.resize(self.rows.max(self.row_facets.len()), Vec::new());
+        self.row_host.resize(self.rows.max(self.row_host.len()), String::new());
+        let provider = tables.provider(row);
+
+        let new = provider.map(|provider| facets_of(tables, provider)).unwrap_or_default();
+        let old = std::mem::take(&mut self.row_facets[at]);
+        for gone in old.iter().filter(|facet| new.binary_search(facet).is_err()) {
+            if let Some(rows) = self.facets.get_mut(gone) {
+                rows.remove(row);
+                if rows.is_empty() {
+                    self.facets.remove(gone);
+                }
+            }
+        }
+        for added in new.iter().filter(|facet| old.binary_search(facet).is_err()) {
+            self.facets.entry(*added).or_default().insert(row);
+        }
+        self.row_facets[at] = new;
+
+        let host = provider.map_or("", |provider| tables.names.text(provider.host)).to_ascii_lowercase();
+        if self.row_host[at] != host {
+            let old = std::mem::replace(&mut self.row_host[at], host.clone());
+            if let Some(rows) = self.hosts.get_mut(&old) {
+                rows.retain(|&other| other != row);
+                if rows.is_empty() {
+                    self.hosts.remove(&old);
+                }
+            }
+            if !host.is_empty() {
+                let rows = self.hosts.entry(host).or_default();
+                rows.push(row);
+                rows.sort_unstable();
+            }
+        }
+        if let Some(provider) = provider {
+            for &(class, _) in &provider.inventories {
+                self.columns.entry(class).or_default();
+            }
+        }
+        self.refresh_use(tables, overlay, row);
+    }
+
+    /// Brings the columns of `row` up to date; for changes of use only.
+    pub(crate) fn refresh_use(&mut self, tables: &Tables, overlay: &Overlay, row: Row) {
+        let at = row.0 as usize;
+        let provider = tables.provider(row);
+        for (&class, column) in &mut self.columns {
+            let len = self.rows.max(column.capacity.len());
+            if column.capacity.len() < len {
+                column.capacity.resize(len, 0);
+                column.used.resize(len, 0);
+                column.fit.resize(len, 0);
+            }
+            let inventory = provider.and_then(|provider| provider.inventory(class));
+            let capacity = inventory.map_or(0, crate::inventory::Inventory::capacity);
+            let used = provider.map_or(0, |provider| overlay.used(provider, row, class));
+            column.capacity[at] = capacity;
+            column.used[at] = used;
+            column.fit[at] = capacity.saturating_sub(used).min(inventory.map_or(0, |inventory| inventory.max_unit));
+        }
+    }
+}
+
+impl PartialEq for Index {
+    /// Equal content: columns are compared up to rows that never had a value.
+    fn eq(&self, other: &Self) -> bool {
+        let trimmed = |column: &Column| {
+            let trim = |values: &[u64]| {
+                let end = values.iter().rposition(|&value| value != 0).map_or(0, |at| at + 1);
+                values[..end].to_vec()
+            };
+            (trim(&column.capacity), trim(&column.used), trim(&column.fit))
+        };
+        let columns = |index: &Self| {
+            index
+                .columns
+                .iter()
+                .map(|(class, column)| (*class, trimmed(column)))
+                .filter(|(_, column)| !column.0.is_empty() || !column.1.is_empty())
+                .collect::<std::collections::BTreeMap<_, _>>()
+        };
+        columns(self) == columns(other)
+            && self.facets == other.facets
+            && self.hosts == other.hosts
+            && self.groups == other.groups
+    }
+}
+
+fn facets_of(tables: &Tables, provider: &Provider) -> Vec<(Facet, Sym)> {
+    let mut out = Vec::with_capacity(provider.traits.len() + 16);
+    if let Some(domain) = tables.names.get(provider.domain.as_str()) {
+        out.push((Facet::Domain, domain));
+    }
+    let singles = [
+        (Facet::Zone, provider.zone),
+        (Facet::CpuArch, provider.cpu_arch),
+        (Facet::HypervisorType, provider.hypervisor_type),
+        (Facet::Node, provider.node),
+    ];
+    out.extend(singles.into_iter().filter_map(|(facet, value)| Some((facet, value?))));
+    let lists = [
+        (Facet::Trait, &provider.traits),
+        (Facet::Aggregate, &provider.aggregates),
+        (Facet::CpuModel, &provider.cpu_models),
+        (Facet::CpuFeature, &provider.cpu_features),
+        (Facet::CpuDevice, &provider.cpu_devices),
+        (Facet::Condition, &provider.conditions),
+        (Facet::AllowedProject, &provider.allowed_projects),
+    ];
+    for (facet, values) in lists {
+        out.extend(values.iter().map(|&value| (facet, value)));
+    }
+    for (class, inventory) in &provider.inventories {
+        out.push((Facet::Inventory, *class));
+        if inventory.min_unit > 1 || inventory.step_size > 1 {
+            out.push((Facet::Stepped, *class));
+        }
+    }
+    let flags = [
+        (Facet::RestrictsProjects, !provider.allowed_projects.is_empty()),
+        (Facet::Disabled, provider.disabled),
+        (Facet::ForcedDown, provider.forced_down),
+    ];
+    out.extend(flags.into_iter().filter(|&(_, set)| set).map(|(facet, _)| (facet, NO_VALUE)));
+    out.sort_unstable();
+    out.dedup();
+    out
+}

@@ -1,0 +1,86 @@
+//! Interned strings: one replicated table for hosts, traits, classes, projects and the rest, so
+//! that state, index and commands hold numbers. Numbers are given in log order, so every replica
+//! gives the same ones.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bitcode::{Decode, Encode};
+
+use crate::chunked::Chunked;
+use crate::sharded::{Sharded, hash_of};
+
+/// An interned string.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct Sym(pub u32);
+
+/// A string inside a command: the number when the leader knows it already, else the text.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Text {
+    /// Interned before the command was made.
+    Known(Sym),
+    /// Interned by apply.
+    New(String),
+}
+
+/// The table of interned strings. Strings are never removed.
+#[derive(Clone, Default)]
+pub struct Names {
+    texts: Chunked<Arc<str>>,
+    by_text: Sharded,
+}
+
+impl Names {
+    /// The number of `text`, if it was ever interned.
+    pub fn get(&self, text: &str) -> Option<Sym> {
+        self.by_text.find(hash_of(text), |at| self.text(Sym(at)) == text).map(Sym)
+    }
+
+    /// The text of `sym`; the empty string for a number that was never given.
+    pub fn text(&self, sym: Sym) -> &str {
+        self.texts.get(sym.0 as usize).map_or("", |text| text)
+    }
+
+    /// Number of strings.
+    pub fn len(&self) -> usize {
+        self.texts.len()
+    }
+
+    /// True when nothing was interned yet.
+    pub fn is_empty(&self) -> bool {
+        self.texts.is_empty()
+    }
+
+    /// `text` as it goes into a command.
+    pub fn refer(&self, text: &str) -> Text {
+        self.get(text).map_or_else(|| Text::New(text.to_owned()), Text::Known)
+    }
+
+    pub(crate) fn intern(&mut self, text: &str) -> Sym {
+        let hash = hash_of(text);
+        if let Some(at) = self.by_text.find(hash, |at| self.text(Sym(at)) == text) {
+            return Sym(at);
+        }
+        let at = self.texts.push(text.into()) as u32;
+        self.by_text.insert(hash, at);
+        Sym(at)
+    }
+
+    pub(crate) fn resolve(&mut self, text: &Text) -> Sym {
+        match text {
+            // A number from another state (an absurd command) reads as the empty string, it never panics.
+            Text::Known(sym) => *sym,
+            Text::New(text) => self.intern(text),
+        }
+    }
+
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
+        self.texts.iter().map(|text| &**text)
+    }
+}
+
+impl fmt::Debug for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Names({})", self.len())
+    }
+}

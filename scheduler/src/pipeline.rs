@@ -1,0 +1,15 @@
+//! Pipelines: steps that drop hosts (filters) and score them (weighers), described by data,
+//! compiled once, run for each request over masks and columns.
+
+pub mod cx;
+pub mod engine;
+pub mod run;
+pub mod spec;
+pub mod step;
+pub mod survivors;
+
+pub use cx::{Cx, View};
+pub use engine::Engine;
+pub use spec::{Param, PipelineSpec, SpecError, StepSpec};
+pub use step::{Filter, FilterPlugin, Registry, Verdict, Weigher, WeigherPlugin};
+pub use survivors::{Detail, Event, Survivors};

@@ -1,0 +1,140 @@
+//! What a step sees: the request, and a view of the fleet in which earlier claims, committed or in
+//! flight, are counted and the request's own open claim is not.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use crate::consumer::Purpose;
+use crate::index::{Column, Facet, Index};
+use crate::intent::Intent;
+use crate::names::{Names, Sym};
+use crate::overlay::Overlay;
+use crate::provider::{Aggregate, Amounts, Provider, Row};
+use crate::request::{Group, Request};
+use crate::rows::{NO_ROWS, Rows};
+use crate::state::Tables;
+
+/// The input of a step.
+#[derive(Clone, Copy)]
+pub struct Cx<'a> {
+    /// The request.
+    pub request: &'a Request,
+    /// What it is for, after derivation.
+    pub intent: Intent,
+    /// The fleet.
+    pub view: View<'a>,
+}
+
+/// The fleet as this decision sees it.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    pub(crate) tables: &'a Tables,
+    pub(crate) index: &'a Index,
+    pub(crate) overlay: &'a Overlay,
+}
+
+impl<'a> View<'a> {
+    /// The table of names.
+    pub fn names(&self) -> &'a Names {
+        &self.tables.names
+    }
+
+    /// The number of a name, if any host, trait, project, … carries it.
+    pub fn sym(&self, text: &str) -> Option<Sym> {
+        self.tables.names.get(text)
+    }
+
+    /// The provider of a row.
+    pub fn provider(&self, row: Row) -> Option<&'a Provider> {
+        self.tables.provider(row)
+    }
+
+    /// Host name of a row.
+    pub fn host(&self, row: Row) -> &'a str {
+        self.provider(row).map_or("", |provider| self.tables.names.text(provider.host))
+    }
+
+    /// The rows that carry a facet with this value.
+    pub fn facet(&self, facet: Facet, value: &str) -> &'a Rows {
+        self.sym(value).map_or(&NO_ROWS, |sym| self.index.facet(facet, sym))
+    }
+
+    /// The rows that carry a facet that has no value ([`Facet::Disabled`] and the like).
+    pub fn flag(&self, facet: Facet) -> &'a Rows {
+        self.index.flag(facet)
+    }
+
+    /// All values of a facet with their rows, in no particular order: collect into sets only.
+    pub fn facet_values(&self, facet: Facet) -> impl Iterator<Item = (&'a str, &'a Rows)> {
+        let names = self.names();
+        self.index.values(facet).map(|(sym, rows)| (names.text(sym), rows))
+    }
+
+    /// The columns of a resource class; `None` when no provider has it.
+    pub fn column(&self, class: &str) -> Option<(Sym, &'a Column)> {
+        let sym = self.sym(class)?;
+        Some((sym, self.index.column(sym)?))
+    }
+
+    /// Rows of the domain whose host name equals `host`, ASCII case ignored.
+    pub fn rows_of_host(&self, host: &str) -> &'a [Row] {
+        self.index.rows_of_host(host)
+    }
+
+    /// Aggregates of a row.
+    pub fn aggregates(&self, row: Row) -> impl Iterator<Item = &'a Aggregate> {
+        let tables = self.tables;
+        self.provider(row)
+            .into_iter()
+            .flat_map(|provider| &provider.aggregates)
+            .filter_map(|key| tables.aggregate(*key))
+    }
+
+    /// How many members of `group` each host has: instances and open claims, in flight ones
+    /// included, the request's own consumers left out. Members are those that the request names and
+    /// those whose claim names the group.
+    pub fn members_by_row(&self, cx_request: &Request, group: &Group) -> BTreeMap<Row, u64> {
+        let own = &cx_request.consumers;
+        let mut members: Vec<Uuid> = group.members.clone();
+        if let Some(uuid) = group.uuid {
+            members.extend(self.index.group_members(uuid));
+            members.extend(self.overlay.group_members(uuid));
+        }
+        members.sort_unstable();
+        members.dedup();
+        let mut out = BTreeMap::new();
+        for member in members.into_iter().filter(|member| !own.contains(member)) {
+            let mut rows = self.rows_of_consumer(cx_request, member);
+            rows.sort_unstable();
+            rows.dedup();
+            for row in rows {
+                *out.entry(row).or_insert(0) += 1;
+            }
+        }
+        out
+    }
+
+    /// For a resize: the row on which the instance is, and what it holds there. A resize to the same
+    /// host asks for max(0, new − old) of each class.
+    pub fn resize_discount(&self, request: &Request, intent: Intent) -> Option<(Row, Amounts)> {
+        if intent != Intent::Resize {
+            return None;
+        }
+        let known = self.tables.consumer(request.domain, *request.consumers.first()?, Purpose::Instance)?;
+        Some((known.row, known.amounts.clone()))
+    }
+
+    /// Rows on which a consumer is or has a claim.
+    pub fn rows_of_consumer(&self, request: &Request, uuid: Uuid) -> Vec<Row> {
+        [Purpose::Instance, Purpose::Move]
+            .into_iter()
+            .filter_map(|purpose| {
+                self.overlay
+                    .pending(request.domain, uuid, purpose)
+                    .map(|pending| pending.row)
+                    .or_else(|| self.tables.consumer(request.domain, uuid, purpose).map(|consumer| consumer.row))
+            })
+            .collect()
+    }
+}

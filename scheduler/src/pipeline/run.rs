@@ -1,0 +1,255 @@
+//! One run of a pipeline over a set of candidates: filters in order, then weighers on what is left,
+//! then the order.
+//!
+//! ```text
+//! base(h)  = tanh(weight(h)) with at least one weigher, else weight(h); 0 with ignorePreselection
+//! score(h) = base(h) + Σ multiplier × tanh(activation(h)), rounded to 1e-9
+//! order    = score descending, then the caller's position (without one: the bytes of the name)
+//! ```
+//!
+//! Source of the formula: cobaltcore-dev/cortex, filter-weigher pipeline (`nova-pipeline` B.2);
+//! rounding and ties are pallium's own (0.3).
+
+use crate::decision::{StepKind, StepReport};
+use crate::intent::Intent;
+use crate::pipeline::cx::Cx;
+use crate::pipeline::engine::Pipeline;
+use crate::pipeline::step::Verdict;
+use crate::pipeline::survivors::{Dropped, Event, Survivors};
+use crate::provider::Row;
+use crate::rows::Mask;
+
+/// What enters a run.
+pub struct Entrants {
+    /// The candidates.
+    pub mask: Mask,
+    /// Weight and position of the candidates that the caller sent, ascending by row.
+    pub sent: Vec<Entrant>,
+    /// Keep a reason for each dropped host and the activations of each survivor.
+    pub detailed: bool,
+    /// Order at least this many hosts; the others follow in no order and are left out. 0 = all.
+    pub limit: usize,
+}
+
+/// A candidate as the caller sent it.
+#[derive(Clone, Copy, Debug)]
+pub struct Entrant {
+    /// Its row.
+    pub row: Row,
+    /// Its position in the caller's list.
+    pub position: u32,
+    /// The caller's weight.
+    pub weight: f64,
+}
+
+/// A host that passed all filters.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scored {
+    /// Its row.
+    pub row: Row,
+    /// Its score in units of 1e-9.
+    pub score: i64,
+}
+
+/// What a run found.
+#[derive(Debug)]
+pub struct Run {
+    /// Survivors in order.
+    pub ranked: Vec<Scored>,
+    /// Number of survivors; above `ranked.len()` when the run was limited.
+    pub survivors: usize,
+    /// What each step did.
+    pub steps: Vec<StepReport>,
+    /// Remarks of steps.
+    pub notes: Vec<String>,
+    /// Events of steps, with the step's name.
+    pub events: Vec<(String, Event)>,
+    /// Duration of each step in nanoseconds, by the engine's timer.
+    pub timings: Vec<u64>,
+    /// Detail for explanations.
+    pub trace: Trace,
+}
+
+/// What explanations need beyond the step reports.
+#[derive(Debug, Default)]
+pub struct Trace {
+    /// Dropped hosts with their reasons, when the run was detailed; in order of the filters.
+    pub dropped: Option<Vec<Dropped>>,
+    /// Otherwise: survivors after each filter that dropped something.
+    pub masks: Vec<(u16, Mask)>,
+    /// Survivors, ascending by row.
+    pub rows: Vec<Row>,
+    /// Base of each survivor.
+    pub base: Vec<f64>,
+    /// Activations of each weigher, for each survivor; empty for a skipped weigher, and for all of
+    /// them when the run was not detailed.
+    pub activations: Vec<Vec<f64>>,
+}
+
+/// Names listed of the hosts that a step dropped.
+const NAMED: usize = 10;
+
+/// Score in units of 1e-9; NaN counts as 0, infinities saturate.
+fn rounded(score: f64) -> i64 {
+    (score * 1e9).round() as i64
+}
+
+/// Runs `pipeline`.
+pub fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: fn() -> u64) -> Run {
+    let Entrants { mask, sent, detailed, limit } = entrants;
+    let rebuild = cx.intent == Intent::Rebuild;
+    let mut hosts = Survivors::new(mask, detailed);
+    let mut out = Run {
+        ranked: Vec::new(),
+        survivors: 0,
+        steps: Vec::with_capacity(pipeline.filters.len() + pipeline.weighers.len()),
+        notes: Vec::new(),
+        events: Vec::new(),
+        timings: Vec::with_capacity(pipeline.filters.len() + pipeline.weighers.len()),
+        trace: Trace::default(),
+    };
+    let mut clock = timer();
+    let mut before_mask = Mask::default();
+    for (at, (name, filter)) in pipeline.filters.iter().enumerate() {
+        let before = hosts.len();
+        before_mask.clone_from(hosts.mask());
+        let verdict = if rebuild && !filter.runs_on_rebuild() {
+            Verdict::Skipped("rebuild")
+        } else {
+            filter.filter(cx, &mut hosts)
+        };
+        let record = hosts.end_step();
+        let mut dropped = Vec::new();
+        if hosts.len() < before {
+            let words = before_mask.words().iter().zip(hosts.mask().words());
+            let gone = words
+                .enumerate()
+                .flat_map(|(at, (was, is))| crate::rows::Bits(was & !is).map(move |bit| Row((at * 64) as u32 + bit)));
+            dropped = gone.take(NAMED).map(|row| cx.view.host(row).to_owned()).collect();
+            if !detailed {
+                out.trace.masks.push((at as u16, hosts.mask().clone()));
+            }
+        }
+        out.notes.extend(record.notes.into_iter().map(|note| format!("{name}: {note}")));
+        out.events.extend(record.events.into_iter().map(|event| (name.clone(), event)));
+        out.steps.push(StepReport {
+            name: name.clone(),
+            kind: StepKind::Filter,
+            hosts_in: before as u64,
+            hosts_out: hosts.len() as u64,
+            skipped: skipped(verdict),
+            reasons: record.reasons.into_iter().map(|(text, count)| (text.into_owned(), count)).collect(),
+            dropped,
+            multiplier: None,
+            range: None,
+        });
+        lap(&mut out.timings, &mut clock, timer);
+    }
+
+    let rows: Vec<Row> = hosts.iter().collect();
+    let sent_of = |row: Row| sent.binary_search_by_key(&row, |entrant| entrant.row).ok().map(|at| &sent[at]);
+    let weighed = !pipeline.weighers.is_empty();
+    let mut base = vec![0.0; rows.len()];
+    if !pipeline.ignore_preselection && !sent.is_empty() {
+        for (base, row) in base.iter_mut().zip(&rows) {
+            let weight = sent_of(*row).map_or(0.0, |entrant| entrant.weight);
+            *base = if weighed { weight.tanh() } else { weight };
+        }
+    }
+    let mut total = base.clone();
+    let mut activations = vec![0.0; rows.len()];
+    for (name, weigher, multiplier) in &pipeline.weighers {
+        activations.fill(0.0);
+        let verdict = if rebuild {
+            Verdict::Skipped("rebuild")
+        } else if rows.is_empty() {
+            Verdict::Skipped("no hosts left")
+        } else {
+            weigher.weigh(cx, &rows, &mut activations)
+        };
+        let ran = verdict == Verdict::Ran;
+        let mut range = None;
+        if ran {
+            range = add_scores(&mut total, &mut activations, *multiplier, name, &mut out.notes);
+        }
+        if detailed {
+            out.trace.activations.push(if ran { activations.clone() } else { Vec::new() });
+        }
+        out.steps.push(StepReport {
+            name: name.clone(),
+            kind: StepKind::Weigher,
+            hosts_in: rows.len() as u64,
+            hosts_out: rows.len() as u64,
+            skipped: skipped(verdict),
+            reasons: Vec::new(),
+            dropped: Vec::new(),
+            multiplier: Some(*multiplier),
+            range,
+        });
+        lap(&mut out.timings, &mut clock, timer);
+    }
+
+    out.survivors = rows.len();
+    let mut order: Vec<(i64, u32, Row)> = rows
+        .iter()
+        .zip(&total)
+        .map(|(&row, &score)| (rounded(score), sent_of(row).map_or(u32::MAX, |entrant| entrant.position), row))
+        .collect();
+    let better = |a: &(i64, u32, Row), b: &(i64, u32, Row)| {
+        (b.0.cmp(&a.0)).then(a.1.cmp(&b.1)).then_with(|| cx.view.host(a.2).cmp(cx.view.host(b.2))).then(a.2.cmp(&b.2))
+    };
+    if limit > 0 && order.len() > limit {
+        order.select_nth_unstable_by(limit - 1, better);
+        order.truncate(limit);
+    }
+    order.sort_unstable_by(better);
+    out.ranked = order.into_iter().map(|(score, _, row)| Scored { row, score }).collect();
+    out.trace.rows = rows;
+    out.trace.base = base;
+    out.trace.dropped = hosts.into_dropped();
+    out
+}
+
+fn skipped(verdict: Verdict) -> Option<String> {
+    match verdict {
+        Verdict::Ran => None,
+        Verdict::Skipped(why) => Some(why.to_owned()),
+    }
+}
+
+fn lap(timings: &mut Vec<u64>, clock: &mut u64, timer: fn() -> u64) {
+    let now = timer();
+    timings.push(now.saturating_sub(*clock));
+    *clock = now;
+}
+
+/// total += multiplier × tanh(activation). An activation that is no finite number counts as 0 and
+/// is noted. Equal neighbours (hosts of one size) cost one tanh.
+fn add_scores(
+    total: &mut [f64],
+    activations: &mut [f64],
+    multiplier: f64,
+    name: &str,
+    notes: &mut Vec<String>,
+) -> Option<(f64, f64)> {
+    let mut odd = 0_u64;
+    let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
+    let (mut last, mut share) = (0.0_f64, 0.0_f64);
+    for (total, activation) in total.iter_mut().zip(activations) {
+        if !activation.is_finite() {
+            odd += 1;
+            *activation = 0.0;
+        }
+        low = low.min(*activation);
+        high = high.max(*activation);
+        if activation.to_bits() != last.to_bits() {
+            last = *activation;
+            share = multiplier * activation.tanh();
+        }
+        *total += share;
+    }
+    if odd > 0 {
+        notes.push(format!("{name}: {odd} hosts got no finite activation, counted as 0"));
+    }
+    (low <= high).then_some((low, high))
+}

@@ -1,0 +1,230 @@
+//! One placement request, in no protocol's words: every front door translates into this.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::domain::Domain;
+use crate::intent::Intent;
+
+/// A request for one host for each of its consumers.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Request {
+    /// Domain whose providers are asked for.
+    pub domain: Domain,
+    /// The consumers to place; the hook always names exactly one. Each gets a host of its own
+    /// choice; all or none are claimed.
+    pub consumers: Vec<Uuid>,
+    /// Who called: what decides how repeats are read.
+    pub caller: Caller,
+    /// Pipeline asked for by name; `None` = inferred.
+    pub pipeline: Option<String>,
+    /// Owner project.
+    pub project: Option<String>,
+    /// Owner user.
+    pub user: Option<String>,
+    /// Label of the operation; `None` = derived from the state.
+    pub label: Option<Intent>,
+    /// Source host of a move, as the hint names it (it may be stale).
+    pub source_host: Option<String>,
+    /// Wanted amounts of one consumer: resource class → amount in its unit.
+    pub resources: BTreeMap<String, u64>,
+    /// Flavor name.
+    pub flavor: Option<String>,
+    /// Flavor extra specs.
+    pub extra_specs: BTreeMap<String, String>,
+    /// Normalised image properties (numbers and booleans as their JSON text).
+    pub image_properties: BTreeMap<String, String>,
+    /// Traits that must be there (`trait:X=required`, the image's, the caller's).
+    pub required_traits: Vec<String>,
+    /// Traits that must not be there.
+    pub forbidden_traits: Vec<String>,
+    /// Availability zone; empty or `None` = any.
+    pub zone: Option<String>,
+    /// Hosts to choose from.
+    pub candidates: Candidates,
+    /// Hosts never to use (ASCII case-insensitive).
+    pub ignore_hosts: Vec<String>,
+    /// Hosts that a former attempt of the same operation refused.
+    pub retry_hosts: Vec<String>,
+    /// If not empty, only these hosts (ASCII case-insensitive).
+    pub force_hosts: Vec<String>,
+    /// If not empty, only these nodes (exact).
+    pub force_nodes: Vec<String>,
+    /// Requested destination.
+    pub destination: Destination,
+    /// Server group.
+    pub group: Option<Group>,
+    /// Scheduler hints, values always as lists.
+    pub hints: BTreeMap<String, Vec<String>>,
+    /// Size of the original request, a hint; never used for capacity.
+    pub num_instances: u64,
+    /// The call's options.
+    pub options: Options,
+    /// Ids for logs and traces, never for decisions.
+    pub trace_id: String,
+}
+
+/// Which contract the caller follows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Caller {
+    /// The Nova hook: a repeat is ranked anew and only its claim is remembered. `request` is the
+    /// caller's own request id (`req-<uuid>`), absent in the hook's first generation.
+    Hook {
+        /// Request id of the context, if the hook sent one.
+        request: Option<Uuid>,
+    },
+    /// A caller with an idempotency key (UUIDv7): the same key and content give the first answer.
+    Keyed {
+        /// The key; `None` = every call is a new request.
+        key: Option<Uuid>,
+    },
+}
+
+impl Default for Caller {
+    fn default() -> Self {
+        Self::Keyed { key: None }
+    }
+}
+
+/// The hosts that a request may use.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub enum Candidates {
+    /// Every provider of the domain.
+    #[default]
+    All,
+    /// These, in the caller's order.
+    Sent(Vec<Candidate>),
+}
+
+/// A host that the caller sent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Compute host name.
+    pub host: String,
+    /// Node name.
+    pub node: String,
+    /// The caller's own weight.
+    pub weight: f64,
+}
+
+/// Where the caller wants to go.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Destination {
+    /// This host only.
+    pub host: Option<String>,
+    /// This node only.
+    pub node: Option<String>,
+    /// AND of ORs of aggregate uuids.
+    pub aggregates: Vec<Vec<String>>,
+    /// None of these aggregates.
+    pub forbidden_aggregates: Vec<String>,
+    /// A cell was named (a move; the cell itself is Nova's concern).
+    pub cell_named: bool,
+}
+
+/// Policy of a server group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GroupPolicy {
+    /// All members on one host.
+    Affinity,
+    /// At most `max_server_per_host` members on a host.
+    AntiAffinity,
+    /// Rather together.
+    SoftAffinity,
+    /// Rather apart.
+    SoftAntiAffinity,
+}
+
+impl GroupPolicy {
+    /// Reads Nova's name of a policy.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "affinity" => Self::Affinity,
+            "anti-affinity" => Self::AntiAffinity,
+            "soft-affinity" => Self::SoftAffinity,
+            "soft-anti-affinity" => Self::SoftAntiAffinity,
+            _ => return None,
+        })
+    }
+}
+
+/// A server group as the request carries it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Group {
+    /// Group uuid.
+    pub uuid: Option<Uuid>,
+    /// Policy; `None` = one we do not know: no rule applies.
+    pub policy: Option<GroupPolicy>,
+    /// Members, including ones still being built.
+    pub members: Vec<Uuid>,
+    /// Hosts that hold members, by the caller's knowledge.
+    pub hosts: Vec<String>,
+    /// `max_server_per_host`, at least 1.
+    pub max_per_host: u64,
+}
+
+/// Call-time options (`nova-pipeline` A.8).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// Decide and explain, claim and record nothing. Demands the three skips.
+    pub read_only: bool,
+    /// The capacity filter ignores what is in use.
+    pub assume_empty_hosts: bool,
+    /// The capacity filter never unlocks committed-resource reservations.
+    pub lock_reservations: bool,
+    /// Reservation types left out of the capacity arithmetic.
+    pub ignored_reservation_types: Vec<String>,
+    /// Keep only the first N hosts of the answer; 0 = all.
+    pub max_candidates: u64,
+    /// Record no history.
+    pub skip_history: bool,
+    /// Make no claim.
+    pub skip_inflight: bool,
+    /// Do not write the instance into a committed-resource slot.
+    pub skip_committed_resource_tracking: bool,
+}
+
+impl Options {
+    /// A question that leaves no trace.
+    pub fn probe() -> Self {
+        Self {
+            read_only: true,
+            skip_history: true,
+            skip_inflight: true,
+            skip_committed_resource_tracking: true,
+            ..Self::default()
+        }
+    }
+
+    /// The rule between `read_only` and the three skips, in the peer's words.
+    pub fn validate(&self) -> Result<(), String> {
+        if !self.read_only {
+            return Ok(());
+        }
+        let rules = [
+            (self.skip_history, "read-only runs must not write scheduling history: set skip_history=true"),
+            (self.skip_inflight, "read-only runs cannot create inflight reservations: set skip_inflight=true"),
+            (
+                self.skip_committed_resource_tracking,
+                "read-only runs must not write CR reservation allocations: set skip_committed_resource_tracking=true",
+            ),
+        ];
+        rules.into_iter().find(|(set, _)| !set).map_or(Ok(()), |(_, text)| Err(text.to_owned()))
+    }
+}
+
+impl Request {
+    /// First value of a hint, the way Nova means one-element lists.
+    pub fn hint(&self, key: &str) -> Option<&str> {
+        self.hints.get(key)?.first().map(String::as_str)
+    }
+
+    /// Amount asked of a class, 0 when none.
+    pub fn amount(&self, class: &str) -> u64 {
+        self.resources.get(class).copied().unwrap_or(0)
+    }
+}
