@@ -15,6 +15,8 @@ pub mod node;
 pub mod refused;
 pub mod wal;
 
+#[cfg(test)]
+mod fixture;
 mod machine;
 mod network;
 mod owner;

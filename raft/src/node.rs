@@ -4,6 +4,8 @@
 //! Decides nothing and stores nothing itself.
 
 mod open;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -184,6 +186,7 @@ impl Node {
             if let Some(parts) = parts {
                 inner.take_apart(parts);
             }
+            drop(inner);
             let _ = tell.send(());
         });
         let _ = told.await;

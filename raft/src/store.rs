@@ -1,5 +1,8 @@
 //! openraft's log storage on the write-ahead log. Translates types; keeps nothing of its own.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};

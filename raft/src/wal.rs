@@ -395,12 +395,13 @@ impl Wal {
         self.files.directory()
     }
 
-    /// Writes what waits and joins the threads. Later requests fail.
+    /// Writes what waits, joins the threads and gives up the lock. Later requests fail.
     pub fn close(&self) {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             let _ = self.queue.send(Request::Stop);
             let _ = thread.join();
+            self.files.release();
         }
     }
 

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::ClientWriteError;
 use openraft::raft::ClientWriteResult;
@@ -122,7 +121,13 @@ impl Node {
 }
 
 fn open(options: &Options, engine: Engine) -> Result<Node, OpenError> {
-    let wal = Arc::new(Wal::open(&options.data_dir.join("log"), &options.wal)?);
+    let wal = Wal::open(&options.data_dir.join("log"), &options.wal)?;
+    assemble(options, engine, wal)
+}
+
+/// Puts a node together on an open log.
+pub(super) fn assemble(options: &Options, engine: Engine, wal: Wal) -> Result<Node, OpenError> {
+    let wal = Arc::new(wal);
     let has_log = wal.vote().is_some() || wal.ends().1.is_some();
     let identity = identify(&options.data_dir, options.node_id, options.cluster, has_log)?;
     let folder = Folder::open(&options.data_dir.join("snapshots"))?;
@@ -196,23 +201,26 @@ async fn start(
         .await
         .map_err(|error| refused(error.to_string()))?;
     tokio::spawn(propose(raft.clone(), owner.clone(), proposed));
-    tokio::spawn(watch_leadership(raft.clone(), owner.clone(), Arc::clone(wal)));
+    let (leads, led) = oneshot::channel();
+    tokio::spawn(watch_leadership(raft.clone(), owner.clone(), Arc::clone(wal), leads));
     tokio::spawn(tick(owner.clone()));
-    if !raft.is_initialized().await.map_err(|error| refused(error.to_string()))? {
+    let initialized = raft.is_initialized().await.map_err(|error| refused(error.to_string()))?;
+    if !initialized {
         let member = Member { addr: options.addr.clone(), store: identity.store };
         let members = BTreeMap::from([(identity.node, member)]);
         raft.initialize(members).await.map_err(|error| refused(error.to_string()))?;
     }
-    let alone = raft.voter_ids().eq([identity.node]);
-    if alone {
-        raft.trigger().elect(false).await.map_err(|error| refused(error.to_string()))?;
-        let leads = |metrics: &openraft::RaftMetrics<TypeConfig>| leads_since(metrics).is_some();
-        let waited = raft.wait(Some(options.ready_within)).metrics(leads, "the node leads").await;
-        if let Err(error) = waited {
-            let what = wal.failure().map_or(error.to_string(), |failure| failure.to_string());
-            return Err(OpenError::NotReady { waited: options.ready_within, what });
+    let alone = raft.with_raft_state(move |state| state.membership_state.effective().voter_ids().eq([identity.node]));
+    if alone.await.map_err(|error| refused(error.to_string()))? {
+        if initialized {
+            raft.trigger().elect(false).await.map_err(|error| refused(error.to_string()))?;
         }
-        owner.lead(true);
+        let waited = options.ready_within;
+        if !matches!(tokio::time::timeout(waited, led).await, Ok(Ok(()))) {
+            let metrics = raft.metrics().borrow_watched().to_string();
+            let what = wal.failure().map_or(metrics, |failure| failure.to_string());
+            return Err(OpenError::NotReady { waited, what });
+        }
     }
     Ok(raft)
 }
@@ -234,12 +242,8 @@ async fn propose(
     while let Some(Proposed { seq, bytes }) = proposed.recv().await {
         let callback = fate_of(owner.clone(), seq);
         // On an error the callback is dropped, which tells the owner.
-        let _ = raft.client_write_ff(payload(bytes), Some(callback)).await;
+        let _ = raft.client_write_ff(Payload(bytes), Some(callback)).await;
     }
-}
-
-fn payload(bytes: Bytes) -> Payload {
-    Payload(bytes)
 }
 
 fn fate_of(owner: Owner, seq: u64) -> Callback<ClientWriteResult<TypeConfig>> {
@@ -250,21 +254,27 @@ fn fate_of(owner: Owner, seq: u64) -> Callback<ClientWriteResult<TypeConfig>> {
     })
 }
 
-/// Tells the owner when it may decide, and when the node has stopped for good.
-async fn watch_leadership(raft: Raft<TypeConfig, Machine>, owner: Owner, wal: Arc<Wal>) {
+/// Tells the owner when it may decide, and when the node has stopped for good. The only one who
+/// does. `led` is told once, when the owner decides for the first time.
+async fn watch_leadership(raft: Raft<TypeConfig, Machine>, owner: Owner, wal: Arc<Wal>, led: oneshot::Sender<()>) {
+    let mut led = Some(led);
     let mut server = raft.server_metrics();
     loop {
         let leads = server.borrow_watched().state == ServerState::Leader;
-        if !leads {
-            owner.lead(false);
-        } else {
+        if leads {
             let settled = raft
                 .wait(None)
                 .metrics(|m| leads_since(m).is_some() || m.state != ServerState::Leader, "a leader's first entry")
                 .await;
             if settled.is_ok_and(|metrics| leads_since(&metrics).is_some()) {
                 owner.lead(true);
+                let heard = owner.look(|_, _| ()).await.is_ok();
+                if let Some(led) = led.take_if(|_| heard) {
+                    let _ = led.send(());
+                }
             }
+        } else {
+            owner.lead(false);
         }
         if server.changed().await.is_err() {
             break;

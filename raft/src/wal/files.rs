@@ -7,7 +7,7 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// One open file, read and written at explicit offsets.
 pub trait File: Send + Sync {
@@ -39,6 +39,8 @@ pub trait Files: Send + Sync {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes creations, renames and removals durable.
     fn sync_directory(&self) -> io::Result<()>;
+    /// Lets another process have the directory; nothing is written any more.
+    fn release(&self) {}
 }
 
 /// Writes all of `bytes`, however the file splits them.
@@ -75,7 +77,7 @@ pub fn read_full(file: &dyn File, into: &mut [u8], offset: u64) -> io::Result<us
 pub struct Directory {
     path: PathBuf,
     handle: fs::File,
-    _lock: fs::File,
+    lock: Mutex<Option<fs::File>>,
 }
 
 const LOCK: &str = "lock";
@@ -92,7 +94,7 @@ impl Directory {
             fs::TryLockError::Error(error) => error,
             fs::TryLockError::WouldBlock => io::Error::from(io::ErrorKind::WouldBlock),
         })?;
-        Ok(Directory { path: path.to_owned(), handle: fs::File::open(path)?, _lock: lock })
+        Ok(Directory { path: path.to_owned(), handle: fs::File::open(path)?, lock: Mutex::new(Some(lock)) })
     }
 }
 
@@ -134,6 +136,10 @@ impl Files for Directory {
 
     fn sync_directory(&self) -> io::Result<()> {
         self.handle.sync_all()
+    }
+
+    fn release(&self) {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
 
