@@ -121,8 +121,9 @@ impl Node {
     pub async fn read_barrier(&self) -> Result<(), Refused> {
         match self.0.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
             Ok(_) => Ok(()),
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => Err(Refused::NotLeader),
-            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Err(Refused::NotLeader),
+            Err(RaftError::APIError(
+                LinearizableReadError::ForwardToLeader(_) | LinearizableReadError::QuorumNotEnough(_),
+            )) => Err(Refused::NotLeader),
             Err(RaftError::Fatal(fatal)) => Err(Refused::Stopped(self.fatal().unwrap_or_else(|| fatal.to_string()))),
         }
     }

@@ -181,7 +181,7 @@ fn write_file(path: &Path, header: &Header, body: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-fn damaged(path: &Path, what: impl ToString) -> SnapshotError {
+fn damaged(path: &Path, what: &dyn ToString) -> SnapshotError {
     SnapshotError::Damaged { path: path.to_owned(), what: what.to_string() }
 }
 
@@ -196,23 +196,23 @@ fn read(path: &Path) -> Result<(Header, Vec<u8>), SnapshotError> {
         Some(u32::from_le_bytes([four[0], four[1], four[2], four[3]]))
     };
     if bytes.get(..8) != Some(MAGIC) {
-        return Err(damaged(path, "it does not start like a snapshot"));
+        return Err(damaged(path, &"it does not start like a snapshot"));
     }
     let (Some(version), Some(length), Some(crc)) = (number(8), number(12), number(16)) else {
-        return Err(damaged(path, "it ends in the header"));
+        return Err(damaged(path, &"it ends in the header"));
     };
     if version != VERSION {
         return Err(SnapshotError::Version { path: path.to_owned(), found: version });
     }
     let end = 20 + (length as usize).min(MAX_HEADER);
-    let header = bytes.get(20..end).ok_or_else(|| damaged(path, "it ends in the header"))?;
+    let header = bytes.get(20..end).ok_or_else(|| damaged(path, &"it ends in the header"))?;
     if crc32c::crc32c(header) != crc {
-        return Err(damaged(path, "the header's checksum does not hold"));
+        return Err(damaged(path, &"the header's checksum does not hold"));
     }
-    let header: Header = serde_json::from_slice(header).map_err(|error| damaged(path, error))?;
+    let header: Header = serde_json::from_slice(header).map_err(|error| damaged(path, &error))?;
     let body = bytes.split_off(end);
     if body.len() as u64 != header.bytes || crc32c::crc32c(&body) != header.crc {
-        return Err(damaged(path, "the body's checksum does not hold"));
+        return Err(damaged(path, &"the body's checksum does not hold"));
     }
     Ok((header, body))
 }
@@ -220,12 +220,12 @@ fn read(path: &Path) -> Result<(Header, Vec<u8>), SnapshotError> {
 /// Reads a snapshot and rebuilds the core.
 pub fn load(path: &Path) -> Result<(Header, Core), SnapshotError> {
     let (header, body) = read(path)?;
-    let body = zstd::stream::decode_all(&body[..]).map_err(|error| damaged(path, error))?;
-    let core = Core::restore(&body).map_err(|error| damaged(path, error))?;
+    let body = zstd::stream::decode_all(&body[..]).map_err(|error| damaged(path, &error))?;
+    let core = Core::restore(&body).map_err(|error| damaged(path, &error))?;
     let found = core.state().checksum();
     if found != header.state {
         let what = format!("the state's checksum is {found:016x}, expected {:016x}", header.state);
-        return Err(damaged(path, what));
+        return Err(damaged(path, &what));
     }
     Ok((header, core))
 }

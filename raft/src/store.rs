@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use futures::Stream;
 use openraft::entry::EntryPayload;
-use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::impls::leader_id_adv::LeaderId;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use tokio::sync::oneshot;
 
 use crate::types::{Entry, LogId, Payload, TypeConfig, Vote};

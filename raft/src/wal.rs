@@ -155,18 +155,18 @@ impl Wal {
             io::ErrorKind::WouldBlock => OpenError::Locked(directory.to_owned()),
             _ => OpenError::File { path: directory.to_owned(), doing: "opening", source },
         })?;
-        Wal::open_in(Arc::new(files), options)
+        Wal::open_in(&(Arc::new(files) as Arc<dyn Files>), options)
     }
 
     /// Opens the log on these files.
-    pub fn open_in(files: Arc<dyn Files>, options: &Options) -> Result<Wal, OpenError> {
+    pub fn open_in(files: &Arc<dyn Files>, options: &Options) -> Result<Wal, OpenError> {
         let fail = |doing| {
             let path = files.directory().to_owned();
             move |source| OpenError::File { path, doing, source }
         };
-        let (segments, free) = sort_files(&*files, options).map_err(fail("listing the folder"))?;
+        let (segments, free) = sort_files(&**files, options).map_err(fail("listing the folder"))?;
         let found = if segments.is_empty() {
-            let first = first_segment(&*files, options).map_err(fail("creating the first segment"))?;
+            let first = first_segment(&**files, options).map_err(fail("creating the first segment"))?;
             recovery::Recovered {
                 index: Index::default(),
                 segments: vec![Arc::new(first)],
@@ -175,7 +175,7 @@ impl Wal {
                 salvaged: None,
             }
         } else {
-            recovery::recover(&*files, segments, options.tail_bytes, options.accept_loss_from)?
+            recovery::recover(&**files, segments, options.tail_bytes, options.accept_loss_from)?
         };
         if let Some(torn) = &found.torn {
             tracing::warn!(
@@ -184,7 +184,7 @@ impl Wal {
                  acknowledged. Only if the disk is damaged, and this node is the only voter, decisions from this index on may be lost"
             );
         }
-        let pool = Pool::start(Arc::clone(&files), options.segment_bytes, options.ready_segments, free)
+        let pool = Pool::start(Arc::clone(files), options.segment_bytes, options.ready_segments, free)
             .map_err(fail("starting the thread that prepares segments"))?;
         let index = &found.index;
         let state = State { vote: index.vote, purged: index.purged, committed: index.committed, next: index.next };
@@ -194,7 +194,7 @@ impl Wal {
             counters: Counters::default(),
         });
         let writer = Writer {
-            files: Arc::clone(&files),
+            files: Arc::clone(files),
             shared: Arc::clone(&shared),
             pool,
             segments: found.segments.into(),
@@ -213,7 +213,7 @@ impl Wal {
             .map_err(fail("starting the writer thread"))?;
         let wal = Wal {
             shared,
-            files: Arc::clone(&files),
+            files: Arc::clone(files),
             max_entry: options.max_entry(),
             torn: found.torn,
             queue,
@@ -463,7 +463,7 @@ fn sort_files(files: &dyn Files, options: &Options) -> io::Result<(Vec<String>, 
     let mut kept = Vec::new();
     for name in free {
         // Without a segment nothing says which epochs a used file has seen.
-        if !segments.is_empty() && files.open(&name)?.len()? == options.segment_bytes {
+        if !segments.is_empty() && files.open(&name)?.length()? == options.segment_bytes {
             kept.push(name);
         } else {
             files.remove(&name)?;

@@ -61,7 +61,7 @@ impl Options {
             snapshot_entries: 200_000,
             kept_entries: 100_000,
             wal: wal::Options::default(),
-            ready_within: Duration::from_secs(60),
+            ready_within: Duration::from_mins(1),
         }
     }
 }
@@ -234,11 +234,7 @@ fn leads_since(metrics: &openraft::RaftMetrics<TypeConfig>) -> Option<u64> {
 }
 
 /// Hands batches to openraft in order, one task for all.
-async fn propose(
-    raft: Raft<TypeConfig, Machine>,
-    owner: Owner,
-    mut proposed: mpsc::UnboundedReceiver<Proposed>,
-) {
+async fn propose(raft: Raft<TypeConfig, Machine>, owner: Owner, mut proposed: mpsc::UnboundedReceiver<Proposed>) {
     while let Some(Proposed { seq, bytes }) = proposed.recv().await {
         let callback = fate_of(owner.clone(), seq);
         // On an error the callback is dropped, which tells the owner.

@@ -61,7 +61,7 @@ async fn decisions_outlive_the_process_and_never_exceed_capacity() {
     assert_eq!(claim(&node, 0..300).await, 100);
     let status = node.status();
     assert!(status.batches < 300, "commands share batches: {status:?}");
-    assert_eq!(node.query(|core| core.check()).await.unwrap(), Vec::<String>::new());
+    assert_eq!(node.query(scheduler::Core::check).await.unwrap(), Vec::<String>::new());
     let before = checksum(&node).await;
     node.shutdown().await;
     let stopped = node.decide(ask(0), soon()).await.unwrap_err();
@@ -136,10 +136,7 @@ async fn a_folder_belongs_to_one_node_and_one_process() {
     let mut other = options(folder.path());
     other.node_id = 2;
     let error = refused(other).await;
-    assert!(
-        matches!(error, OpenError::Identity(IdentityError::OtherNode { found: 1, expected: 2, .. })),
-        "{error}"
-    );
+    assert!(matches!(error, OpenError::Identity(IdentityError::OtherNode { found: 1, expected: 2, .. })), "{error}");
     let mut other = options(folder.path());
     other.cluster = Some(Uuid::from_u128(5));
     assert!(matches!(refused(other).await, OpenError::Identity(IdentityError::OtherCluster { .. })));
@@ -167,7 +164,7 @@ async fn failing(faults: Faults, expected: &str) {
     let start = |disk: &Disk| {
         let (files, opts) = (disk.files(), Arc::clone(&opts));
         let opened = std::thread::spawn(move || {
-            let wal = Wal::open_in(files, &opts.wal).unwrap();
+            let wal = Wal::open_in(&files, &opts.wal).unwrap();
             assemble(&opts, engine(), wal).unwrap()
         });
         opened.join().unwrap()

@@ -13,13 +13,13 @@ pub enum Waiting {
     /// A client's decision.
     Decision {
         /// To decide again when the state has moved on.
-        request: Request,
+        request: Box<Request>,
         /// Until when that makes sense.
         deadline: Instant,
         /// How often it was decided.
         tries: u32,
         /// Holds the claims in the overlay.
-        proposal: Proposal,
+        proposal: Box<Proposal>,
         /// The client.
         answer: Answer<Decision>,
     },

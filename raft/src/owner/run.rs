@@ -185,6 +185,7 @@ impl Running {
                     Ok(mut proposal) => match proposal.take_command() {
                         Some(command) => {
                             let tries = tries + 1;
+                            let proposal = Box::new(proposal);
                             let waiting = Waiting::Decision { request, deadline, tries, proposal, answer };
                             self.packer.push(command, waiting);
                         }
@@ -251,7 +252,7 @@ impl Running {
             Waiting::Tick => self.tick_in_flight = false,
             Waiting::Command(answer) => drop(answer.send(Ok(outcome))),
             Waiting::Decision { request, deadline, tries, proposal, answer } => {
-                match self.core.settle(proposal, Some(outcome)) {
+                match self.core.settle(*proposal, Some(outcome)) {
                     Settled::Done(decision) => drop(answer.send(Ok(decision))),
                     Settled::Refused(refusal) => drop(answer.send(Err(refusal.into()))),
                     Settled::Again if tries >= TRIES => drop(answer.send(Err(Refused::Contended { tries }))),
@@ -280,7 +281,7 @@ impl Running {
                 Waiting::Tick => self.tick_in_flight = false,
                 Waiting::Command(answer) => drop(answer.send(Err(refused.clone()))),
                 Waiting::Decision { proposal, answer, .. } => {
-                    let _ = self.core.settle(proposal, None);
+                    let _ = self.core.settle(*proposal, None);
                     let _ = answer.send(Err(refused.clone()));
                 }
             }

@@ -29,7 +29,7 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for Stores {
             tail_bytes: 4 << 10,
             ..Options::default()
         };
-        let wal = Wal::open_in(Disk::default().files(), &options).unwrap();
+        let wal = Wal::open_in(&Disk::default().files(), &options).unwrap();
         let (proposals, _) = mpsc::unbounded_channel();
         let (owner, _) = Owner::start(Core::new(), engine(), Limits::default(), (1, 1), proposals).unwrap();
         let machine = Machine::new(owner, Folder::open(folder.path()).unwrap(), None);

@@ -61,7 +61,9 @@ pub enum OpenError {
         expected: u64,
     },
     /// A loss was accepted that is not the one found.
-    #[error("the first lost index is {lost}, but the loss was accepted from {accepted}; nothing was changed; start without --accept-loss-from and read the message")]
+    #[error(
+        "the first lost index is {lost}, but the loss was accepted from {accepted}; nothing was changed; start without --accept-loss-from and read the message"
+    )]
     OtherLoss {
         /// The first lost index.
         lost: u64,

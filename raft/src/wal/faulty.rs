@@ -3,6 +3,8 @@
 //! Written bytes are visible at once and durable after a sync; [`Disk::crash`] drops or tears what
 //! was not synced. Creations and renames are durable at once.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
@@ -103,9 +105,14 @@ impl Disk {
         content.durable = content.seen.clone();
     }
 
+    /// Segments, oldest first.
+    pub(crate) fn segments(&self) -> Vec<String> {
+        self.names().into_iter().filter(|name| super::segment::epoch_of(name).is_some()).collect()
+    }
+
     /// The newest segment.
     pub(crate) fn newest(&self) -> String {
-        self.names().into_iter().rfind(|name| name.ends_with(".wal")).unwrap()
+        self.segments().pop().unwrap()
     }
 }
 
@@ -196,7 +203,7 @@ impl File for Handle {
         self.sync_data()
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn length(&self) -> io::Result<u64> {
         Ok(self.disk.state().contents[self.content].seen.len() as u64)
     }
 }

@@ -20,7 +20,7 @@ pub trait File: Send + Sync {
     /// Makes data and size durable.
     fn sync_all(&self) -> io::Result<()>;
     /// Length in bytes.
-    fn len(&self) -> io::Result<u64>;
+    fn length(&self) -> io::Result<u64>;
 }
 
 /// One flat directory of files.
@@ -160,7 +160,7 @@ impl File for fs::File {
         fs::File::sync_all(self)
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn length(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
     }
 }

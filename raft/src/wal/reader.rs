@@ -33,7 +33,9 @@ pub fn read_run(run: &Run, start: u64, last: u64, bytes: usize, into: &mut Vec<E
                     if index != Some(expected) {
                         continue;
                     }
-                    let Some(Record::Entry(entry)) = decode(kind, &buffer[body]) else { return Err(unreadable(expected)) };
+                    let Some(Record::Entry(entry)) = decode(kind, &buffer[body]) else {
+                        return Err(unreadable(expected));
+                    };
                     taken += weight(&entry);
                     if taken > bytes && !into.is_empty() {
                         return Ok(());

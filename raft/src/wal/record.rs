@@ -230,8 +230,11 @@ pub fn find(buffer: &[u8], at: usize, epoch: u64, more: bool) -> Found {
 /// writes another format can cause.
 pub fn decode(kind: Kind, body: &[u8]) -> Option<Record> {
     let id = |bytes: &[u8]| {
-        (bytes.len() >= LOG_ID)
-            .then(|| LogId { term: u64_at(bytes, 0), node: u64_at(bytes, 8), index: u64_at(bytes, 16) })
+        (bytes.len() >= LOG_ID).then(|| LogId {
+            term: u64_at(bytes, 0),
+            node: u64_at(bytes, 8),
+            index: u64_at(bytes, 16),
+        })
     };
     Some(match kind {
         Kind::Mark if body.len() == 8 => Record::Mark(u64_at(body, 0)),

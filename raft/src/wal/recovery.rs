@@ -113,7 +113,7 @@ const MAX_WRITE: usize = 16 << 20;
 fn open(files: &dyn Files, name: &str) -> Result<Arc<Segment>, OpenError> {
     let path = files.directory().join(name);
     let file = files.open(name).map_err(file_error(files, name, "opening"))?;
-    let length = file.len().map_err(file_error(files, name, "reading the length"))?;
+    let length = file.length().map_err(file_error(files, name, "reading the length"))?;
     let damaged = |path| OpenError::Corrupt { path, offset: 0, index: 0, what: "a damaged segment header" };
     let header = match Header::read(&*file) {
         Ok(header) => header,

@@ -33,11 +33,11 @@ fn entry(index: u64, size: usize) -> Entry {
 }
 
 fn open(disk: &Disk) -> Wal {
-    Wal::open_in(disk.files(), &small()).unwrap()
+    Wal::open_in(&disk.files(), &small()).unwrap()
 }
 
 fn refused(disk: &Disk, options: &Options) -> OpenError {
-    Wal::open_in(disk.files(), options).map(|_| ()).unwrap_err()
+    Wal::open_in(&disk.files(), options).map(|_| ()).unwrap_err()
 }
 
 fn append(wal: &Wal, entries: Vec<Entry>) -> std::io::Result<()> {

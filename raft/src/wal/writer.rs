@@ -241,7 +241,8 @@ impl Writer {
             let length = self.pending.buffer.len();
             self.pending.buffer.resize(length + TERMINATOR, 0);
             let segment = Arc::clone(self.active());
-            write_all(&*segment.file, &self.pending.buffer, self.end).map_err(self.failure(&segment.name, "writing"))?;
+            write_all(&*segment.file, &self.pending.buffer, self.end)
+                .map_err(self.failure(&segment.name, "writing"))?;
             let started = Instant::now();
             segment.file.sync_data().map_err(self.failure(&segment.name, "syncing"))?;
             self.shared.counters.sync(started.elapsed());

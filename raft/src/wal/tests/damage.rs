@@ -78,7 +78,7 @@ fn a_loss_is_accepted_only_from_the_index_that_is_lost() {
     damage(&disk, 5);
     let accept = |index| Options { accept_loss_from: Some(index), ..small() };
     assert!(matches!(refused(&disk, &accept(4)), OpenError::OtherLoss { lost: 5, accepted: 4 }));
-    let wal = super::Wal::open_in(disk.files(), &accept(5)).unwrap();
+    let wal = super::Wal::open_in(&disk.files(), &accept(5)).unwrap();
     assert_eq!(all(&wal).len(), 5);
     let vote = Some(Vote { term: 8, node: 1, committed: true });
     assert_eq!(wal.vote(), vote, "the vote behind the damage is kept");
@@ -103,7 +103,7 @@ fn damage_in_an_earlier_segment_is_refused() {
     assert_ne!(name, disk.newest());
     assert!(matches!(refused(&disk, &small()), OpenError::Corrupt { index: 3, .. }));
     let options = Options { accept_loss_from: Some(3), ..small() };
-    assert_eq!(all(&super::Wal::open_in(disk.files(), &options).unwrap()).len(), 3);
+    assert_eq!(all(&super::Wal::open_in(&disk.files(), &options).unwrap()).len(), 3);
     assert_eq!(all(&open(&disk)).len(), 3);
 }
 
@@ -116,7 +116,7 @@ fn a_missing_segment_is_refused() {
             append(&wal, vec![entry(index, 40)]).unwrap();
         }
     }
-    let segments: Vec<_> = disk.names().into_iter().filter(|name| name.ends_with(".wal")).collect();
+    let segments = disk.segments();
     for lost in [0, 1] {
         let disk = disk.copy();
         disk.files().remove(&segments[lost]).unwrap();

@@ -63,7 +63,7 @@ impl Model {
             assert_eq!(wal.committed(), self.committed);
         }
         for (index, entry) in self.entries.iter().step_by(7) {
-            assert_eq!(wal.read(*index, index + 1, 1).unwrap(), [entry.clone()]);
+            assert_eq!(wal.read(*index, index + 1, 1).unwrap(), std::slice::from_ref(entry));
         }
     }
 }
