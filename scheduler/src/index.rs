@@ -196,7 +196,7 @@ impl Index {
         let at = row.0 as usize;
         let provider = tables.provider(row);
         for (&class, column) in &mut self.columns {
-            let len = self.rows.max(column.capacity.len());
+            let len = self.rows.max(at + 1);
             if column.capacity.len() < len {
                 column.capacity.resize(len, 0);
                 column.used.resize(len, 0);
@@ -204,7 +204,11 @@ impl Index {
             }
             let inventory = provider.and_then(|provider| provider.inventory(class));
             let capacity = inventory.map_or(0, crate::inventory::Inventory::capacity);
-            let used = provider.map_or(0, |provider| overlay.used(provider, row, class));
+            // Without an inventory there is nothing to compare the use with.
+            let used = match (provider, inventory) {
+                (Some(provider), Some(_)) => overlay.used(provider, row, class),
+                _ => 0,
+            };
             column.capacity[at] = capacity;
             column.used[at] = used;
             column.fit[at] = capacity.saturating_sub(used).min(inventory.map_or(0, |inventory| inventory.max_unit));

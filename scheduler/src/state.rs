@@ -294,6 +294,16 @@ impl Tables {
         Some(Arc::unwrap_or_clone(consumer))
     }
 
+    /// Turns the place of a move into the place of the instance; everything else stays.
+    pub(crate) fn promote(&mut self, slot: Slot) {
+        let Some(consumer) = self.consumer_mut(slot) else { return };
+        let old = consumer_hash(consumer.domain, consumer.uuid, consumer.purpose);
+        consumer.purpose = Purpose::Instance;
+        let new = consumer_hash(consumer.domain, consumer.uuid, consumer.purpose);
+        self.consumer_index.remove(old, slot.0);
+        self.consumer_index.insert(new, slot.0);
+    }
+
     pub(crate) fn remember(&mut self, stored: Stored) {
         let at = (stored.id - 1) as usize % HISTORY;
         let stored = Arc::new(stored);

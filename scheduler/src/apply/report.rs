@@ -271,7 +271,7 @@ fn sighted(
         confirm(state, slot, instance, touched);
         // Without an instance elsewhere, the move's place is the instance's now.
         if state.tables.slot_of(domain, instance.uuid, Purpose::Instance).is_none() {
-            promote(state, slot, touched);
+            state.tables.promote(slot);
         }
         return false;
     }
@@ -314,17 +314,10 @@ fn gone(state: &mut State, slot: Slot, touched: &mut Vec<Touched>) -> bool {
     }
     match state.tables.slot_of(consumer.domain, consumer.uuid, Purpose::Move) {
         Some(claim) => {
-            promote(state, claim, touched);
+            state.tables.promote(claim);
             true
         }
         None => false,
-    }
-}
-
-/// Turns the place of a move into the place of the instance; the phase stays.
-fn promote(state: &mut State, slot: Slot, touched: &mut Vec<Touched>) {
-    if let Some(consumer) = state.remove(slot, touched) {
-        state.put(Consumer { purpose: Purpose::Instance, ..consumer }, touched);
     }
 }
 

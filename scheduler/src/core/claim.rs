@@ -98,7 +98,16 @@ impl Core {
                 run(&pipeline, &cx, entrants, engine.timer)
             };
             self.show();
-            let part = if claims {
+            let arriving = self.state.tables().consumer(request.domain, consumer, purpose).filter(|c| c.is_listed());
+            if claims && let Some(arriving) = arriving {
+                // The target of a former move lists it and its source does too: both places are
+                // real until one report drops it, so there is none to give up for a new claim.
+                ran.notes.push(format!(
+                    "{consumer} is arriving on {} by an earlier move: nothing was claimed",
+                    self.view().host(arriving.row)
+                ));
+            }
+            let part = if claims && arriving.is_none() {
                 self.part(request, intent, purpose, consumer, open.as_ref(), &mut ran, &field, settings.same_request_ms)
             } else {
                 Part { consumer, purpose, seen: open.as_ref().map(|open| open.ticket), action: Action::Leave }
