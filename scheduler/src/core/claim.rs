@@ -18,6 +18,7 @@ use crate::pipeline::cx::Cx;
 use crate::pipeline::engine::Engine;
 use crate::pipeline::run::{Entrants, Run, Scored, run};
 use crate::provider::{Amounts, Row};
+use crate::report::LONGEST_NAME;
 use crate::request::{Caller, Request};
 use crate::state::issued;
 
@@ -412,6 +413,20 @@ fn validate(request: &Request) -> Result<(), Refusal> {
         if *amount > Inventory::LARGEST {
             return invalid(format!("resources.{class}: {amount} given, at most {} expected", Inventory::LARGEST));
         }
+    }
+    // Names that are remembered are interned for good: they stay short.
+    for (field, text) in
+        [("project", &request.project), ("user", &request.user), ("flavor", &request.flavor), ("zone", &request.zone)]
+    {
+        if let Some(text) = text.as_deref().filter(|text| text.len() > LONGEST_NAME) {
+            return invalid(format!("{field}: {} bytes given, at most {LONGEST_NAME} expected", text.len()));
+        }
+    }
+    if let crate::request::Candidates::Sent(hosts) = &request.candidates
+        && let Some(long) = hosts.iter().find(|host| host.host.len().max(host.node.len()) > LONGEST_NAME)
+    {
+        let bytes = long.host.len().max(long.node.len());
+        return invalid(format!("hosts: a name of {bytes} bytes given, at most {LONGEST_NAME} expected"));
     }
     if let crate::request::Candidates::Sent(hosts) = &request.candidates
         && let Some(odd) = hosts.iter().find(|host| !host.weight.is_finite())
