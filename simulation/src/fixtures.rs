@@ -4,13 +4,40 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rand::Rng;
 use rand::seq::SliceRandom;
 use scheduler::{AggregateReport, Domain, HostReport, InstanceReport, Inventory};
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::fleet::{healthy, stream};
+
+/// Recorded bodies of Nova's hook by name, in the order of their numbers. The data is invented.
+pub const REQUESTS: [(&str, &str); 24] = [
+    ("01-create-kvm", include_str!("fixtures/requests/01-create-kvm.json")),
+    ("02-create-kvm-context", include_str!("fixtures/requests/02-create-kvm-context.json")),
+    ("03-create-vmware", include_str!("fixtures/requests/03-create-vmware.json")),
+    ("04-create-no-hypervisor-type", include_str!("fixtures/requests/04-create-no-hypervisor-type.json")),
+    ("05-create-hana-kvm", include_str!("fixtures/requests/05-create-hana-kvm.json")),
+    ("06-create-hana-forbidden", include_str!("fixtures/requests/06-create-hana-forbidden.json")),
+    ("07-create-traits", include_str!("fixtures/requests/07-create-traits.json")),
+    ("08-group-anti-affinity", include_str!("fixtures/requests/08-group-anti-affinity.json")),
+    ("09-group-affinity", include_str!("fixtures/requests/09-group-affinity.json")),
+    ("10-group-soft-anti-affinity", include_str!("fixtures/requests/10-group-soft-anti-affinity.json")),
+    ("11-create-three", include_str!("fixtures/requests/11-create-three.json")),
+    ("12-resize", include_str!("fixtures/requests/12-resize.json")),
+    ("13-cold-migrate-target", include_str!("fixtures/requests/13-cold-migrate-target.json")),
+    ("14-live-migrate", include_str!("fixtures/requests/14-live-migrate.json")),
+    ("15-live-migrate-context", include_str!("fixtures/requests/15-live-migrate-context.json")),
+    ("16-rebuild", include_str!("fixtures/requests/16-rebuild.json")),
+    ("17-evacuate", include_str!("fixtures/requests/17-evacuate.json")),
+    ("18-evacuate-no-hint", include_str!("fixtures/requests/18-evacuate-no-hint.json")),
+    ("19-aggregates", include_str!("fixtures/requests/19-aggregates.json")),
+    ("20-numa-dedicated", include_str!("fixtures/requests/20-numa-dedicated.json")),
+    ("21-boot-from-volume", include_str!("fixtures/requests/21-boot-from-volume.json")),
+    ("22-image-properties", include_str!("fixtures/requests/22-image-properties.json")),
+    ("23-hints", include_str!("fixtures/requests/23-hints.json")),
+    ("24-large", include_str!("fixtures/requests/24-large.json")),
+];
 
 /// A way in which a host was made unfit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,24 +56,41 @@ pub enum Unfit {
     NoTrait,
 }
 
-/// The fleet for a body; every host is fit as far as the host alone decides.
+/// Requests with fewer hosts find all of them fit in [`fleet_for`].
+pub const FEW_HOSTS: usize = 10;
+/// Seed of the unfit hosts of [`fleet_for`].
+const SEED: u64 = 1;
+
+/// The fleet for a body: all its hosts fit when they are few, else as in [`fleet_with_unfit`].
 pub fn fleet_for(body: &Value) -> Vec<HostReport> {
+    let hosts = body["hosts"].as_array().map_or(0, Vec::len);
+    if hosts < FEW_HOSTS { fit_fleet_for(body) } else { fleet_with_unfit(body, SEED).0 }
+}
+
+/// The fleet for a body in which every host is fit, as far as the host alone decides (a full
+/// server group is the request's own doing).
+pub fn fit_fleet_for(body: &Value) -> Vec<HostReport> {
     let mut fleet = Vec::new();
     add_for(&mut fleet, body);
     fleet
 }
 
-/// The fleet for a body, in which up to two fifths of its hosts, chosen by the seed, are unfit in
-/// the way told of each. A host that the instance runs on or is sent to stays fit.
+/// The fleet for a body in which two fifths of its hosts, chosen by the seed, are unfit in the way
+/// told of each. Hosts that the request cannot do without stay fit: the one it names, the one its
+/// instance is on, those of an affinity group.
 pub fn fleet_with_unfit(body: &Value, seed: u64) -> (Vec<HostReport>, BTreeMap<String, Unfit>) {
-    let mut fleet = fleet_for(body);
+    let mut fleet = fit_fleet_for(body);
     let wish = Wish::of(body);
     let rng = &mut stream(seed, "unfit", 0);
     let mut hosts: Vec<String> = wish.hosts.iter().map(|(host, _)| host.clone()).collect();
     hosts.retain(|host| !wish.wanted_hosts.contains(host));
     hosts.shuffle(rng);
     hosts.truncate(hosts.len() * 2 / 5);
-    let mut ways = vec![Unfit::NotReady, Unfit::Disabled, Unfit::Full, Unfit::OtherProject];
+    let mut ways = vec![Unfit::NotReady, Unfit::Disabled, Unfit::Full];
+    if wish.names_type {
+        // The default pipeline does not look at projects.
+        ways.push(Unfit::OtherProject);
+    }
     if wish.zone.is_some() {
         ways.push(Unfit::OtherZone);
     }
@@ -54,8 +98,9 @@ pub fn fleet_with_unfit(body: &Value, seed: u64) -> (Vec<HostReport>, BTreeMap<S
         ways.push(Unfit::NoTrait);
     }
     let mut unfit = BTreeMap::new();
-    for host in hosts {
-        let way = ways[rng.random_range(0..ways.len())];
+    for (at, host) in hosts.into_iter().enumerate() {
+        // Each way in turn, so that none is left to luck.
+        let way = ways[at % ways.len()];
         for report in fleet.iter_mut().filter(|report| report.name == host) {
             spoil(report, way, &wish);
         }
@@ -64,8 +109,8 @@ pub fn fleet_with_unfit(body: &Value, seed: u64) -> (Vec<HostReport>, BTreeMap<S
     (fleet, unfit)
 }
 
-/// Adds to a fleet what a body needs: its unknown hosts, and on known ones its zone, traits,
-/// aggregates and instances. Instances that would leave no room on a host are taken off it.
+/// Adds to a fleet what a body needs: its unknown hosts, and on all of them its zone, traits,
+/// aggregates and room for its flavor, and the instances of [`place_for`].
 pub fn add_for(fleet: &mut Vec<HostReport>, body: &Value) {
     let wish = Wish::of(body);
     for (host, node) in &wish.hosts {
@@ -75,10 +120,19 @@ pub fn add_for(fleet: &mut Vec<HostReport>, body: &Value) {
         });
         suit(&mut fleet[at], &wish);
     }
+    place(fleet, &wish);
+}
+
+/// Puts on a fleet only the instances that a body speaks of: its own on its source host (which is
+/// down when the body is an evacuation), and the members of its group on the hosts of the group.
+pub fn place_for(fleet: &mut Vec<HostReport>, body: &Value) {
+    place(fleet, &Wish::of(body));
+}
+
+fn place(fleet: &mut Vec<HostReport>, wish: &Wish) {
     if let Some(source) = &wish.source {
-        let at = named(fleet, &wish, source);
-        let resources = wish.present_resources();
-        list(&mut fleet[at], &wish, wish.instance, Some(resources), Some(wish.flavor.clone()), wish.group);
+        let at = named(fleet, wish, source);
+        list(&mut fleet[at], wish, wish.instance, wish.present_resources(), wish.group);
         if wish.source_is_down {
             fleet[at].forced_down = Some(true);
             fleet[at].conditions.get_or_insert_default().insert("Ready".to_owned(), "False".to_owned());
@@ -87,14 +141,14 @@ pub fn add_for(fleet: &mut Vec<HostReport>, body: &Value) {
     let members = wish.members.iter().filter(|member| **member != wish.instance);
     for (number, member) in members.enumerate() {
         let Some(host) = wish.group_hosts.get(number % wish.group_hosts.len().max(1)) else { break };
-        let at = named(fleet, &wish, host);
-        list(&mut fleet[at], &wish, *member, Some(wish.resources.clone()), Some(wish.flavor.clone()), wish.group);
+        let at = named(fleet, wish, host);
+        list(&mut fleet[at], wish, *member, wish.resources.clone(), wish.group);
     }
     // Instances that the hints name run somewhere among the hosts.
     for (number, instance) in wish.hinted.iter().enumerate() {
         let Some((host, _)) = wish.hosts.get(number % wish.hosts.len().max(1)) else { break };
-        let at = named(fleet, &wish, host);
-        list(&mut fleet[at], &wish, *instance, Some(wish.resources.clone()), Some(wish.flavor.clone()), None);
+        let at = named(fleet, wish, host);
+        list(&mut fleet[at], wish, *instance, wish.resources.clone(), None);
     }
 }
 
@@ -109,6 +163,8 @@ struct Wish {
     flavor: String,
     resources: BTreeMap<String, u64>,
     hypervisor_type: String,
+    /// The flavor names a hypervisor type whose pipeline is shipped.
+    names_type: bool,
     is_resize: bool,
     source: Option<String>,
     source_is_down: bool,
@@ -192,6 +248,9 @@ impl Wish {
         let is_bfv = spec["is_bfv"].as_bool().unwrap_or(false);
         let mut wanted_hosts: BTreeSet<String> = forced.into_iter().chain(source.clone()).collect();
         wanted_hosts.extend(destination["host"].as_str().map(str::to_owned));
+        if group["policy"] == "affinity" {
+            wanted_hosts.extend(texts(&group["hosts"]));
+        }
         let node_suffix =
             hosts.iter().find_map(|(host, node)| Some(node.as_ref()?.strip_prefix(host.as_str())?.to_owned()));
         let hypervisor = extra_specs.get("capabilities:hypervisor_type").and_then(Value::as_str).unwrap_or_default();
@@ -219,6 +278,7 @@ impl Wish {
                 _ => "kvm",
             }
             .to_owned(),
+            names_type: matches!(hypervisor.to_ascii_lowercase().as_str(), "qemu" | "ch"),
             is_resize: body["resize"].as_bool().unwrap_or(false) && destination["host"].is_null(),
             source,
             source_is_down,
@@ -331,13 +391,13 @@ fn list(
     report: &mut HostReport,
     wish: &Wish,
     uuid: Uuid,
-    resources: Option<BTreeMap<String, u64>>,
-    flavor: Option<String>,
+    resources: BTreeMap<String, u64>,
     server_group: Option<Uuid>,
 ) {
     let instances = report.instances.get_or_insert_default();
     instances.retain(|instance| instance.uuid != uuid);
     let project_id = Some(wish.project.clone()).filter(|project| !project.is_empty());
+    let (flavor, resources) = (Some(wish.flavor.clone()), Some(resources));
     instances.insert(0, InstanceReport { uuid, project_id, resources, flavor, server_group });
     make_room(report, &wish.resources);
 }
@@ -383,7 +443,7 @@ mod tests {
         {
             for _ in 0..5 {
                 let ask = requests.of(intent);
-                let made = fleet_for(&ask.hook_body());
+                let made = fit_fleet_for(&ask.hook_body());
                 for candidate in &ask.hosts {
                     let at = position(&made, &candidate.host, Some(&candidate.node)).unwrap();
                     assert_eq!(made[at].availability_zone.as_deref().unwrap_or(""), ask.zone);
@@ -413,7 +473,7 @@ mod tests {
         assert_eq!((made.clone(), unfit.clone()), fleet_with_unfit(&body, 3));
         assert_ne!(unfit, fleet_with_unfit(&body, 4).1);
         assert_eq!(unfit.len(), body["hosts"].as_array().unwrap().len() * 2 / 5);
-        let fit = fleet_for(&body);
+        let fit = fit_fleet_for(&body);
         for (before, after) in fit.iter().zip(&made) {
             after.validate().unwrap();
             assert_eq!(before != after, unfit.contains_key(&after.name), "{}", after.name);
@@ -432,6 +492,22 @@ mod tests {
         for (before, after) in before.iter().zip(&fleet) {
             if !named.contains(&after.name.as_str()) && after.name != source {
                 assert_eq!(before, after);
+            }
+        }
+    }
+
+    #[test]
+    fn recorded_requests_have_fleets() {
+        for (name, text) in REQUESTS {
+            let body: Value = serde_json::from_str(text).unwrap();
+            let fleet = fleet_for(&body);
+            assert!(fleet.len() >= body["hosts"].as_array().unwrap().len(), "{name}");
+            let mut instances = BTreeSet::new();
+            for host in &fleet {
+                host.validate().unwrap_or_else(|error| panic!("{name}: {error}"));
+                for instance in host.instances.iter().flatten() {
+                    assert!(instances.insert(instance.uuid), "{name}: {} is on two hosts", instance.uuid);
+                }
             }
         }
     }
