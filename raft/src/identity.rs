@@ -1,0 +1,122 @@
+//! The identity of a data folder: which cluster, which node, which store.
+//!
+//! Written once, when the folder is first used. A folder opened as another node is refused: its log
+//! and its vote belong to the node that wrote them.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Version of the identity file this program writes and reads.
+pub const VERSION: u32 = 1;
+const NAME: &str = "identity";
+
+/// What the file says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Version of the file.
+    pub version: u32,
+    /// The cluster.
+    pub cluster: Uuid,
+    /// The node's number in it.
+    pub node: u64,
+    /// This folder, at random: an emptied folder is another store.
+    pub store: Uuid,
+}
+
+/// Why the folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// A file operation failed.
+    #[error("{path}: {source}; check the disk and the owner of the folder", path = .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// Not an identity.
+    #[error("{path}: not an identity file: {what}; restore it, or empty the folder and let the node join again with a new node id", path = .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// Written by another version.
+    #[error("{path}: identity of version {found}, this program reads version {VERSION}; start the version of pallium that wrote it", path = .path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Version in the file.
+        found: u32,
+    },
+    /// The folder of another node.
+    #[error("{path}: this folder belongs to node {found}, but node {expected} was to be started; give the node its own data folder, or the right node id", path = .path.display())]
+    OtherNode {
+        /// The file.
+        path: PathBuf,
+        /// The node in the file.
+        found: u64,
+        /// The node to be started.
+        expected: u64,
+    },
+    /// The folder of another cluster.
+    #[error("{path}: this folder belongs to cluster {found}, expected {expected}; give the node the right data folder", path = .path.display())]
+    OtherCluster {
+        /// The file.
+        path: PathBuf,
+        /// The cluster in the file.
+        found: Uuid,
+        /// The cluster asked for.
+        expected: Uuid,
+    },
+    /// There is a log, but nothing says whose.
+    #[error("{path}: the identity is missing although the folder holds a log; restore it, or empty the folder and let the node join again with a new node id", path = .0.display())]
+    Missing(PathBuf),
+}
+
+/// Reads the identity of a folder, or writes one into a folder that holds no log yet.
+pub fn identify(folder: &Path, node: u64, cluster: Option<Uuid>, has_log: bool) -> Result<Identity, IdentityError> {
+    let path = folder.join(NAME);
+    let file_error = |source| IdentityError::File { path: path.clone(), source };
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && has_log => return Err(IdentityError::Missing(path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let cluster = cluster.unwrap_or_else(Uuid::now_v7);
+            let identity = Identity { version: VERSION, cluster, node, store: Uuid::now_v7() };
+            write(folder, &path, &identity).map_err(file_error)?;
+            return Ok(identity);
+        }
+        Err(error) => return Err(file_error(error)),
+    };
+    let damaged = |what: String| IdentityError::Damaged { path: path.clone(), what };
+    let value: serde_json::Value = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+    let version = value["version"].as_u64().ok_or_else(|| damaged("it has no version".to_owned()))?;
+    if version != u64::from(VERSION) {
+        return Err(IdentityError::Version { path, found: version as u32 });
+    }
+    let identity: Identity = serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
+    if identity.node != node {
+        return Err(IdentityError::OtherNode { path, found: identity.node, expected: node });
+    }
+    match cluster {
+        Some(expected) if expected != identity.cluster => {
+            Err(IdentityError::OtherCluster { path, found: identity.cluster, expected })
+        }
+        _ => Ok(identity),
+    }
+}
+
+fn write(folder: &Path, path: &Path, identity: &Identity) -> io::Result<()> {
+    let unfinished = path.with_extension("unfinished");
+    let mut file = File::create(&unfinished)?;
+    file.write_all(&serde_json::to_vec_pretty(identity)?)?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)?;
+    File::open(folder)?.sync_all()
+}

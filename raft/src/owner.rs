@@ -1,0 +1,229 @@
+//! The thread that owns the state, and the handle through which all others reach it.
+//!
+//! One thread decides, packs commands into batches, applies committed batches and answers. Nobody
+//! else touches state, index or overlay. It does no I/O and waits for nothing but its queue. No
+//! request is answered before its command was applied, which is after it was committed.
+
+mod packer;
+mod run;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use bytes::Bytes;
+use scheduler::{Batch, Command, Core, Decision, Engine, Frozen, Outcome, Request};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::refused::Refused;
+
+/// Limits of the owner thread.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Requests that may wait.
+    pub queue: usize,
+    /// Batches that may be in flight.
+    pub in_flight: usize,
+    /// Commands in a batch.
+    pub batch_commands: usize,
+    /// Bytes of a batch, about.
+    pub batch_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { queue: 4096, in_flight: 8, batch_commands: 256, batch_bytes: 64 << 10 }
+    }
+}
+
+/// A batch on its way to openraft.
+#[derive(Debug)]
+pub struct Proposed {
+    /// Its number, for [`Owner::failed`].
+    pub seq: u64,
+    /// The encoded batch.
+    pub bytes: Bytes,
+}
+
+/// What became of a batch that was not applied here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It never entered the log.
+    NotProposed,
+    /// It may have been committed or may be yet.
+    Unknown,
+}
+
+type Answer<T> = oneshot::Sender<Result<T, Refused>>;
+type Look = Box<dyn FnOnce(&mut Core, &mut Engine) + Send>;
+
+/// A request of a client; waits in the bounded queue.
+enum Ask {
+    Decide { request: Box<Request>, deadline: Instant, tries: u32, answer: Answer<Decision> },
+    Propose { command: Command, answer: Answer<Outcome> },
+    Look(Look),
+}
+
+/// What the owner is told; never waits behind requests.
+enum Message {
+    Ask(Ask),
+    Apply(Vec<Batch>, oneshot::Sender<()>),
+    Freeze(oneshot::Sender<Frozen>),
+    Restore(Box<Core>, oneshot::Sender<()>),
+    Failed(u64, Fate),
+    Lead(bool),
+    Tick,
+    Stop(String),
+    End,
+}
+
+/// Numbers that others may read at any time.
+#[derive(Default)]
+struct Gauges {
+    queue: AtomicUsize,
+    in_flight: AtomicUsize,
+    leads: AtomicBool,
+    decided: AtomicU64,
+    batches: AtomicU64,
+    commands: AtomicU64,
+}
+
+/// The handle to the owner thread.
+#[derive(Clone)]
+pub struct Owner {
+    tell: Sender<Message>,
+    gauges: Arc<Gauges>,
+    queue: usize,
+}
+
+/// The owner thread is gone.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the thread that owns the state has ended")]
+pub struct Gone;
+
+impl Owner {
+    /// Starts the thread. Batches go out through `proposals`; `node` and `run` name this process.
+    pub fn start(
+        core: Core,
+        engine: Engine,
+        limits: Limits,
+        (node, run): (u64, u64),
+        proposals: mpsc::UnboundedSender<Proposed>,
+    ) -> io::Result<(Owner, JoinHandle<()>)> {
+        let (tell, told) = channel();
+        let gauges = Arc::new(Gauges::default());
+        let queue = limits.queue;
+        let core_thread = run::Running::new(core, engine, limits, (node, run), proposals, Arc::clone(&gauges));
+        let thread = thread::Builder::new().name("core".into()).spawn(move || core_thread.run(&told))?;
+        Ok((Owner { tell, gauges, queue }, thread))
+    }
+
+    fn ask(&self, ask: Ask) -> Result<(), Refused> {
+        if self.gauges.queue.fetch_add(1, Ordering::Relaxed) >= self.queue {
+            self.gauges.queue.fetch_sub(1, Ordering::Relaxed);
+            return Err(Refused::Overloaded { queue: self.queue });
+        }
+        self.tell.send(Message::Ask(ask)).map_err(|_| Refused::Stopped(Gone.to_string()))
+    }
+
+    /// Decides a request. `deadline` bounds the wait in the queue; see [`Refused::Deadline`].
+    pub async fn decide(&self, request: Request, deadline: Instant) -> Result<Decision, Refused> {
+        let (answer, answered) = oneshot::channel();
+        let request = Box::new(request);
+        self.ask(Ask::Decide { request, deadline, tries: 0, answer })?;
+        answered.await.unwrap_or(Err(Refused::Unknown))
+    }
+
+    /// Commits a command.
+    pub async fn propose(&self, command: Command) -> Result<Outcome, Refused> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(Ask::Propose { command, answer })?;
+        answered.await.unwrap_or(Err(Refused::Unknown))
+    }
+
+    /// Runs a function on the owner thread.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&mut Core, &mut Engine) -> T + Send + 'static,
+    ) -> Result<T, Refused> {
+        let (answer, answered) = oneshot::channel();
+        let look = move |core: &mut Core, engine: &mut Engine| {
+            let _ = answer.send(look(core, engine));
+        };
+        self.ask(Ask::Look(Box::new(look)))?;
+        answered.await.map_err(|_| Refused::Stopped(Gone.to_string()))
+    }
+
+    async fn tell<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Result<T, Gone> {
+        let (answer, answered) = oneshot::channel();
+        self.tell.send(message(answer)).map_err(|_| Gone)?;
+        answered.await.map_err(|_| Gone)
+    }
+
+    /// Applies committed batches in order.
+    pub async fn apply(&self, batches: Vec<Batch>) -> Result<(), Gone> {
+        self.tell(|done| Message::Apply(batches, done)).await
+    }
+
+    /// A consistent copy of the applied state.
+    pub async fn freeze(&self) -> Result<Frozen, Gone> {
+        self.tell(Message::Freeze).await
+    }
+
+    /// Replaces the state. Proposals in flight are given up.
+    pub async fn restore(&self, core: Core) -> Result<(), Gone> {
+        self.tell(|done| Message::Restore(Box::new(core), done)).await
+    }
+
+    /// Tells that a batch was not applied here.
+    pub fn failed(&self, seq: u64, fate: Fate) {
+        let _ = self.tell.send(Message::Failed(seq, fate));
+    }
+
+    /// Tells whether this node leads and has applied the entry that opened its term.
+    pub fn lead(&self, leads: bool) {
+        let _ = self.tell.send(Message::Lead(leads));
+    }
+
+    /// Looks whether a claim is due to expire, and if so proposes that.
+    pub fn tick(&self) {
+        let _ = self.tell.send(Message::Tick);
+    }
+
+    /// From now on everything is refused with this reason.
+    pub fn stop(&self, reason: String) {
+        let _ = self.tell.send(Message::Stop(reason));
+    }
+
+    /// Ends the thread; what waits is refused.
+    pub fn end(&self) {
+        let _ = self.tell.send(Message::End);
+    }
+
+    /// Requests that wait.
+    pub fn queue_len(&self) -> usize {
+        self.gauges.queue.load(Ordering::Relaxed)
+    }
+
+    /// Batches in flight.
+    pub fn in_flight(&self) -> usize {
+        self.gauges.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Whether decisions are made here.
+    pub fn leads(&self) -> bool {
+        self.gauges.leads.load(Ordering::Acquire)
+    }
+
+    /// Requests decided, batches and commands proposed, since the start.
+    pub fn counts(&self) -> (u64, u64, u64) {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (read(&self.gauges.decided), read(&self.gauges.batches), read(&self.gauges.commands))
+    }
+}

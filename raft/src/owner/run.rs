@@ -1,0 +1,303 @@
+//! The loop of the owner thread.
+//!
+//! Messages of the replication are handled as soon as they are seen, requests one at a time in the
+//! order they came. A batch goes out when no request waits or it is full, if not too many are in
+//! flight; when they are, commands collect, and when the batch is full too, requests wait.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use scheduler::{Batch, Command, Core, Engine, Outcome, Proposer, Settled};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::packer::{Flights, Packer, Waiting};
+use super::{Ask, Fate, Gauges, Limits, Message, Proposed};
+use crate::refused::Refused;
+
+/// How often a request is decided when the state moves on under it.
+const TRIES: u32 = 3;
+
+/// What the thread owns.
+pub struct Running {
+    core: Core,
+    engine: Engine,
+    limits: Limits,
+    node: u64,
+    run: u64,
+    seq: u64,
+    proposals: UnboundedSender<Proposed>,
+    gauges: Arc<Gauges>,
+    backlog: VecDeque<Ask>,
+    packer: Packer,
+    flights: Flights,
+    /// Replicated time at the moment this node began to lead; none while it does not.
+    lead_since: Option<(u64, Instant)>,
+    tick_in_flight: bool,
+    stopped: Option<String>,
+    ended: bool,
+}
+
+impl Running {
+    pub fn new(
+        mut core: Core,
+        engine: Engine,
+        limits: Limits,
+        (node, run): (u64, u64),
+        proposals: UnboundedSender<Proposed>,
+        gauges: Arc<Gauges>,
+    ) -> Running {
+        core.set_run(run);
+        Running {
+            core,
+            engine,
+            limits,
+            node,
+            run,
+            seq: 0,
+            proposals,
+            gauges,
+            backlog: VecDeque::new(),
+            packer: Packer::default(),
+            flights: Flights::default(),
+            lead_since: None,
+            tick_in_flight: false,
+            stopped: None,
+            ended: false,
+        }
+    }
+
+    pub fn run(mut self, told: &Receiver<Message>) {
+        while !self.ended {
+            let blocked = self.packer.is_full(&self.limits) && self.flights.len() >= self.limits.in_flight;
+            if self.backlog.is_empty() || blocked {
+                let Ok(message) = told.recv() else { break };
+                self.take(message);
+            }
+            while let Ok(message) = told.try_recv() {
+                self.take(message);
+            }
+            if !(self.packer.is_full(&self.limits) && self.flights.len() >= self.limits.in_flight)
+                && let Some(ask) = self.backlog.pop_front()
+            {
+                self.gauges.queue.fetch_sub(1, Ordering::Relaxed);
+                self.serve(ask);
+            }
+            if self.backlog.is_empty() || self.packer.is_full(&self.limits) {
+                self.flush();
+            }
+        }
+        self.stop("it was shut down".to_owned());
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Ask(ask) => self.backlog.push_back(ask),
+            Message::Apply(batches, done) => {
+                for batch in &batches {
+                    self.apply(batch);
+                }
+                let _ = done.send(());
+            }
+            Message::Freeze(answer) => {
+                let _ = answer.send(self.core.freeze());
+            }
+            Message::Restore(core, done) => {
+                self.give_up_all(&Refused::Unknown);
+                self.core = *core;
+                self.core.set_run(self.run);
+                let _ = done.send(());
+            }
+            Message::Failed(seq, fate) => {
+                if let Some(waiting) = self.flights.take(seq) {
+                    let refused = match fate {
+                        Fate::NotProposed => Refused::NotLeader,
+                        Fate::Unknown => Refused::Unknown,
+                    };
+                    self.give_up(waiting, &refused);
+                }
+                self.count_flights();
+            }
+            Message::Lead(leads) => self.lead(leads),
+            Message::Tick => self.tick(),
+            Message::Stop(reason) => self.stop(reason),
+            Message::End => self.ended = true,
+        }
+    }
+
+    fn lead(&mut self, leads: bool) {
+        if leads == self.lead_since.is_some() {
+            return;
+        }
+        self.lead_since = leads.then(|| (self.core.state().now(), Instant::now()));
+        if !leads {
+            self.give_up_all(&Refused::Unknown);
+        }
+        self.gauges.leads.store(leads, Ordering::Release);
+    }
+
+    fn stop(&mut self, reason: String) {
+        self.gauges.leads.store(false, Ordering::Release);
+        self.lead_since = None;
+        let refused = Refused::Stopped(self.stopped.get_or_insert(reason).clone());
+        let (_, waiting) = self.packer.take();
+        self.give_up(waiting, &refused);
+        self.give_up_all(&Refused::Unknown);
+        while let Some(ask) = self.backlog.pop_front() {
+            self.gauges.queue.fetch_sub(1, Ordering::Relaxed);
+            refuse(ask, refused.clone());
+        }
+    }
+
+    /// Replicated time: what was applied when this node began to lead, and the time since.
+    fn now(&self) -> u64 {
+        let applied = self.core.state().now();
+        self.lead_since.map_or(applied, |(at, since)| applied.max(at + since.elapsed().as_millis() as u64))
+    }
+
+    fn serve(&mut self, ask: Ask) {
+        let refused = match (&self.stopped, self.lead_since) {
+            (Some(reason), _) => Some(Refused::Stopped(reason.clone())),
+            (None, None) => Some(Refused::NotLeader),
+            (None, Some(_)) => None,
+        };
+        match (ask, refused) {
+            (Ask::Look(look), _) => look(&mut self.core, &mut self.engine),
+            (ask, Some(refused)) => refuse(ask, refused),
+            (Ask::Propose { command, answer }, None) => self.packer.push(command, Waiting::Command(answer)),
+            (Ask::Decide { request, deadline, tries, answer }, None) => {
+                if answer.is_closed() {
+                    return;
+                }
+                if Instant::now() >= deadline {
+                    let _ = answer.send(Err(Refused::Deadline));
+                    return;
+                }
+                let now = self.now();
+                self.core.set_clock(now);
+                self.gauges.decided.fetch_add(1, Ordering::Relaxed);
+                match self.core.decide(&self.engine, &request) {
+                    Err(refusal) => {
+                        let _ = answer.send(Err(refusal.into()));
+                    }
+                    Ok(mut proposal) => match proposal.take_command() {
+                        Some(command) => {
+                            let tries = tries + 1;
+                            let proposal = Box::new(proposal);
+                            let waiting = Waiting::Decision { request, deadline, tries, proposal, answer };
+                            self.packer.push(command, waiting);
+                        }
+                        None => match self.core.settle(proposal, None) {
+                            Settled::Done(decision) => drop(answer.send(Ok(decision))),
+                            Settled::Refused(refusal) => drop(answer.send(Err(refusal.into()))),
+                            Settled::Again => drop(answer.send(Err(Refused::Contended { tries: 1 }))),
+                        },
+                    },
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = self.now();
+        self.core.set_clock(now);
+        if self.lead_since.is_some() && !self.tick_in_flight && self.core.tick_due(now) {
+            self.tick_in_flight = true;
+            self.packer.push(Command::Tick, Waiting::Tick);
+        }
+    }
+
+    /// Sends the batch out, if there is one and not too many are in flight.
+    fn flush(&mut self) {
+        if self.packer.is_empty() || self.flights.len() >= self.limits.in_flight {
+            return;
+        }
+        let (commands, waiting) = self.packer.take();
+        self.seq += 1;
+        let proposer = Proposer { node: self.node, run: self.run, seq: self.seq };
+        let batch = Batch { proposer, now: self.now(), wall: wall(), commands };
+        let bytes = batch.encode();
+        self.packer.encoded(batch.commands.len(), bytes.len());
+        self.gauges.batches.fetch_add(1, Ordering::Relaxed);
+        self.gauges.commands.fetch_add(batch.commands.len() as u64, Ordering::Relaxed);
+        if self.proposals.send(Proposed { seq: self.seq, bytes: bytes.into() }).is_err() {
+            self.give_up(waiting, &Refused::Stopped("replication has ended".to_owned()));
+            return;
+        }
+        self.flights.push(self.seq, waiting);
+        self.count_flights();
+    }
+
+    fn count_flights(&self) {
+        self.gauges.in_flight.store(self.flights.len(), Ordering::Relaxed);
+    }
+
+    fn apply(&mut self, batch: &Batch) {
+        let outcomes = self.core.apply(batch);
+        let Proposer { node, run, seq } = batch.proposer;
+        if (node, run) != (self.node, self.run) {
+            return;
+        }
+        let Some(waiting) = self.flights.take(seq) else { return };
+        self.count_flights();
+        for (waiting, outcome) in waiting.into_iter().zip(outcomes) {
+            self.settle(waiting, outcome);
+        }
+    }
+
+    fn settle(&mut self, waiting: Waiting, outcome: Outcome) {
+        match waiting {
+            Waiting::Tick => self.tick_in_flight = false,
+            Waiting::Command(answer) => drop(answer.send(Ok(outcome))),
+            Waiting::Decision { request, deadline, tries, proposal, answer } => {
+                match self.core.settle(*proposal, Some(outcome)) {
+                    Settled::Done(decision) => drop(answer.send(Ok(decision))),
+                    Settled::Refused(refusal) => drop(answer.send(Err(refusal.into()))),
+                    Settled::Again if tries >= TRIES => drop(answer.send(Err(Refused::Contended { tries }))),
+                    Settled::Again => {
+                        self.gauges.queue.fetch_add(1, Ordering::Relaxed);
+                        self.backlog.push_front(Ask::Decide { request, deadline, tries, answer });
+                    }
+                }
+            }
+        }
+    }
+
+    fn give_up_all(&mut self, refused: &Refused) {
+        let (_, waiting) = self.packer.take();
+        self.give_up(waiting, &Refused::NotLeader);
+        while let Some(waiting) = self.flights.pop() {
+            self.give_up(waiting, refused);
+        }
+        self.count_flights();
+    }
+
+    /// Drops the claims from the overlay and answers.
+    fn give_up(&mut self, waiting: Vec<Waiting>, refused: &Refused) {
+        for waiting in waiting {
+            match waiting {
+                Waiting::Tick => self.tick_in_flight = false,
+                Waiting::Command(answer) => drop(answer.send(Err(refused.clone()))),
+                Waiting::Decision { proposal, answer, .. } => {
+                    let _ = self.core.settle(*proposal, None);
+                    let _ = answer.send(Err(refused.clone()));
+                }
+            }
+        }
+    }
+}
+
+fn refuse(ask: Ask, refused: Refused) {
+    match ask {
+        Ask::Decide { answer, .. } => drop(answer.send(Err(refused))),
+        Ask::Propose { answer, .. } => drop(answer.send(Err(refused))),
+        Ask::Look(_) => {}
+    }
+}
+
+/// Milliseconds since 1970, for people.
+fn wall() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

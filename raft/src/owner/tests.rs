@@ -1,0 +1,203 @@
+#![allow(clippy::unwrap_used)]
+
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use scheduler::{Batch, Core, Decision, Outcome};
+use tokio::sync::mpsc;
+
+use super::{Fate, Limits, Owner, Proposed};
+use crate::fixture::{ask, engine, host, soon};
+use crate::refused::Refused;
+
+/// An owner whose log is this test.
+struct Stage {
+    owner: Owner,
+    proposed: mpsc::UnboundedReceiver<Proposed>,
+    _thread: JoinHandle<()>,
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.owner.end();
+    }
+}
+
+type Asked = tokio::task::JoinHandle<Result<Decision, Refused>>;
+
+impl Stage {
+    fn new(limits: Limits) -> Stage {
+        let (proposals, proposed) = mpsc::unbounded_channel();
+        let (owner, thread) = Owner::start(Core::new(), engine(), limits, (1, 7), proposals).unwrap();
+        owner.lead(true);
+        Stage { owner, proposed, _thread: thread }
+    }
+
+    async fn with_host(limits: Limits, cpus: u64) -> Stage {
+        let mut stage = Stage::new(limits);
+        let owner = stage.owner.clone();
+        let reported = tokio::spawn(async move { owner.propose(host(0, cpus)).await });
+        let batch = stage.next().await;
+        stage.owner.apply(vec![batch]).await.unwrap();
+        assert!(matches!(reported.await.unwrap().unwrap(), Outcome::Reported(_)));
+        stage
+    }
+
+    async fn next(&mut self) -> Batch {
+        Batch::decode(&self.proposed.recv().await.unwrap().bytes).unwrap()
+    }
+
+    /// Asks and returns when the owner has seen it.
+    async fn ask(&self, instance: u64) -> Asked {
+        let owner = self.owner.clone();
+        let decided = self.owner.counts().0;
+        let asked = tokio::spawn(async move { owner.decide(ask(instance), soon()).await });
+        while self.owner.counts().0 == decided && !asked.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        asked
+    }
+}
+
+fn placed(decision: &Result<Decision, Refused>) -> usize {
+    decision.as_ref().unwrap().placements.len()
+}
+
+#[tokio::test]
+async fn nothing_is_answered_before_it_is_applied_and_claims_in_flight_count() {
+    let mut stage = Stage::with_host(Limits::default(), 1).await;
+    let first = stage.ask(1).await;
+    let batch = stage.next().await;
+    // The only CPU is claimed in flight.
+    let second = stage.ask(2).await;
+    assert!(!first.is_finished());
+    stage.owner.apply(vec![batch]).await.unwrap();
+    assert_eq!(placed(&first.await.unwrap()), 1);
+    if let Ok(batch) = stage.proposed.try_recv() {
+        stage.owner.apply(vec![Batch::decode(&batch.bytes).unwrap()]).await.unwrap();
+    }
+    assert_eq!(placed(&second.await.unwrap()), 0);
+}
+
+#[tokio::test]
+async fn a_lost_batch_gives_its_claims_back() {
+    for (fate, refused) in [(Fate::Unknown, Refused::Unknown), (Fate::NotProposed, Refused::NotLeader)] {
+        let mut stage = Stage::with_host(Limits::default(), 1).await;
+        let first = stage.ask(1).await;
+        let lost = stage.next().await;
+        stage.owner.failed(lost.proposer.seq, fate);
+        assert_eq!(first.await.unwrap().unwrap_err(), refused);
+        let second = stage.ask(2).await;
+        let batch = stage.next().await;
+        if fate == Fate::Unknown {
+            // It was committed after all: apply finds the CPU taken, and the second decides again.
+            stage.owner.apply(vec![lost, batch]).await.unwrap();
+            if let Ok(batch) = stage.proposed.try_recv() {
+                stage.owner.apply(vec![Batch::decode(&batch.bytes).unwrap()]).await.unwrap();
+            }
+            // What it decides now may be proposed after the look above.
+            let again = tokio::select! {
+                decision = second => decision.unwrap(),
+                batch = async { stage.proposed.recv().await.unwrap() } => {
+                    stage.owner.apply(vec![Batch::decode(&batch.bytes).unwrap()]).await.unwrap();
+                    continue;
+                }
+            };
+            assert_eq!(placed(&again), 0);
+        } else {
+            stage.owner.apply(vec![batch]).await.unwrap();
+            assert_eq!(placed(&second.await.unwrap()), 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn commands_collect_while_enough_batches_are_in_flight() {
+    let limits = Limits { in_flight: 2, ..Limits::default() };
+    let mut stage = Stage::with_host(limits, 100).await;
+    let mut asked = Vec::new();
+    for instance in 0..10 {
+        asked.push(stage.ask(instance).await);
+    }
+    assert_eq!(stage.owner.in_flight(), 2);
+    let mut commands = 0;
+    let mut batches = 0;
+    while commands < 10 {
+        let batch = stage.next().await;
+        commands += batch.commands.len();
+        batches += 1;
+        stage.owner.apply(vec![batch]).await.unwrap();
+    }
+    assert!(batches <= 4, "{batches} batches for ten commands");
+    for decision in asked {
+        assert_eq!(placed(&decision.await.unwrap()), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses() {
+    let limits = Limits { queue: 3, in_flight: 1, batch_commands: 1, ..Limits::default() };
+    let stage = Stage::with_host(limits, 100).await;
+    // One in flight, one packed, three waiting.
+    let asked: Vec<_> = (0..20)
+        .map(|instance| {
+            let owner = stage.owner.clone();
+            tokio::spawn(async move { owner.decide(ask(instance), soon()).await })
+        })
+        .collect();
+    let mut refused = 0;
+    for asked in asked {
+        while !asked.is_finished() && refused + 5 < 20 {
+            tokio::task::yield_now().await;
+            if stage.owner.queue_len() >= 3 {
+                break;
+            }
+        }
+        if asked.is_finished() {
+            assert_eq!(asked.await.unwrap().unwrap_err(), Refused::Overloaded { queue: 3 });
+            refused += 1;
+        }
+    }
+    let full = stage.owner.decide(ask(99), soon()).await.unwrap_err();
+    assert_eq!(full, Refused::Overloaded { queue: 3 });
+}
+
+#[tokio::test]
+async fn who_does_not_lead_decides_nothing() {
+    let mut stage = Stage::with_host(Limits::default(), 10).await;
+    let first = stage.ask(1).await;
+    let _lost = stage.next().await;
+    stage.owner.lead(false);
+    assert_eq!(first.await.unwrap().unwrap_err(), Refused::Unknown);
+    assert_eq!(stage.owner.decide(ask(2), soon()).await.unwrap_err(), Refused::NotLeader);
+    assert!(!stage.owner.look(|core, _| core.has_flights()).await.unwrap());
+    stage.owner.stop("because".into());
+    assert_eq!(stage.owner.decide(ask(2), soon()).await.unwrap_err(), Refused::Stopped("because".into()));
+}
+
+#[tokio::test]
+async fn replicated_time_never_goes_back() {
+    let mut stage = Stage::with_host(Limits::default(), 10).await;
+    let mut last = 0;
+    for instance in 0..20 {
+        let asked = stage.ask(instance).await;
+        let batch = stage.next().await;
+        assert!(batch.now >= last);
+        if instance == 10 {
+            stage.owner.lead(false);
+            stage.owner.lead(true);
+        } else {
+            last = batch.now;
+            stage.owner.apply(vec![batch]).await.unwrap();
+        }
+        let _ = asked.await;
+    }
+}
+
+#[tokio::test]
+async fn a_late_request_is_not_looked_at() {
+    let stage = Stage::with_host(Limits::default(), 10).await;
+    let decided = stage.owner.counts().0;
+    assert_eq!(stage.owner.decide(ask(1), Instant::now()).await.unwrap_err(), Refused::Deadline);
+    assert_eq!(stage.owner.counts().0, decided);
+}

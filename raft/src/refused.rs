@@ -1,0 +1,33 @@
+//! Why a request was not decided: what the front doors turn into a status.
+
+/// Why there is no decision or outcome.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The queue in front of the owner thread is full.
+    #[error("overloaded: {queue} requests are waiting, which is the limit; ask again later")]
+    Overloaded {
+        /// The queue's limit.
+        queue: usize,
+    },
+    /// The deadline passed before the request was looked at. Nothing was decided.
+    #[error("the deadline passed while the request was waiting; nothing was decided")]
+    Deadline,
+    /// This node does not lead. Nothing was decided.
+    #[error("this node does not lead; ask the leader")]
+    NotLeader,
+    /// The decision was proposed and its fate is not known.
+    #[error("it is not known whether the decision was committed; ask again with the same id")]
+    Unknown,
+    /// The state changed under the decision again and again. Nothing was claimed.
+    #[error("the state changed under the decision {tries} times; ask again")]
+    Contended {
+        /// How often it was decided.
+        tries: u32,
+    },
+    /// The core refused the request.
+    #[error(transparent)]
+    Refusal(#[from] scheduler::Refusal),
+    /// The node has stopped.
+    #[error("the node has stopped: {0}")]
+    Stopped(String),
+}
