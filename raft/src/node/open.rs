@@ -40,6 +40,8 @@ pub struct Options {
     pub limits: Limits,
     /// Log entries after which a snapshot is taken.
     pub snapshot_entries: u64,
+    /// Bytes of log after which a snapshot is taken, if that comes first.
+    pub snapshot_bytes: u64,
     /// Log entries kept although a snapshot covers them, so that a follower that was away for a
     /// while needs no snapshot.
     pub kept_entries: u64,
@@ -59,6 +61,7 @@ impl Options {
             addr: String::new(),
             limits: Limits::default(),
             snapshot_entries: 200_000,
+            snapshot_bytes: 1 << 30,
             kept_entries: 100_000,
             wal: wal::Options::default(),
             ready_within: Duration::from_mins(1),
@@ -203,7 +206,7 @@ async fn start(
     tokio::spawn(propose(raft.clone(), owner.clone(), proposed));
     let (leads, led) = oneshot::channel();
     tokio::spawn(watch_leadership(raft.clone(), owner.clone(), Arc::clone(wal), leads));
-    tokio::spawn(tick(owner.clone()));
+    tokio::spawn(tick(raft.clone(), owner.clone(), Arc::clone(wal), options.snapshot_bytes));
     let initialized = raft.is_initialized().await.map_err(|error| refused(error.to_string()))?;
     if !initialized {
         let member = Member { addr: options.addr.clone(), store: identity.store };
@@ -284,11 +287,17 @@ async fn watch_leadership(raft: Raft<TypeConfig, Machine>, owner: Owner, wal: Ar
     owner.stop(reason);
 }
 
-async fn tick(owner: Owner) {
+/// Once in a second: lets claims expire, and takes a snapshot when the log has grown enough.
+async fn tick(raft: Raft<TypeConfig, Machine>, owner: Owner, wal: Arc<Wal>, snapshot_bytes: u64) {
     let mut interval = tokio::time::interval(Duration::from_secs(1));
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut snapshot_at = snapshot_bytes;
     loop {
         interval.tick().await;
         owner.tick();
+        let bytes = wal.stats().bytes;
+        if bytes >= snapshot_at && raft.trigger().snapshot().await.is_ok() {
+            snapshot_at = bytes + snapshot_bytes;
+        }
     }
 }

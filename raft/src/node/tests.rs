@@ -217,6 +217,16 @@ async fn a_full_disk_stops_the_node() {
 }
 
 #[tokio::test]
+async fn a_question_that_panics_harms_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = open(folder.path()).await;
+    let answer = node.query(|_| -> u32 { panic!("on purpose") }).await;
+    assert!(matches!(answer, Err(Refused::Stopped(_))));
+    node.propose(host(0, 5)).await.unwrap();
+    assert_eq!(claim(&node, 0..1).await, 1);
+}
+
+#[tokio::test]
 async fn commands_have_outcomes() {
     let folder = tempfile::tempdir().unwrap();
     let node = open(folder.path()).await;
