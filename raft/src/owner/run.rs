@@ -1,8 +1,8 @@
 //! The loop of the owner thread.
 //!
 //! Messages of the replication are handled as soon as they are seen, requests one at a time in the
-//! order they came. A batch goes out when no request waits or it is full, if not too many are in
-//! flight; when they are, commands collect, and when the batch is full too, requests wait.
+//! order they came. A batch goes out when nothing is in flight, when no request waits, or when it is
+//! full, if not too many are in flight; when they are, commands collect, and when the batch is full too, requests wait.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -86,7 +86,7 @@ impl Running {
                 self.gauges.queue.fetch_sub(1, Ordering::Relaxed);
                 self.serve(ask);
             }
-            if self.backlog.is_empty() || self.packer.is_full(&self.limits) {
+            if self.backlog.is_empty() || self.packer.is_full(&self.limits) || self.flights.len() == 0 {
                 self.flush();
             }
         }
