@@ -1,1 +1,3 @@
-//! stub
+//! Every server-side protocol of pallium: translation only, no decision is made here.
+
+pub mod proto;

@@ -70,7 +70,7 @@ const NO_VALUE: Sym = Sym(u32::MAX);
 pub struct Index {
     rows: usize,
     columns: FxHashMap<Sym, Column>,
-    facets: FxHashMap<(Facet, Sym), Rows>,
+    facets: FxHashMap<Facet, FxHashMap<Sym, Rows>>,
     row_facets: Vec<Vec<(Facet, Sym)>>,
     hosts: FxHashMap<String, Vec<Row>>,
     row_host: Vec<String>,
@@ -100,7 +100,7 @@ impl Index {
 
     /// Rows that carry `value` in `facet`.
     pub fn facet(&self, facet: Facet, value: Sym) -> &Rows {
-        self.facets.get(&(facet, value)).unwrap_or(&NO_ROWS)
+        self.facets.get(&facet).and_then(|values| values.get(&value)).unwrap_or(&NO_ROWS)
     }
 
     /// Rows that carry a facet without a value.
@@ -110,7 +110,7 @@ impl Index {
 
     /// All values of a facet that some row carries, in no particular order.
     pub(crate) fn values(&self, facet: Facet) -> impl Iterator<Item = (Sym, &Rows)> {
-        self.facets.iter().filter(move |((kind, _), _)| *kind == facet).map(|((_, value), rows)| (*value, rows))
+        self.facets.get(&facet).into_iter().flatten().map(|(value, rows)| (*value, rows))
     }
 
     /// Columns of a resource class.
@@ -156,15 +156,16 @@ impl Index {
         let new = provider.map(|provider| facets_of(tables, provider)).unwrap_or_default();
         let old = std::mem::take(&mut self.row_facets[at]);
         for gone in old.iter().filter(|facet| new.binary_search(facet).is_err()) {
-            if let Some(rows) = self.facets.get_mut(gone) {
+            let values = self.facets.entry(gone.0).or_default();
+            if let Some(rows) = values.get_mut(&gone.1) {
                 rows.remove(row);
                 if rows.is_empty() {
-                    self.facets.remove(gone);
+                    values.remove(&gone.1);
                 }
             }
         }
         for added in new.iter().filter(|facet| old.binary_search(facet).is_err()) {
-            self.facets.entry(*added).or_default().insert(row);
+            self.facets.entry(added.0).or_default().entry(added.1).or_default().insert(row);
         }
         self.row_facets[at] = new;
 
@@ -234,8 +235,12 @@ impl PartialEq for Index {
                 .filter(|(_, column)| !column.0.is_empty() || !column.1.is_empty())
                 .collect::<std::collections::BTreeMap<_, _>>()
         };
+        let facets = |index: &Self| {
+            let kinds = index.facets.iter().filter(|(_, values)| !values.is_empty());
+            kinds.map(|(facet, values)| (*facet, values.clone())).collect::<FxHashMap<_, _>>()
+        };
         columns(self) == columns(other)
-            && self.facets == other.facets
+            && facets(self) == facets(other)
             && self.hosts == other.hosts
             && self.groups == other.groups
     }

@@ -152,17 +152,15 @@ impl Provider {
         self.reported.get(class).max(self.listed.get(class)).saturating_add(self.open.get(class))
     }
 
-    /// Whether `amounts` more fit: inventory there, unit rules kept, used + amount ≤ capacity.
-    pub fn fits(&self, amounts: &Amounts) -> Result<(), Sym> {
-        for (class, amount) in amounts.iter() {
-            let fits = self.inventory(class).is_some_and(|inventory| {
-                inventory.allows(amount) && self.used(class).saturating_add(amount) <= inventory.capacity()
-            });
-            if !fits {
-                return Err(class);
-            }
-        }
-        Ok(())
+    /// Whether `amounts` more fit: inventory there, used + amount ≤ capacity, unit rules kept. A
+    /// consumer that grows in place is measured by them as a whole: `held` is what it has already.
+    pub fn fits(&self, amounts: &Amounts, held: &Amounts) -> bool {
+        amounts.iter().all(|(class, amount)| {
+            self.inventory(class).is_some_and(|inventory| {
+                inventory.allows(amount.saturating_add(held.get(class)))
+                    && self.used(class).saturating_add(amount) <= inventory.capacity()
+            })
+        })
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::apply::Touched;
 use crate::command::{Action, Outcome, Part, Place, Record};
-use crate::consumer::{Consumer, Phase, Slot};
+use crate::consumer::{Consumer, Phase, Purpose, Slot};
 use crate::names::{Names, Sym, Text};
 use crate::provider::{Amounts, Provider, Row};
 use crate::state::{KeyEntry, State, Stored, issued};
@@ -76,7 +76,12 @@ fn check(state: &State, place: &Place) -> Result<Vec<Option<Row>>, &'static str>
         let target = targets.iter().copied().find(|&row| {
             state.tables.provider(row).is_some_and(|provider| {
                 let own = open.filter(|consumer| consumer.row == row).map(|consumer| &consumer.amounts);
-                fits(provider, amounts, own, added.get(&row))
+                let held = match part.purpose {
+                    Purpose::Instance => None,
+                    Purpose::Move => state.tables.consumer(place.domain, part.consumer, Purpose::Instance),
+                };
+                let held = held.filter(|instance| instance.row == row).map(|instance| &instance.amounts);
+                fits(provider, amounts, held.unwrap_or(&Amounts::default()), own, added.get(&row))
             })
         });
         let Some(row) = target else { return Err("no target fits any more") };
@@ -86,10 +91,16 @@ fn check(state: &State, place: &Place) -> Result<Vec<Option<Row>>, &'static str>
     Ok(out)
 }
 
-fn fits(provider: &Provider, amounts: &Amounts, own: Option<&Amounts>, added: Option<&Amounts>) -> bool {
+fn fits(
+    provider: &Provider,
+    amounts: &Amounts,
+    held: &Amounts,
+    own: Option<&Amounts>,
+    added: Option<&Amounts>,
+) -> bool {
     let amounts = claimable(Some(provider), amounts);
     if own.is_none() && added.is_none() {
-        return provider.fits(&amounts).is_ok();
+        return provider.fits(&amounts, held);
     }
     let mut changed = provider.clone();
     if let Some(own) = own {
@@ -98,7 +109,7 @@ fn fits(provider: &Provider, amounts: &Amounts, own: Option<&Amounts>, added: Op
     if let Some(added) = added {
         changed.open.add(added);
     }
-    changed.fits(&amounts).is_ok()
+    changed.fits(&amounts, held)
 }
 
 /// The part of `amounts` of which the provider keeps an inventory: a hypervisor that reports no

@@ -18,6 +18,7 @@ use crate::pipeline::cx::Cx;
 use crate::pipeline::engine::Engine;
 use crate::pipeline::run::{Entrants, Run, Scored, run};
 use crate::provider::{Amounts, Row};
+use crate::report::LONGEST_NAME;
 use crate::request::{Caller, Request};
 use crate::state::issued;
 
@@ -88,7 +89,7 @@ impl Core {
             let open = self.open(request, consumer, purpose);
             self.hide(request, consumer, purpose);
             let mut ran = {
-                let cx = Cx { request, intent, view: self.view() };
+                let cx = Cx { request, intent, consumer, view: self.view() };
                 let limit = match request.options.max_candidates as usize {
                     0 if field.sent.is_empty() => ORDERED,
                     // The claim is looked for among all hosts; the answer is cut below.
@@ -333,13 +334,16 @@ impl Core {
     ) -> Part {
         let seen = open.map(|open| open.ticket);
         let wanted = self.wanted(request);
+        let present = Cx { request, intent, consumer, view: self.view() }.resize_discount();
         if let Some(open) = open {
             let host = self.view().host(open.row);
             let refused =
                 request.ignore_hosts.iter().chain(&request.retry_hosts).any(|name| name.eq_ignore_ascii_case(host));
             let sent = field.mask.has(open.row);
-            let discount = self.view().resize_discount(request, intent).filter(|(row, _)| *row == open.row);
-            let due = discount.map_or_else(|| wanted.clone(), |(_, old)| wanted.minus(&old));
+            let due = match &present {
+                Some((row, old)) if *row == open.row => wanted.minus(old),
+                _ => wanted.clone(),
+            };
             let equal =
                 open.intent == intent && open.amounts == claimable(self.state.tables().provider(open.row), &due);
             if sent && !refused && equal && keep_first(ran, open.row) {
@@ -353,7 +357,6 @@ impl Core {
             let action = if open.is_some() { Action::Release } else { Action::Leave };
             return Part { consumer, purpose, seen, action };
         };
-        let present = self.view().resize_discount(request, intent);
         let (targets, amounts) = match present {
             Some((row, old)) if row == best.row => (vec![row], wanted.minus(&old)),
             other => {
@@ -412,6 +415,20 @@ fn validate(request: &Request) -> Result<(), Refusal> {
         if *amount > Inventory::LARGEST {
             return invalid(format!("resources.{class}: {amount} given, at most {} expected", Inventory::LARGEST));
         }
+    }
+    // Names that are remembered are interned for good: they stay short.
+    for (field, text) in
+        [("project", &request.project), ("user", &request.user), ("flavor", &request.flavor), ("zone", &request.zone)]
+    {
+        if let Some(text) = text.as_deref().filter(|text| text.len() > LONGEST_NAME) {
+            return invalid(format!("{field}: {} bytes given, at most {LONGEST_NAME} expected", text.len()));
+        }
+    }
+    if let crate::request::Candidates::Sent(hosts) = &request.candidates
+        && let Some(long) = hosts.iter().find(|host| host.host.len().max(host.node.len()) > LONGEST_NAME)
+    {
+        let bytes = long.host.len().max(long.node.len());
+        return invalid(format!("hosts: a name of {bytes} bytes given, at most {LONGEST_NAME} expected"));
     }
     if let crate::request::Candidates::Sent(hosts) = &request.candidates
         && let Some(odd) = hosts.iter().find(|host| !host.weight.is_finite())

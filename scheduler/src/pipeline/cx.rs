@@ -22,6 +22,8 @@ pub struct Cx<'a> {
     pub request: &'a Request,
     /// What it is for, after derivation.
     pub intent: Intent,
+    /// The consumer that a host is sought for, one of the request's.
+    pub consumer: Uuid,
     /// The fleet.
     pub view: View<'a>,
 }
@@ -91,21 +93,33 @@ impl<'a> View<'a> {
             .filter_map(|key| tables.aggregate(*key))
     }
 
+    /// An aggregate by its key, as [`Facet::Aggregate`] lists it.
+    pub fn aggregate(&self, key: &str) -> Option<&'a Aggregate> {
+        self.tables.aggregate(self.sym(key)?)
+    }
+}
+
+impl Cx<'_> {
+    /// The row on which the consumer was seen; a claim that waits to be seen does not count.
+    pub fn seen_on(&self) -> Option<Row> {
+        let consumer = self.view.tables.consumer(self.request.domain, self.consumer, Purpose::Instance)?;
+        consumer.is_listed().then_some(consumer.row)
+    }
+
     /// How many members of `group` each host has: instances and open claims, in flight ones
-    /// included, the request's own consumers left out. Members are those that the request names and
-    /// those whose claim names the group.
-    pub fn members_by_row(&self, cx_request: &Request, group: &Group) -> BTreeMap<Row, u64> {
-        let own = &cx_request.consumers;
+    /// included, the consumer's own left out. Members are those that the request names and those
+    /// whose claim names the group.
+    pub fn members_by_row(&self, group: &Group) -> BTreeMap<Row, u64> {
         let mut members: Vec<Uuid> = group.members.clone();
         if let Some(uuid) = group.uuid {
-            members.extend(self.index.group_members(uuid));
-            members.extend(self.overlay.group_members(uuid));
+            members.extend(self.view.index.group_members(uuid));
+            members.extend(self.view.overlay.group_members(uuid));
         }
         members.sort_unstable();
         members.dedup();
         let mut out = BTreeMap::new();
-        for member in members.into_iter().filter(|member| !own.contains(member)) {
-            let mut rows = self.rows_of_consumer(cx_request, member);
+        for member in members.into_iter().filter(|member| *member != self.consumer) {
+            let mut rows = self.rows_of(member);
             rows.sort_unstable();
             rows.dedup();
             for row in rows {
@@ -117,23 +131,22 @@ impl<'a> View<'a> {
 
     /// For a resize: the row on which the instance is, and what it holds there. A resize to the same
     /// host asks for max(0, new − old) of each class.
-    pub fn resize_discount(&self, request: &Request, intent: Intent) -> Option<(Row, Amounts)> {
-        if intent != Intent::Resize {
+    pub fn resize_discount(&self) -> Option<(Row, Amounts)> {
+        if self.intent != Intent::Resize {
             return None;
         }
-        let known = self.tables.consumer(request.domain, *request.consumers.first()?, Purpose::Instance)?;
+        let known = self.view.tables.consumer(self.request.domain, self.consumer, Purpose::Instance)?;
         Some((known.row, known.amounts.clone()))
     }
 
-    /// Rows on which a consumer is or has a claim.
-    pub fn rows_of_consumer(&self, request: &Request, uuid: Uuid) -> Vec<Row> {
+    /// Rows on which a consumer of the domain is or has a claim.
+    pub fn rows_of(&self, uuid: Uuid) -> Vec<Row> {
+        let domain = self.request.domain;
         [Purpose::Instance, Purpose::Move]
             .into_iter()
             .filter_map(|purpose| {
-                self.overlay
-                    .pending(request.domain, uuid, purpose)
-                    .map(|pending| pending.row)
-                    .or_else(|| self.tables.consumer(request.domain, uuid, purpose).map(|consumer| consumer.row))
+                let pending = self.view.overlay.pending(domain, uuid, purpose).map(|pending| pending.row);
+                pending.or_else(|| self.view.tables.consumer(domain, uuid, purpose).map(|consumer| consumer.row))
             })
             .collect()
     }

@@ -137,6 +137,32 @@ impl Survivors {
         self.retain_words(why.into(), detail, |at, word| word & theirs.get(at).copied().unwrap_or(0));
     }
 
+    /// Drops the hosts in `mask` for `why`.
+    pub fn drop_mask(&mut self, mask: &Mask, why: impl Into<Cow<'static, str>>, detail: impl Fn(Row) -> Detail) {
+        let theirs = mask.words();
+        self.retain_words(why.into(), detail, |at, word| word & !theirs.get(at).copied().unwrap_or(0));
+    }
+
+    /// Keeps the hosts whose value in `column` is at least `least` (rows beyond its end count as 0);
+    /// the others are dropped for `why`.
+    pub fn keep_at_least(
+        &mut self,
+        column: &[u64],
+        least: u64,
+        why: impl Into<Cow<'static, str>>,
+        detail: impl Fn(Row) -> Detail,
+    ) {
+        self.retain_words(why.into(), detail, |at, word| {
+            let start = (at * 64).min(column.len());
+            let values = &column[start..(start + 64).min(column.len())];
+            let enough =
+                values.iter().enumerate().fold(0_u64, |mask, (bit, &value)| mask | (u64::from(value >= least) << bit));
+            // Rows beyond the end have 0, which is enough only when nothing is asked.
+            let beyond = if least == 0 { u64::MAX } else { 0 };
+            word & (enough | beyond)
+        });
+    }
+
     /// Drops the hosts in `rows` for `why`.
     pub fn drop(&mut self, rows: &Rows, why: impl Into<Cow<'static, str>>, detail: impl Fn(Row) -> Detail) {
         match rows {

@@ -1,0 +1,124 @@
+//! Prefers small hosts, so that large ones stay free for what fits only there.
+//!
+//! ```text
+//! s_r(h) = 1 − (capacity_r(h) − min_r) / (max_r − min_r)      min, max over the surviving hosts
+//! a(h)   = Σ w_r × s_r(h)  ÷  Σ w_r
+//! ```
+//!
+//! over the weighted resources of which h has a capacity above 0 and the hosts differ; 0 when there is
+//! none. MEMORY_MB in MiB, VCPU in counts; only their ratio matters.
+//!
+//! Source: cobaltcore-dev/cortex, `kvm_prefer_smaller_hosts`.
+
+use scheduler::pipeline::{Cx, Verdict, Weigher, WeigherPlugin};
+use scheduler::{Domain, Row};
+use serde::{Deserialize, Serialize};
+
+use super::resource_weights::ResourceWeights;
+
+/// The step: resource classes with their weights.
+#[derive(Debug)]
+pub struct KvmPreferSmallerHosts(Vec<(&'static str, f64)>);
+
+/// Options.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Options {
+    /// Weights of `memory` and `cpu`, at least 0; at least one.
+    pub resource_weights: ResourceWeights,
+}
+
+/// Capacity of a row; `None` without any.
+fn capacity(column: &[u64], row: Row) -> Option<u64> {
+    column.get(row.0 as usize).copied().filter(|&capacity| capacity > 0)
+}
+
+impl Weigher for KvmPreferSmallerHosts {
+    fn weigh(&self, cx: &Cx<'_>, hosts: &[Row], out: &mut [f64]) -> Verdict {
+        let terms: Vec<_> = self
+            .0
+            .iter()
+            .filter_map(|&(class, weight)| {
+                let column = cx.view.column(class)?.1.capacity.as_slice();
+                let sizes = || hosts.iter().filter_map(|&row| capacity(column, row));
+                let (min, max) = (sizes().min()?, sizes().max()?);
+                (min < max).then_some((weight, column, min, (max - min) as f64))
+            })
+            .collect();
+        for (row, out) in hosts.iter().zip(out) {
+            let (mut sum, mut weights) = (0.0, 0.0);
+            for &(weight, column, min, span) in &terms {
+                if let Some(size) = capacity(column, *row) {
+                    sum += weight * (1.0 - (size - min) as f64 / span);
+                    weights += weight;
+                }
+            }
+            if weights > 0.0 {
+                *out = sum / weights;
+            }
+        }
+        Verdict::Ran
+    }
+}
+
+impl WeigherPlugin for KvmPreferSmallerHosts {
+    const NAME: &'static str = "kvm_prefer_smaller_hosts";
+    const DOMAINS: &'static [Domain] = &[Domain::Nova];
+    const SUMMARY: &'static str = "Prefers small hosts.";
+    const MISSING_DATA: &'static str =
+        "A resource without capacity on the host is left out, also of minimum and maximum; a host with none gets 0.";
+    type Options = Options;
+
+    fn new(options: Options) -> Result<Self, String> {
+        options.resource_weights.check(|weight| weight >= 0.0, "a number of at least 0").map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::KvmPreferSmallerHosts;
+    use crate::fleet::{Fleet, case, host, weigher_options_error};
+    use serde_json::json;
+
+    const GIB: u64 = 1024;
+
+    #[test]
+    fn smaller_hosts_score_higher() {
+        let check = |sizes: &[(u64, u64)], weights: serde_json::Value, scores: &[f64]| {
+            let name = |at: usize| format!("h{at}");
+            let mut fleet = Fleet::of(
+                sizes.iter().enumerate().map(|(at, &(cpu, memory))| host(&name(at)).amounts(cpu, memory * GIB)),
+            );
+            let names: Vec<String> = (0..sizes.len()).map(name).collect();
+            let scores: Vec<(&str, f64)> = names.iter().map(String::as_str).zip(scores.iter().copied()).collect();
+            case("sizes")
+                .options(json!({ "resourceWeights": weights }))
+                .scores(&scores)
+                .weigh::<KvmPreferSmallerHosts>(&mut fleet);
+        };
+        let memory = || json!({"memory": 1.0});
+        check(&[(8, 64), (8, 128), (8, 256)], memory(), &[1.0, 2.0 / 3.0, 0.0]);
+        check(&[(8, 100), (8, 150), (8, 200)], memory(), &[1.0, 0.5, 0.0]);
+        check(&[(8, 64), (8, 96), (8, 128), (8, 192)], memory(), &[1.0, 0.75, 0.5, 0.0]);
+        check(&[(8, 64), (16, 64)], memory(), &[0.0, 0.0]);
+        check(&[(8, 64)], memory(), &[0.0]);
+        check(&[(256, 64), (64, 256)], json!({"memory": 2.0, "cpu": 1.0}), &[2.0 / 3.0, 1.0 / 3.0]);
+        // Equal in one resource, or without it: the other alone counts.
+        check(&[(8, 64), (8, 256)], json!({"memory": 1.0, "cpu": 5.0}), &[1.0, 0.0]);
+        check(&[(8, 64), (8, 128), (0, 0)], memory(), &[1.0, 0.0, 0.0]);
+        check(&[(8, 64), (8, 128)], json!({"memory": 0.0}), &[0.0, 0.0]);
+    }
+
+    #[test]
+    fn weights_are_checked() {
+        let error = |options| weigher_options_error::<KvmPreferSmallerHosts>(options);
+        assert_eq!(
+            error(json!({"resourceWeights": {"cpu": -0.5}})),
+            "resourceWeights.cpu: -0.5 given, a number of at least 0 expected"
+        );
+        assert_eq!(
+            error(json!({"resourceWeights": {}})),
+            "resourceWeights: an empty map given, memory or cpu expected"
+        );
+    }
+}

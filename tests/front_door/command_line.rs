@@ -1,0 +1,111 @@
+//! The command line: what it prints, and its exit codes.
+
+use std::process::{Command, Output};
+
+use crate::server::{BINARY, Server, run};
+use crate::spec;
+
+fn pallium(arguments: &[&str]) -> Output {
+    Command::new(BINARY).args(arguments).env("NO_COLOR", "1").output().expect("the binary runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+#[test]
+fn usage_errors_are_two_and_refusals_are_one() {
+    assert_eq!(pallium(&["nonsense"]).status.code(), Some(2));
+    assert_eq!(pallium(&["serve"]).status.code(), Some(2), "--data-dir is missing");
+    let refused = pallium(&["ctl", "hosts", "--server", "http://127.0.0.1:1"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("127.0.0.1:1"), "{}", text(&refused.stderr));
+    for command in [
+        &["--help"][..],
+        &["serve", "--help"],
+        &["demo", "--help"],
+        &["ctl", "--help"],
+        &["ctl", "import", "--help"],
+        &["ctl", "hosts", "--help"],
+        &["ctl", "instances", "--help"],
+        &["ctl", "place", "--help"],
+        &["ctl", "explain", "--help"],
+        &["ctl", "decisions", "--help"],
+        &["completions", "--help"],
+        &["schema", "--help"],
+    ] {
+        let help = pallium(command);
+        assert_eq!(help.status.code(), Some(0));
+        assert!(text(&help.stdout).contains("pallium"), "an example in {command:?}");
+    }
+    assert!(!pallium(&["completions", "bash"]).stdout.is_empty());
+    let schema: serde_json::Value = serde_json::from_slice(&pallium(&["schema", "fleet"]).stdout).expect("JSON");
+    assert!(schema["$schema"].is_string());
+}
+
+#[test]
+fn an_import_is_idempotent_and_an_explanation_says_why_not() {
+    run(async {
+        let dir = tempfile::tempdir().expect("a folder");
+        let server = Server::start(&dir.path().join("data"));
+        let ctl = |arguments: &[&str]| {
+            let output = pallium(&[&["ctl", "--server", &server.url], arguments].concat());
+            (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+        };
+        let body = spec::request("07");
+        let hosts = simulation::fixtures::fleet_for(&body);
+        let fleet = dir.path().join("fleet.json");
+        let document = serde_json::json!({"domain": "nova", "hosts": hosts});
+        std::fs::write(&fleet, document.to_string()).expect("written");
+        let file = fleet.to_str().expect("UTF-8");
+
+        let (code, printed) = ctl(&["import", file]);
+        assert_eq!(code, Some(0), "{printed}");
+        assert!(printed.contains(&format!("{} added", hosts.len())), "{printed}");
+        let (_, printed) = ctl(&["import", file]);
+        assert!(printed.contains(&format!("{} unchanged", hosts.len())), "{printed}");
+        assert!(ctl(&["hosts"]).1.contains(&hosts[0].name));
+
+        let answer = server.hook(&body).await;
+        let id = answer.header("x-pallium-decision").expect("an id").to_owned();
+        let answered = answer.hosts();
+        let dropped = spec::hosts(&body).into_iter().find(|host| !answered.contains(host)).expect("one is unfit");
+        let (code, printed) = ctl(&["explain", &id, "--host", &dropped]);
+        assert_eq!(code, Some(0), "{printed}");
+        assert!(
+            printed.contains(&format!("{} of {} hosts fit", answered.len(), spec::hosts(&body).len())),
+            "{printed}"
+        );
+        assert!(printed.contains(&dropped), "{printed}");
+        let (_, by_instance) = ctl(&["explain", &spec::instance(&body)]);
+        assert!(by_instance.contains(&answered[0]), "{by_instance}");
+        assert!(ctl(&["decisions"]).1.contains(&id));
+        assert!(ctl(&["instances", "--host", &answered[0]]).1.contains(&spec::instance(&body)));
+    });
+}
+
+#[test]
+fn a_fleet_file_with_one_bad_line_changes_nothing() {
+    run(async {
+        let dir = tempfile::tempdir().expect("a folder");
+        let server = Server::start(&dir.path().join("data"));
+        let fleet = dir.path().join("fleet.yaml");
+        let yaml = "domain: nova\nhosts:\n  - name: a\n    inventories: {VCPU: {total: 4}}\n  - name: b\n    inventories: {VCPU: {total: many}}\n";
+        std::fs::write(&fleet, yaml).expect("written");
+        let output = pallium(&["ctl", "--server", &server.url, "import", fleet.to_str().expect("UTF-8")]);
+        let printed = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{printed}");
+        assert!(printed.contains("line 6") && printed.contains("total"), "{printed}");
+        assert_eq!(server.get("/v1/hosts").await.json()["hosts"].as_array().map(Vec::len), Some(0));
+    });
+}
+
+#[test]
+fn the_demo_runs_and_ends() {
+    let output = pallium(&["demo", "--exit"]);
+    let printed = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{printed}{}", text(&output.stderr));
+    for word in ["claim", "curl", "pallium ctl"] {
+        assert!(printed.contains(word), "'{word}' not in:\n{printed}");
+    }
+}

@@ -1,0 +1,11 @@
+//! The real binary through its front door: HTTP requests as Nova sends them, answers as Nova reads
+//! them, claims as the inventory shows them.
+
+mod bad_input;
+mod command_line;
+mod crash;
+mod fixtures;
+mod last_slot;
+mod repeats;
+mod server;
+mod spec;
