@@ -23,7 +23,7 @@ struct Inner {
 impl Histogram {
     /// A histogram with these upper bounds, ascending.
     pub fn new(bounds: impl IntoIterator<Item = f64>) -> Self {
-        let buckets = bounds.into_iter().chain([f64::MAX]).map(|bound| (bound, AtomicU64::new(0))).collect();
+        let buckets = bounds.into_iter().chain([f64::INFINITY]).map(|bound| (bound, AtomicU64::new(0))).collect();
         Self(Arc::new(Inner { buckets, sum: AtomicU64::new(0) }))
     }
 
@@ -76,15 +76,16 @@ mod tests {
         registry.register("x", "X", histogram);
         let mut text = String::new();
         encode(&mut text, &registry).expect("a string takes everything");
-        expect_test::expect![[r##"
+        expect_test::expect![[r#"
             # HELP x X.
             # TYPE x histogram
             x_sum 12.0
             x_count 4
             x_bucket{le="1.0"} 2
             x_bucket{le="2.0"} 3
-            x_bucket{le="1.7976931348623157e308"} 4
+            x_bucket{le="+Inf"} 4
             # EOF
-        "##]].assert_eq(&text);
+        "#]]
+        .assert_eq(&text);
     }
 }

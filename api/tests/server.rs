@@ -555,7 +555,8 @@ async fn the_document_names_every_path() {
     let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
     assert_eq!(paths.len(), 11, "{paths:?}");
     let report = &document["components"]["schemas"]["HostReport"]["properties"];
-    assert!(report["traits"].to_string().contains("array"), "{report}");
+    assert!(report["traits"].to_string().contains("#/components/schemas/StringList"), "{report}");
+    assert_eq!(document["components"]["schemas"]["StringList"]["type"], "array", "a plain list in JSON");
     assert!(report["name"]["description"].as_str().unwrap().contains("Compute host name"));
     // What the document refers to is there.
     let text = document.to_string();

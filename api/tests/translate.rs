@@ -171,8 +171,8 @@ fn what_is_no_request() {
         cut off: EOF while parsing a string at line 1 column 200
         trailing bytes: one JSON value expected, more bytes follow it
         trailing blanks: accepted
-        no object: [0]: invalid type: integer `1`, expected struct Wrapped at line 1 column 2
-        null: invalid type: null, expected struct Body at line 1 column 4
+        no object: invalid type: sequence, expected an object at line 1 column 0
+        null: invalid type: null, expected an object at line 1 column 4
         no spec: spec: absent, a RequestSpec expected: this is no scheduling request
         64 deep: spec: absent, a RequestSpec expected: this is no scheduling request
         65 deep: nested deeper than 64 at byte 68
@@ -199,9 +199,9 @@ fn what_is_no_request() {
         weight null: weights.node000-bb00: invalid type: null, expected f64 at line 1 column 3387
         weight of nobody: weights: weight assigned to unknown host 'stranger'
         pipeline number: pipeline: invalid type: integer `1`, expected a string at line 1 column 441
-        options list: options: invalid length 0, expected struct OptionsData with 8 elements at line 1 column 441
+        options list: options: invalid type: sequence, expected an object at line 1 column 439
         option text: options.read_only: invalid type: string "yes", expected a boolean at line 1 column 457
-        context text: context: invalid type: string "req-1", expected struct Context at line 1 column 18
+        context text: context: invalid type: string "req-1", expected an object at line 1 column 18
         request id number: context.request_id: invalid type: integer `1`, expected a string at line 1 column 26
     "#]].assert_eq(&out);
 }
@@ -372,7 +372,7 @@ fn value() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(3, 16, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            prop::collection::btree_map(".{0,6}", inner, 0..4).prop_map(|map| Value::from_iter(map)),
+            prop::collection::btree_map(".{0,6}", inner, 0..4).prop_map(Value::from_iter),
         ]
     })
 }
@@ -382,13 +382,26 @@ fn places(value: &Value, here: &str, out: &mut Vec<String>) {
     let escape = |key: &str| key.replace('~', "~0").replace('/', "~1");
     match value {
         Value::Object(map) => {
-            map.iter().for_each(|(key, inner)| places(inner, &format!("{here}/{}", escape(key)), out))
+            map.iter().for_each(|(key, inner)| places(inner, &format!("{here}/{}", escape(key)), out));
         }
         Value::Array(list) => {
-            list.iter().enumerate().for_each(|(at, inner)| places(inner, &format!("{here}/{at}"), out))
+            list.iter().enumerate().for_each(|(at, inner)| places(inner, &format!("{here}/{at}"), out));
         }
         _ => {}
     }
+}
+
+/// How fast bodies are read; run with `--release -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn speed() {
+    let (_, body) = fixtures().into_iter().find(|(name, _)| name.starts_with("02")).unwrap();
+    let body = serde_json::to_vec(&serde_json::from_slice::<Value>(&body).unwrap()).unwrap();
+    let started = std::time::Instant::now();
+    for _ in 0..20_000 {
+        std::hint::black_box(translate(std::hint::black_box(&body)).unwrap());
+    }
+    println!("{} bytes in {:?}", body.len(), started.elapsed() / 20_000);
 }
 
 proptest! {
