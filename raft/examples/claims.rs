@@ -1,7 +1,8 @@
-//! Measures a lone node on a real disk: `cargo run --release -p raft --example claims -- [folder]`.
+//! Measures a lone node on a real disk: `cargo run --release -p raft --example claims -- [folder] [hosts]`.
 //!
 //! Durable claims per second with 1, 64 and 512 requests in flight, and entries per second of the
-//! log alone. Numbers mean nothing without the machine: two of them on the same one can be compared.
+//! log alone. With few hosts a decision costs little and replication is measured; with many it is the
+//! scan and the sort. Numbers mean nothing without the machine: two of them on the same one can be compared.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +16,6 @@ use raft::{Node, Options};
 #[path = "../src/fixture.rs"]
 mod fixture;
 
-const HOSTS: u64 = 1000;
 const RUN: Duration = Duration::from_secs(5);
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -59,9 +59,14 @@ fn log_alone(folder: &Path) -> Result<(), Failure> {
 
 async fn claims(folder: &Path) -> Result<(), Failure> {
     let started = Instant::now();
-    let node = Node::open(Options::new(folder, 1), fixture::engine()).await?;
+    let mut options = Options::new(folder, 1);
+    if let Some(in_flight) = std::env::var("IN_FLIGHT").ok().and_then(|text| text.parse().ok()) {
+        options.limits.in_flight = in_flight;
+    }
+    let node = Node::open(options, fixture::engine()).await?;
     println!("empty folder to leader: {:?}", started.elapsed());
-    for number in 0..HOSTS {
+    let hosts = std::env::args().nth(2).and_then(|text| text.parse().ok()).unwrap_or(10);
+    for number in 0..hosts {
         node.propose(fixture::host(number, 1_000_000)).await?;
     }
     let next = Arc::new(AtomicU64::new(0));

@@ -157,7 +157,9 @@ impl Owner {
             let _ = answer.send(look(core, engine));
         };
         self.ask(Ask::Look(Box::new(look)))?;
-        answered.await.map_err(|_| Refused::Stopped(Gone.to_string()))
+        answered
+            .await
+            .map_err(|_| Refused::Stopped("the question found no answer: it panicked, or the node ended".into()))
     }
 
     async fn tell<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Result<T, Gone> {

@@ -85,6 +85,9 @@ impl Folder {
     pub fn open(path: &Path) -> Result<Folder, SnapshotError> {
         let folder = Folder { path: path.to_owned() };
         fs::create_dir_all(path).map_err(folder.error(path))?;
+        if let Some(parent) = path.parent() {
+            File::open(parent).and_then(|parent| parent.sync_all()).map_err(folder.error(parent))?;
+        }
         for entry in fs::read_dir(path).map_err(folder.error(path))? {
             let entry = entry.map_err(folder.error(path))?.path();
             if entry.to_string_lossy().ends_with(UNFINISHED) {

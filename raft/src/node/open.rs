@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use openraft::alias::WatchReceiverOf;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::ClientWriteError;
+use openraft::metrics::RaftServerMetrics;
 use openraft::raft::ClientWriteResult;
-use openraft::{Config, Raft, ServerState, SnapshotPolicy};
+use openraft::{Config, Raft, RaftMetrics, ServerState, SnapshotPolicy};
 use scheduler::{Core, Engine};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
@@ -22,7 +24,7 @@ use crate::network::Network;
 use crate::owner::{Fate, Limits, Owner, Proposed};
 use crate::snapshot::{Folder, SnapshotError};
 use crate::store::LogStore;
-use crate::types::{Callback, Member, Payload, TypeConfig};
+use crate::types::{Callback, Member, Payload, TypeConfig, Vote};
 use crate::wal::{self, Wal};
 
 /// How a node is opened.
@@ -40,6 +42,8 @@ pub struct Options {
     pub limits: Limits,
     /// Log entries after which a snapshot is taken.
     pub snapshot_entries: u64,
+    /// Bytes of log after which a snapshot is taken, if that comes first.
+    pub snapshot_bytes: u64,
     /// Log entries kept although a snapshot covers them, so that a follower that was away for a
     /// while needs no snapshot.
     pub kept_entries: u64,
@@ -59,6 +63,7 @@ impl Options {
             addr: String::new(),
             limits: Limits::default(),
             snapshot_entries: 200_000,
+            snapshot_bytes: 1 << 30,
             kept_entries: 100_000,
             wal: wal::Options::default(),
             ready_within: Duration::from_mins(1),
@@ -172,6 +177,9 @@ fn config(options: &Options, identity: Identity) -> Config {
         election_timeout_min: 300,
         election_timeout_max: 500,
         enable_pre_vote: Some(true),
+        // Unset it means true: a restarted leader would lead on in its old term, before it has applied
+        // entries that it acknowledged but had not yet marked as committed.
+        enable_leader_restore: Some(false),
         max_payload_entries: 1024,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_entries),
         max_in_snapshot_log_to_keep: options.kept_entries,
@@ -203,7 +211,7 @@ async fn start(
     tokio::spawn(propose(raft.clone(), owner.clone(), proposed));
     let (leads, led) = oneshot::channel();
     tokio::spawn(watch_leadership(raft.clone(), owner.clone(), Arc::clone(wal), leads));
-    tokio::spawn(tick(owner.clone()));
+    tokio::spawn(tick(raft.clone(), owner.clone(), Arc::clone(wal), options.snapshot_bytes));
     let initialized = raft.is_initialized().await.map_err(|error| refused(error.to_string()))?;
     if !initialized {
         let member = Member { addr: options.addr.clone(), store: identity.store };
@@ -225,12 +233,10 @@ async fn start(
     Ok(raft)
 }
 
-/// The term in which the node leads, when it has applied an entry of its own in it.
-fn leads_since(metrics: &openraft::RaftMetrics<TypeConfig>) -> Option<u64> {
-    let own = metrics.last_applied.is_some_and(|applied| {
-        applied.leader_id.term == metrics.current_term && applied.leader_id.node_id == metrics.id
-    });
-    (metrics.state == ServerState::Leader && own).then_some(metrics.current_term)
+/// Whether the node leads and has applied an entry of its own term, hence all that were before.
+fn leads(metrics: &RaftMetrics<TypeConfig>) -> bool {
+    let own = metrics.last_applied.is_some_and(|applied| applied.leader_id == metrics.vote.leader_id);
+    metrics.state == ServerState::Leader && own
 }
 
 /// Hands batches to openraft in order, one task for all.
@@ -254,27 +260,22 @@ fn fate_of(owner: Owner, seq: u64) -> Callback<ClientWriteResult<TypeConfig>> {
 /// does. `led` is told once, when the owner decides for the first time.
 async fn watch_leadership(raft: Raft<TypeConfig, Machine>, owner: Owner, wal: Arc<Wal>, led: oneshot::Sender<()>) {
     let mut led = Some(led);
+    let mut lost = None;
     let mut server = raft.server_metrics();
-    loop {
-        let leads = server.borrow_watched().state == ServerState::Leader;
-        if leads {
-            let settled = raft
-                .wait(None)
-                .metrics(|m| leads_since(m).is_some() || m.state != ServerState::Leader, "a leader's first entry")
-                .await;
-            if settled.is_ok_and(|metrics| leads_since(&metrics).is_some()) {
-                owner.lead(true);
-                let heard = owner.look(|_, _| ()).await.is_ok();
-                if let Some(led) = led.take_if(|_| heard) {
-                    let _ = led.send(());
-                }
-            }
-        } else {
-            owner.lead(false);
+    // All metrics are published after the server's, so they may still show a leadership that was lost.
+    let wait = raft.wait(None);
+    let new =
+        |lost: Option<Vote>| move |metrics: &RaftMetrics<TypeConfig>| leads(metrics) && Some(metrics.vote) != lost;
+    while let Ok(metrics) = wait.metrics(new(lost), "the node leads").await {
+        owner.lead(true);
+        if owner.look(|_, _| ()).await.is_ok()
+            && let Some(led) = led.take()
+        {
+            let _ = led.send(());
         }
-        if server.changed().await.is_err() {
-            break;
-        }
+        while holds(&server, metrics.vote) && server.changed().await.is_ok() {}
+        owner.lead(false);
+        lost = Some(metrics.vote);
     }
     let reason = match (wal.failure(), &raft.metrics().borrow_watched().running_state) {
         (Some(failure), _) => failure.to_string(),
@@ -284,11 +285,22 @@ async fn watch_leadership(raft: Raft<TypeConfig, Machine>, owner: Owner, wal: Ar
     owner.stop(reason);
 }
 
-async fn tick(owner: Owner) {
+fn holds(server: &WatchReceiverOf<TypeConfig, RaftServerMetrics<TypeConfig>>, vote: Vote) -> bool {
+    let server = server.borrow_watched();
+    server.state == ServerState::Leader && server.vote == vote
+}
+
+/// Once in a second: lets claims expire, and takes a snapshot when the log has grown enough.
+async fn tick(raft: Raft<TypeConfig, Machine>, owner: Owner, wal: Arc<Wal>, snapshot_bytes: u64) {
     let mut interval = tokio::time::interval(Duration::from_secs(1));
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut snapshot_at = snapshot_bytes;
     loop {
         interval.tick().await;
         owner.tick();
+        let bytes = wal.stats().bytes;
+        if bytes >= snapshot_at && raft.trigger().snapshot().await.is_ok() {
+            snapshot_at = bytes + snapshot_bytes;
+        }
     }
 }

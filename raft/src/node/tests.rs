@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,6 +13,7 @@ use super::{Node, OpenError, Options};
 use crate::fixture::{ask, engine, host, soon};
 use crate::identity::IdentityError;
 use crate::refused::Refused;
+use crate::snapshot::SnapshotError;
 use crate::wal::faulty::{Disk, Faults};
 use crate::wal::{self, Wal};
 
@@ -103,25 +104,47 @@ async fn a_snapshot_replaces_the_log_before_it() {
     assert_eq!(checksum(&node).await, before);
     assert!(node.status().last_snapshot >= Some(index));
     node.decide(ask(1001), soon()).await.unwrap();
-    let before = checksum(&node).await;
     node.shutdown().await;
     drop(node);
 
-    // The newest snapshot is damaged: what is purged from the log is in none that is whole.
-    let mut snapshots: Vec<_> =
-        std::fs::read_dir(folder.path().join("snapshots")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    snapshots.sort();
-    assert!(snapshots.len() <= 2, "two are kept: {snapshots:?}");
-    let newest = snapshots.last().unwrap();
-    let whole = std::fs::read(newest).unwrap();
-    let mut damaged = whole.clone();
-    let at = damaged.len() - 3;
-    damaged[at] ^= 1;
-    std::fs::write(newest, damaged).unwrap();
-    let error = refused(options.clone()).await;
-    assert!(matches!(error, OpenError::Gap { .. } | OpenError::Snapshot(_)), "{error}");
-    std::fs::write(newest, whole).unwrap();
-    assert_eq!(checksum(&Node::open(options, engine()).await.unwrap()).await, before);
+    assert!(snapshots(folder.path()).len() <= 2, "two are kept");
+    for snapshot in snapshots(folder.path()) {
+        damage(&snapshot);
+    }
+    let error = refused(options).await;
+    assert!(matches!(error, OpenError::Snapshot(SnapshotError::Damaged { .. })), "{error}");
+}
+
+/// Oldest first.
+fn snapshots(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder.join("snapshots")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+fn damage(file: &Path) {
+    let mut bytes = std::fs::read(file).unwrap();
+    let at = bytes.len() - 3;
+    bytes[at] ^= 1;
+    std::fs::write(file, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn an_older_snapshot_and_the_log_replace_a_damaged_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = open(folder.path()).await;
+    node.propose(host(0, 10_000)).await.unwrap();
+    for instance in 0..3 {
+        node.decide(ask(instance), soon()).await.unwrap();
+        node.snapshot_now().await.unwrap();
+    }
+    let before = checksum(&node).await;
+    node.shutdown().await;
+    drop(node);
+    assert_eq!(snapshots(folder.path()).len(), 2);
+    damage(snapshots(folder.path()).last().unwrap());
+    assert_eq!(checksum(&open(folder.path()).await).await, before);
 }
 
 #[tokio::test]
@@ -214,6 +237,16 @@ async fn a_failed_write_stops_the_node() {
 #[tokio::test]
 async fn a_full_disk_stops_the_node() {
     failing(Faults { create: Some(ErrorKind::StorageFull), ..Faults::default() }, "no space left").await;
+}
+
+#[tokio::test]
+async fn a_question_that_panics_harms_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = open(folder.path()).await;
+    let answer = node.query(|_| -> u32 { panic!("on purpose") }).await;
+    assert!(matches!(answer, Err(Refused::Stopped(_))));
+    node.propose(host(0, 5)).await.unwrap();
+    assert_eq!(claim(&node, 0..1).await, 1);
 }
 
 #[tokio::test]

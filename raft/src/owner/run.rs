@@ -1,10 +1,11 @@
 //! The loop of the owner thread.
 //!
 //! Messages of the replication are handled as soon as they are seen, requests one at a time in the
-//! order they came. A batch goes out when no request waits or it is full, if not too many are in
-//! flight; when they are, commands collect, and when the batch is full too, requests wait.
+//! order they came. A batch goes out when nothing is in flight, when no request waits, or when it is
+//! full, if not too many are in flight; when they are, commands collect, and when the batch is full too, requests wait.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
@@ -85,7 +86,7 @@ impl Running {
                 self.gauges.queue.fetch_sub(1, Ordering::Relaxed);
                 self.serve(ask);
             }
-            if self.backlog.is_empty() || self.packer.is_full(&self.limits) {
+            if self.backlog.is_empty() || self.packer.is_full(&self.limits) || self.flights.len() == 0 {
                 self.flush();
             }
         }
@@ -164,7 +165,11 @@ impl Running {
             (None, Some(_)) => None,
         };
         match (ask, refused) {
-            (Ask::Look(look), _) => look(&mut self.core, &mut self.engine),
+            (Ask::Look(look), _) => {
+                // A question that panics must not take the node with it; who asked sees that no answer comes.
+                let look = AssertUnwindSafe(|| look(&mut self.core, &mut self.engine));
+                let _ = catch_unwind(look);
+            }
             (ask, Some(refused)) => refuse(ask, refused),
             (Ask::Propose { command, answer }, None) => self.packer.push(command, Waiting::Command(answer)),
             (Ask::Decide { request, deadline, tries, answer }, None) => {
@@ -286,6 +291,12 @@ impl Running {
                 }
             }
         }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.gauges.leads.store(false, Ordering::Release);
     }
 }
 

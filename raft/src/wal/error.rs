@@ -46,6 +46,13 @@ pub enum OpenError {
         /// What was found there.
         what: &'static str,
     },
+    /// The start of a segment cannot be read.
+    #[error(
+        "{path}: the header of this log segment is damaged, so nothing in it can be trusted; restore the file, \
+         or empty the data folder and let the node join again as a learner with a new node id",
+        path = .0.display()
+    )]
+    Header(PathBuf),
     /// Entries or segments at the front are missing.
     #[error(
         "{directory}: the log starts at index {found}, expected {expected}: segment files are missing; \

@@ -89,6 +89,10 @@ impl Directory {
     /// `WouldBlock` when another process holds it.
     pub fn open(path: &Path) -> io::Result<Directory> {
         fs::create_dir_all(path)?;
+        // A new folder must outlive a power failure as well as what is in it.
+        for parent in path.ancestors().skip(1).take(2).filter(|parent| parent.is_dir()) {
+            fs::File::open(parent)?.sync_all()?;
+        }
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.join(LOCK))?;
         lock.try_lock().map_err(|error| match error {
             fs::TryLockError::Error(error) => error,

@@ -15,6 +15,8 @@ use super::files::{Files, write_all};
 const READY: &str = ".free";
 const FILLING: &str = ".filling";
 const CHUNK: usize = 1 << 20;
+/// Bytes after which the filled part is synced: one sync of a whole segment would hold up the log's.
+const SYNC_EVERY: u64 = 4 << 20;
 
 /// Whether a file is the pool's, ready or half made.
 pub fn is_free(name: &str) -> bool {
@@ -161,6 +163,9 @@ impl Shared {
             let part = zeros.len().min((self.bytes - offset) as usize);
             write_all(&*file, &zeros[..part], offset)?;
             offset += part as u64;
+            if offset % SYNC_EVERY == 0 {
+                file.sync_data()?;
+            }
         }
         file.sync_all()?;
         self.files.rename(unfinished, name)?;

@@ -114,17 +114,16 @@ fn open(files: &dyn Files, name: &str) -> Result<Arc<Segment>, OpenError> {
     let path = files.directory().join(name);
     let file = files.open(name).map_err(file_error(files, name, "opening"))?;
     let length = file.length().map_err(file_error(files, name, "reading the length"))?;
-    let damaged = |path| OpenError::Corrupt { path, offset: 0, index: 0, what: "a damaged segment header" };
     let header = match Header::read(&*file) {
         Ok(header) => header,
         Err(HeaderError::Read(source)) => return Err(OpenError::File { path, doing: "reading the header", source }),
-        Err(HeaderError::Damaged) => return Err(damaged(path)),
+        Err(HeaderError::Damaged) => return Err(OpenError::Header(path)),
         Err(HeaderError::Version(found)) => {
             return Err(OpenError::Version { path, found, expected: segment::VERSION });
         }
     };
     if epoch_of(name) != Some(header.epoch) {
-        return Err(damaged(path));
+        return Err(OpenError::Header(path));
     }
     Ok(Arc::new(Segment { name: name.to_owned(), file, header, length }))
 }

@@ -130,4 +130,9 @@ fn another_format_version_is_refused() {
     let disk = written();
     disk.change(&disk.newest(), |bytes| bytes[8] = 9);
     assert!(matches!(refused(&disk, &small()), OpenError::Version { found: 9, expected: 1, .. }));
+    disk.change(&disk.newest(), |bytes| {
+        bytes[8] = 1;
+        bytes[20] ^= 1;
+    });
+    assert!(matches!(refused(&disk, &small()), OpenError::Header(_)));
 }
