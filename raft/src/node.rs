@@ -169,11 +169,18 @@ impl Node {
     /// Takes a snapshot of what is applied now and returns the index of its last entry.
     pub async fn snapshot_now(&self) -> Result<u64, Refused> {
         let stopped = |what: String| Refused::Stopped(self.fatal().unwrap_or(what));
-        let wanted = self.0.raft.metrics().borrow_watched().last_applied;
-        self.0.raft.trigger().snapshot().await.map_err(|fatal| stopped(fatal.to_string()))?;
-        let taken = self.0.raft.wait(None).metrics(|metrics| metrics.snapshot >= wanted, "a snapshot").await;
-        let taken = taken.map_err(|error| stopped(error.to_string()))?;
-        Ok(taken.snapshot.map_or(0, |id| id.index))
+        let raft = &self.0.raft;
+        let wanted = raft.metrics().borrow_watched().last_applied;
+        loop {
+            let before = raft.metrics().borrow_watched().snapshot;
+            if before >= wanted {
+                return Ok(before.map_or(0, |id| id.index));
+            }
+            // Ignored while another one is being taken, which may be of an older state.
+            raft.trigger().snapshot().await.map_err(|fatal| stopped(fatal.to_string()))?;
+            let taken = raft.wait(None).metrics(|metrics| metrics.snapshot != before, "a snapshot").await;
+            taken.map_err(|error| stopped(error.to_string()))?;
+        }
     }
 
     /// Stops the node: refuses what waits, writes what is committed, joins the threads.
