@@ -8,8 +8,6 @@ use std::process::ExitCode;
 pub enum Failure {
     /// It was refused or it failed; exit code 1.
     Failed(String),
-    /// What is wrong was told already; exit code 1.
-    Told,
     /// The command line makes no sense; exit code 2.
     Usage(String),
 }
@@ -27,7 +25,6 @@ impl Failure {
                 super::output::complain(&format!("error: {reason}"));
                 ExitCode::from(1)
             }
-            Self::Told => ExitCode::from(1),
             Self::Usage(reason) => {
                 super::output::complain(&format!("error: {reason}\n\nFor more information, try '--help'."));
                 ExitCode::from(2)
@@ -40,7 +37,6 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Failed(reason) | Self::Usage(reason) => f.write_str(reason),
-            Self::Told => Ok(()),
         }
     }
 }

@@ -177,13 +177,13 @@ pub fn story(story: &v1::HostStory, fit: u64) -> String {
     if let Some(filter) = &story.dropped_by {
         let why = story.reason.as_deref().unwrap_or("no reason was kept");
         if filter == "unknown_host" {
-            return format!("{name}: not known here: {why}");
+            return wrapped(&format!("{name}: not known here: {why}"), 80, "  ");
         }
-        return format!("{name}: dropped by {}: {why}", step(filter));
+        return wrapped(&format!("{name}: dropped by {}: {why}", step(filter)), 80, "  ");
     }
     let Some(rank) = story.rank else {
         let why = story.reason.as_deref().unwrap_or("it was not a candidate, or is below the hosts that were kept");
-        return format!("{name}: not in the answer: {why}");
+        return wrapped(&format!("{name}: not in the answer: {why}"), 80, "  ");
     };
     let mut out = format!("{name}: rank {rank} of {fit}");
     if let Some(score) = story.score {

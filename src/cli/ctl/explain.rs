@@ -4,7 +4,7 @@ use api::proto::v1;
 use uuid::Uuid;
 
 use super::Client;
-use crate::cli::output::{Format, emit};
+use crate::cli::output::{Format, emit, listing, number, text};
 use crate::cli::{Failure, wording};
 
 const EXAMPLES: &str = "\
@@ -12,6 +12,7 @@ Examples:
   pallium ctl explain 17
   pallium ctl explain 198d1710-5a6c-4990-8a9f-9ea722780747
   pallium ctl explain 17 --host node001-bb00 --host node002-bb00
+  pallium ctl explain 17 --steps
   pallium ctl explain 17 --all -o json
 
 An instance stands for its newest decision. The number of a decision is in the
@@ -30,6 +31,9 @@ pub struct Args {
     /// Tell the story of every host
     #[arg(long)]
     all: bool,
+    /// List every step: hosts in and out, and why it did not run
+    #[arg(long)]
+    steps: bool,
     /// Domain of the instance
     #[arg(long, default_value = "nova")]
     domain: String,
@@ -41,11 +45,11 @@ enum Target {
     Instance(Uuid),
 }
 
-fn target(text: &str) -> Result<Target, String> {
-    if let Ok(number) = text.parse() {
+fn target(given: &str) -> Result<Target, String> {
+    if let Ok(number) = given.parse() {
         return Ok(Target::Decision(number));
     }
-    let uuid = Uuid::try_parse(text);
+    let uuid = Uuid::try_parse(given);
     uuid.map(Target::Instance).map_err(|_| "the number of a decision or the uuid of an instance expected".to_owned())
 }
 
@@ -61,7 +65,31 @@ pub async fn run(client: &Client, format: Format, args: &Args) -> Result<(), Fai
     }
     let answer = client.scheduler().explain(request).await.map_err(|status| client.refusal(&status))?.into_inner();
     let asked = args.all || !args.hosts.is_empty();
-    emit(format, &answer, || explanation(&answer, asked))
+    emit(format, &answer, || {
+        let steps = answer.detail.as_ref().and_then(|detail| detail.decision.as_ref()).filter(|_| args.steps);
+        let told = explanation(&answer, asked);
+        steps.map_or_else(|| told.clone(), |decision| format!("{told}\n\n{}", steps_of(decision)))
+    })
+}
+
+fn steps_of(decision: &v1::Decision) -> String {
+    let columns = [text("STEP", 0), text("KIND", 2), number("IN", 0), number("OUT", 0), text("NOTE", 1)];
+    let rows: Vec<Vec<String>> = decision
+        .steps
+        .iter()
+        .map(|step| {
+            let note = match (&step.skipped, step.lowest, step.highest) {
+                (Some(why), _, _) => format!("not run: {why}"),
+                (None, Some(low), Some(high)) => {
+                    format!("x {}, activations {low:.3} to {high:.3}", step.multiplier.unwrap_or(1.0))
+                }
+                _ => String::new(),
+            };
+            let name = wording::step(&step.name).to_owned();
+            vec![name, step.kind.clone(), step.hosts_in.to_string(), step.hosts_out.to_string(), note]
+        })
+        .collect();
+    listing(&columns, &rows)
 }
 
 /// Hosts of the answer that are shown.
@@ -102,15 +130,6 @@ pub fn explanation(answer: &v1::ExplainResponse, asked: bool) -> String {
         out.push(wording::story(first, story.fit));
     }
     if let Some(decision) = decision {
-        let skipped: Vec<String> = decision
-            .steps
-            .iter()
-            .filter_map(|step| Some(format!("{} ({})", wording::step(&step.name), step.skipped.as_ref()?)))
-            .collect();
-        if !skipped.is_empty() {
-            out.push(String::new());
-            out.push(wording::wrapped(&format!("not run: {}", skipped.join(", ")), WIDTH, "  "));
-        }
         out.extend(decision.notes.iter().map(|note| wording::wrapped(&format!("note: {note}"), WIDTH, "  ")));
     }
     if let Some(note) = &answer.note {

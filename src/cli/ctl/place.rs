@@ -134,25 +134,27 @@ pub async fn run(server: &str, format: Format, args: &Args) -> Result<(), Failur
         let answer = client.scheduler().explain(ask).await.map_err(|status| client.refusal(&status))?.into_inner();
         emit(format, &answer, || explanation(&answer, !args.hosts.is_empty()))?;
         let decision = answer.detail.and_then(|detail| detail.decision).unwrap_or_default();
-        return if decision.hosts.is_empty() { Err(Failure::Told) } else { Ok(()) };
+        return fits(&decision);
     }
     let answer = client.scheduler().place(request).await.map_err(|status| client.refusal(&status))?.into_inner();
     let decision = answer.decision.clone().unwrap_or_default();
     emit(format, &answer, || placed(&decision))?;
-    if decision.placements.is_empty() && decision.hosts.is_empty() { Err(Failure::Told) } else { Ok(()) }
+    fits(&decision)
+}
+
+fn fits(decision: &v1::Decision) -> Result<(), Failure> {
+    if decision.placements.is_empty() && decision.hosts.is_empty() {
+        return Err(Failure::new("no host fits"));
+    }
+    Ok(())
 }
 
 fn placed(decision: &v1::Decision) -> String {
     let mut out: Vec<String> =
         decision.placements.iter().map(|placed| format!("{} on {}", placed.consumer, placed.host)).collect();
-    if decision.placements.is_empty() {
-        out.push(match decision.hosts.as_slice() {
-            [] => "no host fits".to_owned(),
-            hosts => {
-                let first: Vec<&str> = hosts.iter().take(5).map(|host| host.host.as_str()).collect();
-                format!("hosts in order: {}", first.join(", "))
-            }
-        });
+    if decision.placements.is_empty() && !decision.hosts.is_empty() {
+        let first: Vec<&str> = decision.hosts.iter().take(5).map(|host| host.host.as_str()).collect();
+        out.push(format!("hosts in order: {}", first.join(", ")));
     }
     let drops = wording::drops_of(&decision.steps);
     let fit = super::explain::fit(decision);

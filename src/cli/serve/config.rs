@@ -473,7 +473,7 @@ log: {format: json, level: debug}
     fn errors_name_line_and_key() {
         for (from, to, want) in [
             ("listen: ", "lisen: ", "line 3: lisen: unknown key, did you mean 'listen'?"),
-            ("queue", "que", "line 12: limits.que: unknown key, did you mean 'queue'?"),
+            ("queue", "queu", "line 12: limits.queu: unknown key, did you mean 'queue'?"),
             ("queue: 16", "queue: 0", "line 12: limits.queue: 0 given, at least 1 expected"),
             ("queue: 16", "queue: many", "line 12: limits.queue: invalid type: string \"many\", expected usize"),
             (
