@@ -12,7 +12,8 @@ use crate::reader::{Fields, Place, Reader};
 /// Keys of the file.
 pub const FILE_KEYS: [&str; 2] = ["domain", "hosts"];
 /// Keys of a host.
-pub const HOST_KEYS: [&str; 21] = [
+pub const HOST_KEYS: [&str; 22] = [
+    "domain",
     "name",
     "hypervisor_hostname",
     "uuid",
@@ -56,14 +57,7 @@ pub fn read(reader: &mut Reader, tree: &Value) -> Vec<(HostReport, usize)> {
     let root = Place::Root;
     let Some(file) = reader.fields(tree, &root) else { return Vec::new() };
     reader.only(file, &FILE_KEYS);
-    let domain = match reader.text(file, "domain").map(|text| Domain::from_str(&text)) {
-        None => Domain::Nova,
-        Some(Ok(domain)) => domain,
-        Some(Err(error)) => {
-            reader.fault(&Place::Key(&root, "domain"), error);
-            Domain::Nova
-        }
-    };
+    let domain = domain(reader, file).unwrap_or_default();
     let hosts = Place::Key(&root, "hosts");
     let mut out = Vec::new();
     for (position, item) in reader.list(file, "hosts").unwrap_or_default().iter().enumerate() {
@@ -75,6 +69,16 @@ pub fn read(reader: &mut Reader, tree: &Value) -> Vec<(HostReport, usize)> {
         }
     }
     out
+}
+
+fn domain(reader: &mut Reader, fields: Fields<'_, '_>) -> Option<Domain> {
+    match Domain::from_str(&reader.text(fields, "domain")?) {
+        Ok(domain) => Some(domain),
+        Err(error) => {
+            reader.fault(&Place::Key(fields.at, "domain"), error);
+            None
+        }
+    }
 }
 
 fn host(reader: &mut Reader, fields: Fields<'_, '_>, domain: Domain) -> Option<HostReport> {
@@ -89,7 +93,7 @@ fn host(reader: &mut Reader, fields: Fields<'_, '_>, domain: Domain) -> Option<H
     let cpu_features = either(reader, "cpu_features", "features");
     let cpu_devices = either(reader, "cpu_devices", "devices");
     let report = HostReport {
-        domain,
+        domain: self::domain(reader, fields).unwrap_or(domain),
         name: reader.required(fields, "name").unwrap_or_default(),
         hypervisor_hostname: reader.text(fields, "hypervisor_hostname"),
         uuid: reader.uuid(fields, "uuid"),

@@ -333,6 +333,8 @@ hosts:
     #[test]
     fn errors_name_line_and_field() {
         for (from, to, want) in [
+            ("node-002", "b\n    domain: glance", "line 16: hosts[1].domain: unknown domain 'glance'"),
+            ("node-002", "b\n    colour: red", "line 16: hosts[1].colour: unknown key, see 'pallium schema'"),
             (
                 "total: 128",
                 "total: -1",

@@ -16,6 +16,7 @@ pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
 pub fn hint(given: &str, known: &[&str]) -> String {
     match nearest(given, known.iter().copied()) {
         Some(name) => format!("did you mean '{name}'?"),
+        None if known.len() > 12 => "see 'pallium schema' for the known ones".to_owned(),
         None => format!("known are {}", known.join(", ")),
     }
 }

@@ -33,6 +33,8 @@ enum Domain {
 #[derive(JsonSchema, Serialize)]
 #[schemars(deny_unknown_fields)]
 struct Host {
+    /// Domain of this host; that of the file when absent.
+    domain: Option<Domain>,
     /// Compute host name: the same as `host` in the hook's request.
     #[schemars(length(min = 1, max = 255))]
     name: String,

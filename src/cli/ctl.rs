@@ -30,7 +30,14 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Address of a server
-    #[arg(long, global = true, value_name = "URL", env = "PALLIUM_SERVER", default_value = "http://127.0.0.1:8080")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "PALLIUM_SERVER",
+        hide_env_values = true,
+        default_value = "http://127.0.0.1:8080"
+    )]
     server: String,
     /// Form of the output
     #[arg(short, long, global = true, value_enum, default_value_t)]

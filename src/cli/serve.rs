@@ -72,7 +72,9 @@ fn log_to_stderr(config: &Config) -> Result<(), Failure> {
     use std::io::IsTerminal;
 
     let level = &config.log.level;
-    let filter = tracing_subscriber::EnvFilter::try_new(level).map_err(|error| {
+    // openraft tells every step of its own at info; a filter that says more than a level is taken as it is.
+    let directives = if level.contains([',', '=']) { level.clone() } else { format!("{level},openraft=warn") };
+    let filter = tracing_subscriber::EnvFilter::try_new(directives).map_err(|error| {
         Failure::new(format!("log.level: '{level}' given, error, warn, info, debug or trace expected: {error}"))
     })?;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
@@ -159,6 +161,7 @@ pub async fn serve_until(
     let served = api::serve(listener, node.clone(), config.limits.api(), told).await;
     let fatal = node.status().fatal;
     node.shutdown().await;
+    tracing::info!("stopped");
     if let Some(reason) = fatal {
         return Err(Failure::new(format!("the node stopped: {reason}")));
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use operators::document::{Documents, path_text};
-use operators::reader::{Fields, Place, Reader};
+use operators::reader::{Fault, Fields, Place, Reader};
 use scheduler::Settings;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -265,8 +265,11 @@ impl File {
         if reader.faults.is_empty() {
             return Ok(file);
         }
-        let faults = reader.faults.iter();
-        Err(faults.map(|f| told(documents.line(f.tree, &f.path), &path_text(&f.path), &f.message)).collect())
+        let place = |fault: &Fault| documents.line(fault.tree, &fault.path);
+        let mut errors: Vec<(Option<usize>, &Fault)> =
+            reader.faults.iter().map(|fault| (place(fault), fault)).collect();
+        errors.sort_by_key(|&(line, _)| line);
+        Err(errors.into_iter().map(|(line, fault)| told(line, &path_text(&fault.path), &fault.message)).collect())
     }
 
     fn of(reader: &mut Reader, fields: Fields<'_, '_>) -> Self {
