@@ -6,23 +6,31 @@ use std::path::PathBuf;
 use prost::Message;
 use prost_types::FileDescriptorSet;
 
-const FILES: [&str; 3] =
-    ["pallium/v1/scheduler.proto", "pallium/v1/inventory.proto", "pallium/v1/pipelines.proto"];
+const FILES: [&str; 3] = ["pallium/v1/scheduler.proto", "pallium/v1/inventory.proto", "pallium/v1/pipelines.proto"];
 
 /// Messages that exist only so that an empty list or map differs from an absent one: in JSON they
 /// are that list or map.
 const PLAIN: [&str; 7] =
     ["StringList", "InventoryMap", "AmountMap", "StringMap", "AggregateList", "NumaCellList", "InstanceReportList"];
 
+/// Messages that REST takes from the query of a GET.
+const QUERIES: [&str; 6] = [
+    "DecisionsRequest",
+    "WatchDecisionsRequest",
+    "ListHostsRequest",
+    "ListInstancesRequest",
+    "WatchHostsRequest",
+    "ListPipelinesRequest",
+];
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     let set = protox::compile(FILES, ["proto"])?;
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     std::fs::write(out.join("pallium.bin"), set.encode_to_vec())?;
-    let builder = tonic_prost_build::configure().btree_map(".").message_attribute(
-        ".",
-        "#[derive(serde::Serialize, serde::Deserialize, utoipa::ToSchema)]\n#[allow(clippy::derive_partial_eq_without_eq)]",
-    );
+    let builder = tonic_prost_build::configure()
+        .btree_map(".")
+        .message_attribute(".", "#[derive(serde::Serialize, serde::Deserialize)]");
     json(builder, &set).compile_fds(set)?;
     Ok(())
 }
@@ -34,8 +42,12 @@ fn json(mut builder: tonic_prost_build::Builder, set: &FileDescriptorSet) -> ton
             let path = format!(".{}.{}", file.package(), message.name());
             let of_message = if PLAIN.contains(&message.name()) {
                 "#[serde(transparent)]"
+            } else if QUERIES.contains(&message.name()) {
+                "#[derive(utoipa::ToSchema, utoipa::IntoParams)]\n\
+                 #[into_params(parameter_in = Query)]\n\
+                 #[serde(default, deny_unknown_fields)]"
             } else {
-                "#[serde(default, deny_unknown_fields)]"
+                "#[derive(utoipa::ToSchema)]\n#[serde(default, deny_unknown_fields)]"
             };
             builder = builder.message_attribute(&path, of_message);
             for field in &message.field {
@@ -47,6 +59,7 @@ fn json(mut builder: tonic_prost_build::Builder, set: &FileDescriptorSet) -> ton
         }
     }
     builder
+        .field_attribute("DecisionsRequest.consumer", "#[serde(alias = \"instance\")]")
         .field_attribute("HostReport.nova_host_state", "#[serde(with = \"crate::proto::json_text\")]")
         .field_attribute("HostReport.nova_host_state", "#[schema(value_type = Option<Object>)]")
 }

@@ -136,7 +136,7 @@ where
     let (server_before, own_before, began) =
         (processor(server.child.id()), processor(std::process::id()), Instant::now());
     let workers: Vec<_> = (0..concurrency).map(|n| tokio::spawn(worker(n, Arc::clone(&load)))).collect();
-    let mut latency = Histogram::<u64>::new(3).expect("a histogram");
+    let mut latency = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3).expect("a histogram");
     for worker in workers {
         latency.add(worker.await.expect("a worker")).expect("the same shape");
     }
@@ -177,7 +177,7 @@ fn main() {
                 let (bodies, address) = (Arc::clone(&bodies), address.clone());
                 async move {
                     let mut connection = connect(&address).await;
-                    let mut latency = Histogram::<u64>::new(3).expect("a histogram");
+                    let mut latency = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3).expect("a histogram");
                     while Instant::now() < load.until {
                         let n = load.next.fetch_add(1, Ordering::Relaxed);
                         let (head, tail) = &bodies[n as usize % bodies.len()];
@@ -218,7 +218,7 @@ fn main() {
                 let (sets, channel) = (Arc::clone(&sets), channels[worker % CHANNELS].clone());
                 async move {
                     let mut client = SchedulerClient::new(channel);
-                    let mut latency = Histogram::<u64>::new(3).expect("a histogram");
+                    let mut latency = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3).expect("a histogram");
                     while Instant::now() < load.until {
                         let n = load.next.fetch_add(1, Ordering::Relaxed);
                         let request = PlaceRequest {

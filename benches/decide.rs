@@ -50,11 +50,13 @@ fn main() {
     let mut criterion = Criterion::default().measurement_time(Duration::from_secs(5)).configure_from_args();
     for hosts in SIZES {
         let (mut core, requests) = core(hosts);
-        let latency = RefCell::new(Histogram::<u64>::new(3).expect("a histogram"));
+        let latency = RefCell::new(Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3).expect("a histogram"));
         let survivors: u64 = requests
             .iter()
             .map(|request| core.probe(&engine, request).expect("a decision"))
-            .map(|decision| decision.steps.iter().filter(|s| s.multiplier.is_none()).map(|s| s.hosts_out).min().unwrap_or(0))
+            .map(|decision| {
+                decision.steps.iter().filter(|s| s.multiplier.is_none()).map(|s| s.hosts_out).min().unwrap_or(0)
+            })
             .sum();
         let mut at = 0;
         criterion.bench_function(&format!("decide/{hosts}"), |bencher| {

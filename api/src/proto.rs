@@ -1,9 +1,40 @@
 //! The generated messages, clients and servers of pallium's own API.
 
+use std::collections::BTreeMap;
+
 /// Package `pallium.v1`.
 #[allow(clippy::all, clippy::pedantic, clippy::restriction, unused_qualifications, missing_docs)]
 pub mod v1 {
     tonic::include_proto!("pallium.v1");
+}
+
+/// In JSON these are the list or map that they wrap.
+macro_rules! plain {
+    ($($message:ident: $plain:ty),* $(,)?) => {$(
+        impl utoipa::PartialSchema for v1::$message {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+                <$plain as utoipa::PartialSchema>::schema()
+            }
+        }
+
+        impl utoipa::ToSchema for v1::$message {
+            fn schemas(
+                schemas: &mut Vec<(String, utoipa::openapi::RefOr<utoipa::openapi::schema::Schema>)>,
+            ) {
+                <$plain as utoipa::ToSchema>::schemas(schemas);
+            }
+        }
+    )*};
+}
+
+plain! {
+    StringList: Vec<String>,
+    InventoryMap: BTreeMap<String, v1::InventoryReport>,
+    AmountMap: BTreeMap<String, u64>,
+    StringMap: BTreeMap<String, String>,
+    AggregateList: Vec<v1::AggregateReport>,
+    NumaCellList: Vec<v1::NumaCell>,
+    InstanceReportList: Vec<v1::InstanceReport>,
 }
 
 /// The encoded `FileDescriptorSet` of every package here, for server reflection.

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::command::{Batch, Command, Outcome};
 use crate::consumer::{Consumer, Phase, Purpose, Slot};
 use crate::domain::Domain;
+use crate::names::Sym;
 use crate::provider::{Provider, Row};
 use crate::state::State;
 
@@ -21,6 +22,8 @@ pub(crate) enum Touched {
     Facts(Row),
     /// Use of the row only.
     Use(Row),
+    /// Name or metadata of an aggregate.
+    Aggregate(Sym),
     /// A consumer took up a group.
     Joined(Uuid, Uuid),
     /// A consumer left a group.
@@ -142,7 +145,7 @@ impl State {
     }
 }
 
-fn over(provider: &Provider) -> impl Iterator<Item = crate::names::Sym> + '_ {
+fn over(provider: &Provider) -> impl Iterator<Item = Sym> + '_ {
     let classes = provider.reported.iter().chain(provider.listed.iter()).chain(provider.open.iter());
     classes.map(|(class, _)| class).filter(|&class| provider.used(class) > provider.capacity(class).unwrap_or(0))
 }

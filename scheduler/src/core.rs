@@ -285,6 +285,7 @@ impl Core {
             match touch {
                 Touched::Facts(row) => self.index.refresh(tables, &self.overlay, row),
                 Touched::Use(row) => self.index.refresh_use(tables, &self.overlay, row),
+                Touched::Aggregate(key) => self.index.refresh_aggregate(tables, key),
                 Touched::Joined(group, consumer) => self.index.join_group(group, consumer),
                 Touched::Left(group, consumer) => self.index.leave_group(group, consumer),
             }

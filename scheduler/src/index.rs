@@ -2,7 +2,7 @@
 //! resource class, one posting list for each value of each facet. Derived from the state and the
 //! overlay, a row at a time; it always equals one built anew.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rustc_hash::FxHashMap;
 use uuid::Uuid;
@@ -75,6 +75,8 @@ pub struct Index {
     hosts: FxHashMap<String, Vec<Row>>,
     row_host: Vec<String>,
     groups: FxHashMap<Uuid, BTreeSet<Uuid>>,
+    /// Metadata key → aggregates that have it.
+    metadata: BTreeMap<String, BTreeSet<Sym>>,
 }
 
 impl Index {
@@ -85,6 +87,9 @@ impl Index {
             index.refresh(tables, overlay, row);
         }
         index.rows = tables.rows();
+        for &key in tables.aggregates.keys() {
+            index.refresh_aggregate(tables, key);
+        }
         for consumer in tables.consumers() {
             if let Some(group) = consumer.group {
                 index.join_group(group, consumer.uuid);
@@ -126,6 +131,22 @@ impl Index {
             self.hosts.get(host)
         };
         found.map_or(&[], Vec::as_slice)
+    }
+
+    /// Aggregates with a metadata key that begins with `prefix`, each once.
+    pub(crate) fn aggregates_with(&self, prefix: &str) -> BTreeSet<Sym> {
+        let keys = self.metadata.range(prefix.to_owned()..);
+        keys.take_while(|(key, _)| key.starts_with(prefix)).flat_map(|(_, aggregates)| aggregates).copied().collect()
+    }
+
+    pub(crate) fn refresh_aggregate(&mut self, tables: &Tables, key: Sym) {
+        self.metadata.retain(|_, aggregates| {
+            aggregates.remove(&key);
+            !aggregates.is_empty()
+        });
+        for name in tables.aggregate(key).into_iter().flat_map(|aggregate| aggregate.metadata.keys()) {
+            self.metadata.entry(name.clone()).or_default().insert(key);
+        }
     }
 
     pub(crate) fn group_members(&self, group: Uuid) -> impl Iterator<Item = Uuid> + '_ {
@@ -233,7 +254,7 @@ impl PartialEq for Index {
                 .iter()
                 .map(|(class, column)| (*class, trimmed(column)))
                 .filter(|(_, column)| !column.0.is_empty() || !column.1.is_empty())
-                .collect::<std::collections::BTreeMap<_, _>>()
+                .collect::<BTreeMap<_, _>>()
         };
         let facets = |index: &Self| {
             let kinds = index.facets.iter().filter(|(_, values)| !values.is_empty());
@@ -243,6 +264,7 @@ impl PartialEq for Index {
             && facets(self) == facets(other)
             && self.hosts == other.hosts
             && self.groups == other.groups
+            && self.metadata == other.metadata
     }
 }
 

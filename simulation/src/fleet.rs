@@ -92,7 +92,7 @@ pub struct FleetSpec {
     pub aggregates: usize,
     /// VCPUs for each CPU thread.
     pub overcommit: f64,
-    /// Most instances of one host; hosts are filled to between nothing and about 90 %.
+    /// Most instances of one host; hosts are filled to between nothing and 90 %, some all the way.
     pub instances_per_host: usize,
     /// Percent of hosts that are out of service in some way.
     pub unfit_percent: u32,
@@ -134,7 +134,7 @@ impl Default for FleetSpec {
             ],
             aggregates: 6,
             overcommit: 2.0,
-            instances_per_host: 24,
+            instances_per_host: 60,
             unfit_percent: 4,
             projects: 40,
             node_suffix: ".cc.region-1.example".to_owned(),
@@ -249,7 +249,8 @@ impl FleetSpec {
         hana: bool,
         projects: &[String],
     ) -> Vec<InstanceReport> {
-        let fill: f64 = rng.random_range(0.0..0.9);
+        // One host in six is full.
+        let fill: f64 = if rng.random_range(0..6) == 0 { 1.0 } else { rng.random_range(0.0..0.9) };
         let mut left: BTreeMap<&str, u64> = inventories
             .iter()
             .map(|(class, inventory)| (class.as_str(), (inventory.capacity() as f64 * fill) as u64))
@@ -258,11 +259,12 @@ impl FleetSpec {
         let groups = (self.hosts / 4).max(1);
         let mut out = Vec::new();
         while out.len() < self.instances_per_host {
-            let Some(flavor) = fitting.choose(rng) else { break };
+            let fits = |flavor: &&&Flavor| {
+                let resources = flavor.resources();
+                resources.iter().all(|(class, amount)| left.get(class.as_str()).is_none_or(|left| left >= amount))
+            };
+            let Some(flavor) = fitting.iter().filter(fits).collect::<Vec<_>>().choose(rng).copied() else { break };
             let resources = flavor.resources();
-            if resources.iter().any(|(class, amount)| left.get(class.as_str()).is_some_and(|left| left < amount)) {
-                break;
-            }
             for (class, amount) in &resources {
                 if let Some(left) = left.get_mut(class.as_str()) {
                     *left -= amount;

@@ -11,7 +11,10 @@
 
 use scheduler::pipeline::step::NoOptions;
 use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Survivors, Verdict};
-use scheduler::{Aggregate, Domain, Facet, Mask};
+use scheduler::{Aggregate, Domain, Mask};
+
+/// Begin of the metadata keys that list projects.
+const KEY: &str = "filter_tenant_id";
 
 /// The step.
 #[derive(Debug)]
@@ -21,7 +24,7 @@ fn projects(aggregate: &Aggregate) -> impl Iterator<Item = &str> {
     aggregate
         .metadata
         .iter()
-        .filter(|(key, _)| key.starts_with("filter_tenant_id"))
+        .filter(|(key, _)| key.starts_with(KEY))
         .flat_map(|(_, value)| value.split(','))
         .map(str::trim)
         .filter(|project| !project.is_empty())
@@ -34,8 +37,7 @@ impl Filter for AggregateMetadata {
         }
         let project = cx.request.project.as_deref().unwrap_or("");
         let (mut closed, mut open) = (Mask::default(), Vec::new());
-        for (key, rows) in cx.view.facet_values(Facet::Aggregate) {
-            let Some(aggregate) = cx.view.aggregate(key) else { continue };
+        for (aggregate, rows) in cx.view.aggregates_with(KEY) {
             if projects(aggregate).any(|listed| listed == project) {
                 open.push(rows);
             } else if projects(aggregate).next().is_some() {

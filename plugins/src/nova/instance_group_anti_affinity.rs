@@ -10,10 +10,10 @@
 //! `max_server_per_host` as Nova sends it (a string) and does not see members being built.
 
 use scheduler::Domain;
+use scheduler::Mask;
 use scheduler::pipeline::step::NoOptions;
 use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Survivors, Verdict};
 use scheduler::request::GroupPolicy;
-use scheduler::Mask;
 
 /// The step.
 #[derive(Debug)]

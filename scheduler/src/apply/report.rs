@@ -55,7 +55,7 @@ pub(super) fn report(state: &mut State, report: &HostReport, touched: &mut Vec<T
     if !added && observed_at < before.observed_at {
         return Outcome::Reported(Change::Stale);
     }
-    facts(state, row, report);
+    facts(state, row, report, touched);
     let mut moved = false;
     if let Some(instances) = &report.instances {
         moved = see(state, row, instances, observed_at, touched);
@@ -119,8 +119,8 @@ fn add(state: &mut State, report: &HostReport) -> Result<Row, String> {
     }))
 }
 
-fn facts(state: &mut State, row: Row, report: &HostReport) {
-    let aggregates = report.aggregates.as_ref().map(|reports| aggregates(state, reports));
+fn facts(state: &mut State, row: Row, report: &HostReport, touched: &mut Vec<Touched>) {
+    let aggregates = report.aggregates.as_ref().map(|reports| aggregates(state, reports, touched));
     let tables = &mut state.tables;
     let taken = report.uuid.is_some_and(|uuid| tables.row_of(uuid).is_some());
     let names = &mut tables.names;
@@ -197,7 +197,7 @@ fn amounts_of(names: &mut Names, amounts: &std::collections::BTreeMap<String, u6
     amounts.iter().map(|(class, amount)| (names.intern(class), *amount)).collect()
 }
 
-fn aggregates(state: &mut State, reports: &[AggregateReport]) -> Vec<Sym> {
+fn aggregates(state: &mut State, reports: &[AggregateReport], touched: &mut Vec<Touched>) -> Vec<Sym> {
     let mut keys = Vec::with_capacity(reports.len());
     for report in reports {
         let key = match report.uuid {
@@ -211,6 +211,7 @@ fn aggregates(state: &mut State, reports: &[AggregateReport]) -> Vec<Sym> {
             Aggregate { name: report.name.clone(), uuid: report.uuid, metadata: metadata.unwrap_or_default() };
         if known != Some(&aggregate) {
             Arc::make_mut(&mut state.tables.aggregates).insert(key, aggregate);
+            touched.push(Touched::Aggregate(key));
         }
     }
     sorted(keys)

@@ -84,6 +84,13 @@ impl<'a> View<'a> {
         self.index.rows_of_host(host)
     }
 
+    /// Aggregates with a metadata key that begins with `prefix`, each once, with their hosts.
+    pub fn aggregates_with(&self, prefix: &str) -> impl Iterator<Item = (&'a Aggregate, &'a Rows)> {
+        let (tables, index) = (self.tables, self.index);
+        let keys = index.aggregates_with(prefix).into_iter();
+        keys.filter_map(move |key| Some((tables.aggregate(key)?, index.facet(Facet::Aggregate, key))))
+    }
+
     /// Aggregates of a row.
     pub fn aggregates(&self, row: Row) -> impl Iterator<Item = &'a Aggregate> {
         let tables = self.tables;

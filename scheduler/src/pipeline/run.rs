@@ -94,6 +94,16 @@ fn rounded(score: f64) -> i64 {
     (score * 1e9).round() as i64
 }
 
+/// The score of the host at position `limit` when ordered by score alone.
+fn least_of_best(total: &[f64], limit: usize) -> i64 {
+    if limit == 0 || total.len() <= limit {
+        return i64::MIN;
+    }
+    let mut scores: Vec<i64> = total.iter().map(|&score| rounded(score)).collect();
+    let (_, nth, _) = scores.select_nth_unstable_by(limit - 1, |a, b| b.cmp(a));
+    *nth
+}
+
 /// Runs `pipeline`.
 pub fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: fn() -> u64) -> Run {
     let Entrants { mask, sent, detailed, limit } = entrants;
@@ -190,19 +200,23 @@ pub fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: fn() -> 
     }
 
     out.survivors = rows.len();
+    // The hosts that may be among the first `limit` are found by score alone; names are compared
+    // among these only.
+    let least = least_of_best(&total, limit);
     let mut order: Vec<(i64, u32, Row)> = rows
         .iter()
         .zip(&total)
-        .map(|(&row, &score)| (rounded(score), sent_of(row).map_or(u32::MAX, |entrant| entrant.position), row))
+        .map(|(&row, &score)| (rounded(score), row))
+        .filter(|&(score, _)| score >= least)
+        .map(|(score, row)| (score, sent_of(row).map_or(u32::MAX, |entrant| entrant.position), row))
         .collect();
     let better = |a: &(i64, u32, Row), b: &(i64, u32, Row)| {
         (b.0.cmp(&a.0)).then(a.1.cmp(&b.1)).then_with(|| cx.view.host(a.2).cmp(cx.view.host(b.2))).then(a.2.cmp(&b.2))
     };
-    if limit > 0 && order.len() > limit {
-        order.select_nth_unstable_by(limit - 1, better);
+    order.sort_unstable_by(better);
+    if limit > 0 {
         order.truncate(limit);
     }
-    order.sort_unstable_by(better);
     out.ranked = order.into_iter().map(|(score, _, row)| Scored { row, score }).collect();
     out.trace.rows = rows;
     out.trace.base = base;

@@ -1,0 +1,149 @@
+//! gRPC: package `pallium.v1` over the shared methods, server reflection and the standard health
+//! service.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request as HttpRequest;
+use futures::StreamExt;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tonic::{Request, Response, Status};
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+use tower::Service as Tower;
+
+use crate::error::ApiError;
+use crate::proto::v1::inventory_server::{Inventory, InventoryServer};
+use crate::proto::v1::pipelines_server::{Pipelines, PipelinesServer};
+use crate::proto::v1::scheduler_server::{Scheduler, SchedulerServer};
+use crate::proto::{DESCRIPTORS, v1};
+use crate::service::{Call, Service};
+use crate::watch::Events;
+
+/// The methods, as tonic calls them.
+#[derive(Clone)]
+struct Methods(Arc<Service>);
+
+type Answer<T> = Result<Response<T>, Status>;
+type Streamed<T> = Events<Result<T, Status>>;
+
+/// Adds the services to a router, and gives what reports their health.
+pub(crate) fn add<S: Clone + Send + Sync + 'static>(
+    router: Router<S>,
+    service: &Arc<Service>,
+) -> Result<(Router<S>, HealthReporter), tonic_reflection::server::Error> {
+    let most = service.config.body;
+    let methods = Methods(Arc::clone(service));
+    let (health, health_server) = tonic_health::server::health_reporter();
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let router = route(router, SchedulerServer::new(methods.clone()).max_decoding_message_size(most));
+    let router = route(router, InventoryServer::new(methods.clone()).max_decoding_message_size(most));
+    let router = route(router, PipelinesServer::new(methods).max_decoding_message_size(most));
+    let router = route(router, health_server);
+    let router = route(router, reflection().build_v1()?);
+    let router = route(router, reflection().build_v1alpha()?);
+    Ok((router, health))
+}
+
+fn route<S, T>(router: Router<S>, service: T) -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+    T: Tower<HttpRequest, Response = axum::http::Response<Body>, Error = Infallible>
+        + NamedService
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    T::Future: Send + 'static,
+{
+    router.route_service(&format!("/{}/{{method}}", T::NAME), service)
+}
+
+/// Says whether this node answers, for each service and for the whole.
+pub(crate) async fn report(health: &HealthReporter, ready: bool) {
+    let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+    let names = [
+        "",
+        <SchedulerServer<Methods> as NamedService>::NAME,
+        <InventoryServer<Methods> as NamedService>::NAME,
+        <PipelinesServer<Methods> as NamedService>::NAME,
+    ];
+    for name in names {
+        health.set_service_status(name, status).await;
+    }
+}
+
+/// The call that the server's outermost layer described.
+fn call<T>(request: &Request<T>) -> Result<Call, Status> {
+    let call = request.extensions().get::<Call>().cloned();
+    call.ok_or_else(|| ApiError::internal("a call without its description").into())
+}
+
+fn streamed<T: Send + 'static>(events: Events<T>) -> Response<Streamed<T>> {
+    Response::new(Box::pin(events.map(Ok)))
+}
+
+#[tonic::async_trait]
+impl Scheduler for Methods {
+    type WatchDecisionsStream = Streamed<v1::DecisionEvent>;
+
+    async fn place(&self, request: Request<v1::PlaceRequest>) -> Answer<v1::PlaceResponse> {
+        let call = call(&request)?;
+        Ok(Response::new(self.0.place(request.into_inner(), &call).await?))
+    }
+
+    async fn explain(&self, request: Request<v1::ExplainRequest>) -> Answer<v1::ExplainResponse> {
+        let call = call(&request)?;
+        Ok(Response::new(self.0.explain(request.into_inner(), &call).await?))
+    }
+
+    async fn decisions(&self, request: Request<v1::DecisionsRequest>) -> Answer<v1::DecisionsResponse> {
+        Ok(Response::new(self.0.decisions(request.into_inner()).await?))
+    }
+
+    async fn watch_decisions(&self, request: Request<v1::WatchDecisionsRequest>) -> Answer<Self::WatchDecisionsStream> {
+        Ok(streamed(self.0.watch_decisions(request.into_inner()).await?))
+    }
+}
+
+#[tonic::async_trait]
+impl Inventory for Methods {
+    type WatchStream = Streamed<v1::HostEvent>;
+
+    async fn apply(&self, request: Request<v1::ApplyHostsRequest>) -> Answer<v1::ApplyHostsResponse> {
+        Ok(Response::new(self.0.apply(request.into_inner()).await?))
+    }
+
+    async fn list(&self, request: Request<v1::ListHostsRequest>) -> Answer<v1::ListHostsResponse> {
+        Ok(Response::new(self.0.list_hosts(request.into_inner()).await?))
+    }
+
+    async fn instances(&self, request: Request<v1::ListInstancesRequest>) -> Answer<v1::ListInstancesResponse> {
+        Ok(Response::new(self.0.list_instances(request.into_inner()).await?))
+    }
+
+    async fn watch(&self, request: Request<v1::WatchHostsRequest>) -> Answer<Self::WatchStream> {
+        Ok(streamed(self.0.watch_hosts(request.get_ref()).await?))
+    }
+
+    async fn release(&self, request: Request<v1::ReleaseRequest>) -> Answer<v1::ReleaseResponse> {
+        Ok(Response::new(self.0.release(request.into_inner()).await?))
+    }
+}
+
+#[tonic::async_trait]
+impl Pipelines for Methods {
+    async fn list(&self, request: Request<v1::ListPipelinesRequest>) -> Answer<v1::ListPipelinesResponse> {
+        Ok(Response::new(self.0.pipelines(request.into_inner()).await?))
+    }
+
+    async fn get(&self, request: Request<v1::GetPipelineRequest>) -> Answer<v1::GetPipelineResponse> {
+        Ok(Response::new(self.0.pipeline(request.into_inner()).await?))
+    }
+}

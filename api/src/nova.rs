@@ -1,0 +1,635 @@
+//! The body of Nova's external scheduler hook, in all three of its generations, made into a
+//! [`Request`]. Pure translation: what a request means for the state is decided elsewhere.
+//!
+//! Read as Nova writes it: every object is wrapped (`nova_object.data`), null and absent are one,
+//! unknown fields are skipped. What is skipped is never kept: connection strings of a cell mapping,
+//! tokens and catalogs of a context reach no request, no log and no history. Source:
+//! `sapcc/nova:nova/scheduler/external.py`, `nova/objects/request_spec.py`,
+//! `nova/scheduler/utils.py` (`ResourceRequest`).
+//!
+//! Amounts: VCPU = vcpus, MEMORY_MB = memory_mb (MiB), DISK_GB = ephemeral_gb + ⌈swap MiB / 1024⌉ +
+//! root_gb unless the server boots from a volume (GiB). An extra spec `resources:CLASS=N` replaces the
+//! amount of its class, as in Nova; numbered groups (`resources1:…`) ask for other providers than
+//! the host and are not read. A class whose amount is 0 is left out.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::marker::PhantomData;
+
+use scheduler::Intent;
+use scheduler::request::{Caller, Candidate, Candidates, Destination, Group, GroupPolicy, Options, Request};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use uuid::Uuid;
+
+/// Deepest nesting of arrays and objects in a body.
+pub const DEEPEST: usize = 64;
+/// Longest id of a caller that is kept, in bytes.
+pub const LONGEST_ID: usize = 64;
+
+/// Why a body is no scheduling request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}{}{message}", path, if path.is_empty() { "" } else { ": " })]
+pub struct BadRequest {
+    /// Where, as in `spec.flavor.vcpus`; empty for the body as a whole.
+    pub path: String,
+    /// What was given, what was expected.
+    pub message: String,
+}
+
+impl BadRequest {
+    fn at(path: &str, message: impl Into<String>) -> Self {
+        Self { path: path.to_owned(), message: message.into() }
+    }
+}
+
+/// Reads one body. The trace id is the context's `request_id`, else its `global_request_id`, else
+/// empty.
+pub fn translate(body: &[u8]) -> Result<Request, BadRequest> {
+    let Object(body): Object<Body<'_>> = read(body)?;
+    let spec = body
+        .spec
+        .and_then(Wrapped::data)
+        .ok_or_else(|| BadRequest::at("spec", "absent, a RequestSpec expected: this is no scheduling request"))?;
+    let flavor = spec
+        .flavor
+        .and_then(Wrapped::data)
+        .ok_or_else(|| BadRequest::at("spec.flavor", "absent, a Flavor expected: this is no scheduling request"))?;
+    let uuid = spec.instance_uuid.as_ref().map_or("", |uuid| &*uuid.0);
+    let consumer = Uuid::try_parse(uuid)
+        .map_err(|_| BadRequest::at("spec.instance_uuid", format!("'{}' given, a uuid expected", shortened(uuid))))?;
+    let candidates = candidates(body.hosts.unwrap_or_default(), &body.weights.unwrap_or_default())?;
+    let ids = body.context.map(|Object(context)| (context.request_id, context.global_request_id));
+    let (request_id, global_id) = ids.unwrap_or_default();
+    let ids = || request_id.iter().chain(&global_id).map(|id| &*id.0);
+
+    let hints: BTreeMap<String, Vec<String>> =
+        spec.scheduler_hints.unwrap_or_default().into_iter().filter_map(|(key, hint)| Some((key, hint.0?))).collect();
+    let hint = |key: &str| hints.get(key).and_then(|values| values.first());
+    let label = hint("_nova_check_type").map(|label| Intent::from_label(label));
+    let source_host = hint("source_host").cloned();
+
+    let extra_specs: BTreeMap<String, String> =
+        flavor.extra_specs.unwrap_or_default().into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+    let swap = flavor.swap.unwrap_or(0).div_ceil(1024);
+    let root = if spec.is_bfv == Some(true) { 0 } else { flavor.root_gb.unwrap_or(0) };
+    let disk = flavor.ephemeral_gb.unwrap_or(0).saturating_add(swap).saturating_add(root);
+    let mut resources = BTreeMap::from([
+        ("VCPU".to_owned(), flavor.vcpus.unwrap_or(0)),
+        ("MEMORY_MB".to_owned(), flavor.memory_mb.unwrap_or(0)),
+        ("DISK_GB".to_owned(), disk),
+    ]);
+    let (mut required_traits, mut forbidden_traits) = (Vec::new(), Vec::new());
+    for (key, value) in &extra_specs {
+        if let Some(class) = key.strip_prefix("resources:") {
+            if let Ok(amount) = value.trim().parse()
+                && scheduler::report::class(class).is_ok()
+            {
+                resources.insert(class.to_owned(), amount);
+            }
+        } else if let Some(name) = key.strip_prefix("trait:") {
+            match value.as_str() {
+                "required" => required_traits.push(name.to_owned()),
+                "forbidden" => forbidden_traits.push(name.to_owned()),
+                _ => {}
+            }
+        }
+    }
+    resources.retain(|_, amount| *amount > 0);
+
+    let image = spec.image.and_then(|image| image.data()?.properties?.data()).unwrap_or_default();
+    for name in image.traits_required {
+        if !required_traits.contains(&name) {
+            required_traits.push(name);
+        }
+    }
+
+    Ok(Request {
+        domain: scheduler::Domain::Nova,
+        consumers: vec![consumer],
+        caller: Caller::Hook { request: ids().find_map(caller_id) },
+        pipeline: filled(body.pipeline),
+        project: filled(spec.project_id),
+        user: filled(spec.user_id),
+        label,
+        source_host,
+        resources,
+        flavor: filled(flavor.name),
+        extra_specs,
+        image_properties: image.texts,
+        required_traits,
+        forbidden_traits,
+        zone: filled(spec.availability_zone),
+        candidates: Candidates::Sent(candidates),
+        ignore_hosts: spec.ignore_hosts.unwrap_or_default(),
+        retry_hosts: spec.retry.and_then(|retry| retry.data()?.hosts).map(|hosts| hosts.0).unwrap_or_default(),
+        force_hosts: spec.force_hosts.unwrap_or_default(),
+        force_nodes: spec.force_nodes.unwrap_or_default(),
+        destination: spec.requested_destination.and_then(Wrapped::data).map(destination).unwrap_or_default(),
+        group: spec.instance_group.and_then(Wrapped::data).map(group),
+        hints,
+        num_instances: spec.num_instances.unwrap_or(1),
+        options: body.options.map(|Object(given)| options(given)).unwrap_or_default(),
+        trace_id: ids().find(|id| is_id(id)).unwrap_or_default().to_owned(),
+    })
+}
+
+/// True for an id that may go into logs and headers: 1 to 64 bytes of visible ASCII.
+pub fn is_id(text: &str) -> bool {
+    (1..=LONGEST_ID).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+fn caller_id(text: &str) -> Option<Uuid> {
+    Uuid::try_parse(text.strip_prefix("req-").unwrap_or(text)).ok()
+}
+
+fn filled(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
+}
+
+fn shortened(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(64) {
+        Some((at, _)) => format!("{}…", &text[..at]).into(),
+        None => text.into(),
+    }
+}
+
+fn candidates(hosts: Vec<Object<Host>>, weights: &Weights<'_>) -> Result<Vec<Candidate>, BadRequest> {
+    let mut known: HashMap<&str, (f64, bool)> =
+        weights.0.iter().map(|(host, weight)| (&*host.0, (*weight, false))).collect();
+    let mut out = Vec::with_capacity(hosts.len());
+    for (at, Object(host)) in hosts.into_iter().enumerate() {
+        if host.host.is_empty() {
+            return Err(BadRequest::at(&format!("hosts[{at}].host"), "an empty name given, a host name expected"));
+        }
+        let Some((weight, used)) = known.get_mut(host.host.as_str()) else {
+            return Err(BadRequest::at("weights", format!("missing weight for host '{}'", shortened(&host.host))));
+        };
+        *used = true;
+        out.push(Candidate { host: host.host, node: host.hypervisor_hostname.unwrap_or_default(), weight: *weight });
+    }
+    let unknown = known.iter().filter(|(_, (_, used))| !used).map(|(host, _)| *host).min();
+    match unknown {
+        Some(host) => Err(BadRequest::at("weights", format!("weight assigned to unknown host '{}'", shortened(host)))),
+        None => Ok(out),
+    }
+}
+
+fn destination(to: DestinationData) -> Destination {
+    let set = |text: String| -> Vec<String> {
+        text.split(',').map(str::trim).filter(|uuid| !uuid.is_empty()).map(str::to_owned).collect()
+    };
+    Destination {
+        host: filled(to.host),
+        node: filled(to.node),
+        aggregates: to.aggregates.unwrap_or_default().into_iter().map(set).filter(|set| !set.is_empty()).collect(),
+        forbidden_aggregates: to.forbidden_aggregates.unwrap_or_default(),
+        cell_named: to.cell.is_some(),
+    }
+}
+
+fn group(group: GroupData) -> Group {
+    let uuids = |texts: Vec<String>| texts.iter().filter_map(|text| Uuid::try_parse(text).ok()).collect();
+    let policy = filled(group.policy).or_else(|| group.policies.unwrap_or_default().into_iter().next());
+    let most = group.rules.and_then(|Object(rules)| rules.max_server_per_host).and_then(|most| most.0);
+    Group {
+        uuid: group.uuid.and_then(|uuid| Uuid::try_parse(&uuid).ok()),
+        policy: policy.as_deref().and_then(GroupPolicy::from_name),
+        members: group.members.map(uuids).unwrap_or_default(),
+        hosts: group.hosts.unwrap_or_default(),
+        max_per_host: most.unwrap_or(1).max(1),
+    }
+}
+
+fn options(given: OptionsData) -> Options {
+    let set = |flag: Option<bool>| flag.unwrap_or(false);
+    Options {
+        read_only: set(given.read_only),
+        assume_empty_hosts: set(given.assume_empty_hosts),
+        lock_reservations: set(given.lock_reservations),
+        ignored_reservation_types: given.ignored_reservation_types.unwrap_or_default(),
+        max_candidates: given.max_candidates.unwrap_or(0).max(0) as u64,
+        skip_history: set(given.skip_history),
+        skip_inflight: set(given.skip_inflight),
+        skip_committed_resource_tracking: set(given.skip_committed_resource_tracking),
+    }
+}
+
+/// Reads JSON in one pass. Only a body that turns out bad is read again, to name the place.
+pub(crate) fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, BadRequest> {
+    if let Some(at) = too_deep(body) {
+        return Err(BadRequest::at("", format!("nested deeper than {DEEPEST} at byte {at}")));
+    }
+    serde_json::from_slice(body).map_err(|_| {
+        let mut input = serde_json::Deserializer::from_slice(body);
+        match serde_path_to_error::deserialize::<_, T>(&mut input) {
+            Err(error) => {
+                let path = error.path().to_string().replace(".nova_object.data", "");
+                let inner = error.inner();
+                // A message about the syntax says where itself; the path would be a guess.
+                let path = if inner.is_data() { path } else { String::new() };
+                BadRequest { path: if path == "." { String::new() } else { path }, message: inner.to_string() }
+            }
+            Ok(_) => BadRequest::at("", "one JSON value expected, more bytes follow it"),
+        }
+    })
+}
+
+/// [`read`], for what borrows nothing.
+pub(crate) fn read_owned<T: DeserializeOwned>(body: &[u8]) -> Result<T, BadRequest> {
+    read(body)
+}
+
+/// Byte at which the nesting gets deeper than [`DEEPEST`].
+fn too_deep(body: &[u8]) -> Option<usize> {
+    let (mut depth, mut at) = (0_usize, 0);
+    while let Some(byte) = body.get(at) {
+        match byte {
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > DEEPEST {
+                    return Some(at);
+                }
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'"' => {
+                at += 1;
+                while let Some(inside) = body.get(at) {
+                    match inside {
+                        b'\\' => at += 1,
+                        b'"' => break,
+                        _ => {}
+                    }
+                    at += 1;
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    None
+}
+
+// What is read of the body. Everything else is skipped unseen.
+
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(borrow)]
+    spec: Option<Wrapped<Spec<'a>>>,
+    #[serde(borrow)]
+    context: Option<Object<Context<'a>>>,
+    hosts: Option<Vec<Object<Host>>>,
+    #[serde(borrow)]
+    weights: Option<Weights<'a>>,
+    pipeline: Option<String>,
+    options: Option<Object<OptionsData>>,
+}
+
+/// An object and nothing else: what serde derives would also take a list of the fields.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        struct Read<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Read<T> {
+            type Value = Object<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        input.deserialize_map(Read(PhantomData))
+    }
+}
+
+/// An object of Nova in its wrapper.
+#[derive(Deserialize)]
+#[serde(bound = "T: Deserialize<'de>")]
+struct Wrapped<T>(Object<WrapperData<T>>);
+
+#[derive(Deserialize)]
+#[serde(bound = "T: Deserialize<'de>")]
+struct WrapperData<T> {
+    #[serde(rename = "nova_object.data")]
+    data: Option<Object<T>>,
+}
+
+impl<T> Wrapped<T> {
+    fn data(self) -> Option<T> {
+        self.0.0.data.map(|Object(data)| data)
+    }
+}
+
+#[derive(Deserialize)]
+struct Context<'a> {
+    #[serde(borrow)]
+    request_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    global_request_id: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Host {
+    host: String,
+    hypervisor_hostname: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Spec<'a> {
+    #[serde(borrow)]
+    instance_uuid: Option<Text<'a>>,
+    project_id: Option<String>,
+    user_id: Option<String>,
+    availability_zone: Option<String>,
+    num_instances: Option<u64>,
+    is_bfv: Option<bool>,
+    flavor: Option<Wrapped<FlavorData>>,
+    image: Option<Wrapped<ImageData>>,
+    scheduler_hints: Option<BTreeMap<String, Hint>>,
+    ignore_hosts: Option<Vec<String>>,
+    force_hosts: Option<Vec<String>>,
+    force_nodes: Option<Vec<String>>,
+    requested_destination: Option<Wrapped<DestinationData>>,
+    instance_group: Option<Wrapped<GroupData>>,
+    retry: Option<Wrapped<RetryData>>,
+}
+
+#[derive(Deserialize)]
+struct FlavorData {
+    name: Option<String>,
+    vcpus: Option<u64>,
+    memory_mb: Option<u64>,
+    root_gb: Option<u64>,
+    ephemeral_gb: Option<u64>,
+    swap: Option<u64>,
+    extra_specs: Option<BTreeMap<String, Option<String>>>,
+}
+
+#[derive(Deserialize)]
+struct ImageData {
+    properties: Option<Wrapped<Properties>>,
+}
+
+#[derive(Deserialize)]
+struct DestinationData {
+    host: Option<String>,
+    node: Option<String>,
+    aggregates: Option<Vec<String>>,
+    forbidden_aggregates: Option<Vec<String>>,
+    /// Only whether there is one: it may carry connection strings.
+    cell: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct GroupData {
+    uuid: Option<String>,
+    policy: Option<String>,
+    policies: Option<Vec<String>>,
+    members: Option<Vec<String>>,
+    hosts: Option<Vec<String>>,
+    #[serde(rename = "_rules")]
+    rules: Option<Object<RulesData>>,
+}
+
+#[derive(Deserialize)]
+struct RulesData {
+    max_server_per_host: Option<Count>,
+}
+
+#[derive(Deserialize)]
+struct RetryData {
+    hosts: Option<RetryHosts>,
+}
+
+#[derive(Deserialize)]
+struct OptionsData {
+    read_only: Option<bool>,
+    assume_empty_hosts: Option<bool>,
+    lock_reservations: Option<bool>,
+    ignored_reservation_types: Option<Vec<String>>,
+    max_candidates: Option<i64>,
+    skip_history: Option<bool>,
+    skip_inflight: Option<bool>,
+    skip_committed_resource_tracking: Option<bool>,
+}
+
+/// A string that is only looked at: borrowed from the body where it has no escapes.
+struct Text<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = Text<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        input.deserialize_str(Read)
+    }
+}
+
+/// Host → weight, as listed.
+#[derive(Default)]
+struct Weights<'a>(Vec<(Text<'a>, f64)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Weights<'a> {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = Weights<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map from host to number")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut out = Vec::with_capacity(map.size_hint().unwrap_or(0));
+                while let Some(entry) = map.next_entry()? {
+                    out.push(entry);
+                }
+                Ok(Weights(out))
+            }
+        }
+        input.deserialize_map(Read)
+    }
+}
+
+/// A hint: a string, or a list whose first item is a string; anything else reads as absent, an empty
+/// list as an empty one.
+struct Hint(Option<Vec<String>>);
+
+impl<'de> Deserialize<'de> for Hint {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        Ok(Self(match Loose::deserialize(input)? {
+            Loose::Text(text) => Some(vec![text]),
+            Loose::List(items) => match items.first() {
+                None | Some(Loose::Text(_)) => Some(items.into_iter().filter_map(Loose::text).collect()),
+                Some(_) => None,
+            },
+            Loose::Number(_) | Loose::Bool(_) | Loose::Other => None,
+        }))
+    }
+}
+
+/// A count that old releases send as a string; `None`: no count at all.
+struct Count(Option<u64>);
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        Ok(Self(match Loose::deserialize(input)? {
+            Loose::Text(text) => text.trim().parse().ok(),
+            Loose::Number(number) => number.as_u64(),
+            _ => None,
+        }))
+    }
+}
+
+/// Host names of a retry: `ComputeNodeList`, a plain list of its nodes, or the older lists of host
+/// and node.
+struct RetryHosts(Vec<String>);
+
+impl<'de> Deserialize<'de> for RetryHosts {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        let mut out = Vec::new();
+        let value = serde_json::Value::deserialize(input)?;
+        let list = unwrapped(&value);
+        let items = list.get("objects").unwrap_or(list).as_array();
+        for item in items.into_iter().flatten() {
+            let item = unwrapped(item);
+            let host = item.get("host").or_else(|| item.get(0)).unwrap_or(item);
+            out.extend(host.as_str().map(str::to_owned));
+        }
+        Ok(Self(out))
+    }
+}
+
+fn unwrapped(value: &serde_json::Value) -> &serde_json::Value {
+    value.get("nova_object.data").unwrap_or(value)
+}
+
+/// Image properties: as text, and the traits that the image requires.
+#[derive(Default)]
+struct Properties {
+    texts: BTreeMap<String, String>,
+    traits_required: Vec<String>,
+}
+
+impl<'de> Deserialize<'de> for Properties {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = Properties;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of image properties")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Properties, A::Error> {
+                let mut out = Properties::default();
+                while let Some(key) = map.next_key::<String>()? {
+                    let value: Loose = map.next_value()?;
+                    if key == "traits_required" {
+                        if let Loose::List(items) = value {
+                            out.traits_required = items.into_iter().filter_map(Loose::text).collect();
+                        }
+                    } else if let Some(text) = value.render() {
+                        out.texts.insert(key, text);
+                    }
+                }
+                Ok(out)
+            }
+        }
+        input.deserialize_map(Read)
+    }
+}
+
+/// A value whose type varies. Objects are skipped unseen.
+enum Loose {
+    Text(String),
+    Number(serde_json::Number),
+    Bool(bool),
+    List(Vec<Self>),
+    Other,
+}
+
+impl Loose {
+    fn text(self) -> Option<String> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Text as it is, everything else as JSON; `None` for null and objects.
+    fn render(self) -> Option<String> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Number(number) => Some(number.to_string()),
+            Self::Bool(flag) => Some(flag.to_string()),
+            list @ Self::List(_) => Some(list.json().to_string()),
+            Self::Other => None,
+        }
+    }
+
+    fn json(self) -> serde_json::Value {
+        match self {
+            Self::Text(text) => text.into(),
+            Self::Number(number) => number.into(),
+            Self::Bool(flag) => flag.into(),
+            Self::List(items) => items.into_iter().map(Self::json).collect(),
+            Self::Other => serde_json::Value::Null,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Loose {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = Loose;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("any value")
+            }
+            fn visit_bool<E>(self, flag: bool) -> Result<Loose, E> {
+                Ok(Loose::Bool(flag))
+            }
+            fn visit_u64<E>(self, number: u64) -> Result<Loose, E> {
+                Ok(Loose::Number(number.into()))
+            }
+            fn visit_i64<E>(self, number: i64) -> Result<Loose, E> {
+                Ok(Loose::Number(number.into()))
+            }
+            fn visit_f64<E>(self, number: f64) -> Result<Loose, E> {
+                Ok(serde_json::Number::from_f64(number).map_or(Loose::Other, Loose::Number))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Loose, E> {
+                Ok(Loose::Text(text.to_owned()))
+            }
+            fn visit_string<E>(self, text: String) -> Result<Loose, E> {
+                Ok(Loose::Text(text))
+            }
+            fn visit_unit<E>(self) -> Result<Loose, E> {
+                Ok(Loose::Other)
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Loose, A::Error> {
+                let mut items = Vec::new();
+                while let Some(item) = seq.next_element()? {
+                    items.push(item);
+                }
+                Ok(Loose::List(items))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Loose, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Loose::Other)
+            }
+        }
+        input.deserialize_any(Read)
+    }
+}

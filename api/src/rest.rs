@@ -1,0 +1,258 @@
+//! REST under `/v1`: the messages of gRPC as JSON, and an OpenAPI document that says so; besides,
+//! `/healthz`, `/readyz` and `/metrics`.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Extension, Json, Router};
+use futures::{Stream, StreamExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::error::{ApiError, ErrorBody};
+use crate::limits;
+use crate::nova;
+use crate::proto::v1;
+use crate::service::{Call, Service};
+
+type Answer<T> = Result<Json<T>, ApiError>;
+type Shared = State<Arc<Service>>;
+type Queried<T> = Result<Query<T>, QueryRejection>;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "pallium",
+        description = "Placement decisions with their claims, inventory, and why. The same methods as the gRPC \
+                       services of package pallium.v1. Times are milliseconds since 1970, amounts integers in the \
+                       unit of their resource class (MEMORY_MB: MiB, DISK_GB: GiB).",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    components(schemas(ErrorBody))
+)]
+struct Document;
+
+/// The routes, and the document of the ones under `/v1` (served at `/v1/openapi.json`).
+pub(crate) fn routes() -> Router<Arc<Service>> {
+    let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(place))
+        .routes(routes!(explain))
+        .routes(routes!(decisions))
+        .routes(routes!(decision))
+        .routes(routes!(watch_decisions))
+        .routes(routes!(list_hosts, apply_hosts))
+        .routes(routes!(watch_hosts))
+        .routes(routes!(list_instances))
+        .routes(routes!(release))
+        .routes(routes!(pipelines))
+        .routes(routes!(pipeline))
+        .split_for_parts();
+    // Serialising a document of strings and maps cannot fail.
+    let document: Arc<str> = document.to_json().unwrap_or_default().into();
+    router
+        .route(
+            "/v1/openapi.json",
+            get(async move || ([(header::CONTENT_TYPE, "application/json")], document.to_string())),
+        )
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+}
+
+async fn read<T: DeserializeOwned>(
+    service: &Service,
+    call: &Call,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<T, ApiError> {
+    let body = limits::read(headers, body, service.config.body, &service.bodies, call.deadline).await?;
+    Ok(nova::read_owned(&body.bytes)?)
+}
+
+fn query<T>(query: Queried<T>) -> Result<T, ApiError> {
+    query.map(|Query(query)| query).map_err(|rejection| ApiError::bad_request(rejection.body_text()))
+}
+
+/// Decides and claims. Nothing fits: 200 with an answer without placements.
+#[utoipa::path(post, path = "/v1/place", tag = "scheduler", request_body = v1::PlaceRequest, responses(
+    (status = 200, body = v1::PlaceResponse),
+    (status = 400, body = ErrorBody), (status = 409, body = ErrorBody, description = "request_id used before, or too old"),
+    (status = 503, body = ErrorBody), (status = 504, body = ErrorBody),
+))]
+async fn place(
+    State(service): Shared,
+    Extension(call): Extension<Call>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer<v1::PlaceResponse> {
+    let request = read(&service, &call, &headers, body).await?;
+    Ok(Json(service.place(request, &call).await?))
+}
+
+/// Tells why a past decision, or a dry run of a request, comes out as it does.
+#[utoipa::path(post, path = "/v1/explain", tag = "scheduler", request_body = v1::ExplainRequest, responses(
+    (status = 200, body = v1::ExplainResponse), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody),
+))]
+async fn explain(
+    State(service): Shared,
+    Extension(call): Extension<Call>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer<v1::ExplainResponse> {
+    let request = read(&service, &call, &headers, body).await?;
+    Ok(Json(service.explain(request, &call).await?))
+}
+
+/// Lists remembered decisions, newest first.
+#[utoipa::path(get, path = "/v1/decisions", tag = "scheduler", params(v1::DecisionsRequest), responses(
+    (status = 200, body = v1::DecisionsResponse), (status = 400, body = ErrorBody),
+))]
+async fn decisions(State(service): Shared, request: Queried<v1::DecisionsRequest>) -> Answer<v1::DecisionsResponse> {
+    Ok(Json(service.decisions(query(request)?).await?))
+}
+
+/// Tells why a decision came out as it did.
+#[utoipa::path(get, path = "/v1/decisions/{id}", tag = "scheduler", params(
+    ("id" = u64, Path, description = "Number of the decision"),
+    ("host" = Option<Vec<String>>, Query, description = "Hosts whose story is told; none = the first five; * = all"),
+), responses((status = 200, body = v1::ExplainResponse), (status = 404, body = ErrorBody)))]
+async fn decision(
+    State(service): Shared,
+    Extension(call): Extension<Call>,
+    Path(id): Path<String>,
+    pairs: Queried<Vec<(String, String)>>,
+) -> Answer<v1::ExplainResponse> {
+    let id = id.parse().map_err(|_| ApiError::not_found("the number of a decision expected after /v1/decisions/"))?;
+    let mut hosts = Vec::new();
+    for (key, value) in query(pairs)? {
+        if key != "host" {
+            return Err(ApiError::bad_request(format!("'{}' given, host expected", key.escape_debug())));
+        }
+        hosts.push(value);
+    }
+    let request = v1::ExplainRequest { decision: Some(id), hosts, ..v1::ExplainRequest::default() };
+    Ok(Json(service.explain(request, &call).await?))
+}
+
+/// Decisions as they are applied, as server-sent events; each `data` is a DecisionEvent.
+#[utoipa::path(get, path = "/v1/decisions/watch", tag = "scheduler", params(v1::WatchDecisionsRequest), responses(
+    (status = 200, content_type = "text/event-stream", body = v1::DecisionEvent), (status = 503, body = ErrorBody),
+))]
+async fn watch_decisions(
+    State(service): Shared,
+    request: Queried<v1::WatchDecisionsRequest>,
+) -> Result<Response, ApiError> {
+    Ok(events(service.watch_decisions(query(request)?).await?))
+}
+
+/// Lists hosts.
+#[utoipa::path(get, path = "/v1/hosts", tag = "inventory", params(v1::ListHostsRequest), responses(
+    (status = 200, body = v1::ListHostsResponse), (status = 400, body = ErrorBody),
+))]
+async fn list_hosts(State(service): Shared, request: Queried<v1::ListHostsRequest>) -> Answer<v1::ListHostsResponse> {
+    Ok(Json(service.list_hosts(query(request)?).await?))
+}
+
+/// Tells what hosts are and what runs on them. The whole list is validated before anything changes.
+#[utoipa::path(post, path = "/v1/hosts", tag = "inventory", request_body = v1::ApplyHostsRequest, responses(
+    (status = 200, body = v1::ApplyHostsResponse), (status = 400, body = ErrorBody), (status = 503, body = ErrorBody),
+))]
+async fn apply_hosts(
+    State(service): Shared,
+    Extension(call): Extension<Call>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer<v1::ApplyHostsResponse> {
+    let request = read(&service, &call, &headers, body).await?;
+    Ok(Json(service.apply(request).await?))
+}
+
+/// Hosts as they change, as server-sent events; each `data` is a HostEvent.
+#[utoipa::path(get, path = "/v1/hosts/watch", tag = "inventory", params(v1::WatchHostsRequest), responses(
+    (status = 200, content_type = "text/event-stream", body = v1::HostEvent), (status = 503, body = ErrorBody),
+))]
+async fn watch_hosts(State(service): Shared, request: Queried<v1::WatchHostsRequest>) -> Result<Response, ApiError> {
+    Ok(events(service.watch_hosts(&query(request)?).await?))
+}
+
+/// Lists consumers: instances, and the claims of ones that are still to come.
+#[utoipa::path(get, path = "/v1/instances", tag = "inventory", params(v1::ListInstancesRequest), responses(
+    (status = 200, body = v1::ListInstancesResponse), (status = 400, body = ErrorBody),
+))]
+async fn list_instances(
+    State(service): Shared,
+    request: Queried<v1::ListInstancesRequest>,
+) -> Answer<v1::ListInstancesResponse> {
+    Ok(Json(service.list_instances(query(request)?).await?))
+}
+
+/// Gives up the open claims of a consumer, or the consumer itself.
+#[utoipa::path(delete, path = "/v1/instances/{uuid}", tag = "inventory", params(
+    ("uuid" = String, Path, description = "Consumer uuid"),
+    ("domain" = Option<String>, Query, description = "Domain; absent = nova"),
+    ("observed_too" = Option<bool>, Query, description = "Also forget it where it was seen"),
+), responses((status = 200, body = v1::ReleaseResponse), (status = 400, body = ErrorBody)))]
+async fn release(
+    State(service): Shared,
+    Path(consumer): Path<String>,
+    request: Queried<v1::ReleaseRequest>,
+) -> Answer<v1::ReleaseResponse> {
+    let request = v1::ReleaseRequest { consumer, ..query(request)? };
+    Ok(Json(service.release(request).await?))
+}
+
+/// Lists the pipelines of the node that answers.
+#[utoipa::path(get, path = "/v1/pipelines", tag = "pipelines", params(v1::ListPipelinesRequest), responses(
+    (status = 200, body = v1::ListPipelinesResponse), (status = 400, body = ErrorBody),
+))]
+async fn pipelines(
+    State(service): Shared,
+    request: Queried<v1::ListPipelinesRequest>,
+) -> Answer<v1::ListPipelinesResponse> {
+    Ok(Json(service.pipelines(query(request)?).await?))
+}
+
+/// Gives one pipeline.
+#[utoipa::path(get, path = "/v1/pipelines/{name}", tag = "pipelines", params(
+    ("name" = String, Path, description = "Pipeline name"),
+), responses((status = 200, body = v1::GetPipelineResponse), (status = 404, body = ErrorBody)))]
+async fn pipeline(State(service): Shared, Path(name): Path<String>) -> Answer<v1::GetPipelineResponse> {
+    Ok(Json(service.pipeline(v1::GetPipelineRequest { name }).await?))
+}
+
+fn events<T: Serialize + Send + 'static>(events: impl Stream<Item = T> + Send + 'static) -> Response {
+    let encoded = events.map(|event| {
+        // Serialising a message cannot fail; if it does, the reader sees an empty event.
+        Ok::<_, Infallible>(Event::default().json_data(event).unwrap_or_default())
+    });
+    Sse::new(encoded).keep_alive(KeepAlive::default()).into_response()
+}
+
+async fn healthz(State(service): Shared) -> Response {
+    match service.node.status().fatal {
+        None => "ok\n".into_response(),
+        Some(fatal) => ApiError::unavailable("stopped", fatal, 10).into_response(),
+    }
+}
+
+async fn readyz(State(service): Shared) -> Response {
+    match service.ready() {
+        Ok(()) => "ready\n".into_response(),
+        Err(why) => ApiError::unavailable("not_leader", why, 1).into_response(),
+    }
+}
+
+async fn metrics(State(service): Shared) -> Response {
+    let text = service.render_metrics().await;
+    (StatusCode::OK, [(header::CONTENT_TYPE, crate::metrics::CONTENT_TYPE)], text).into_response()
+}

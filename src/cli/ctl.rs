@@ -1,0 +1,73 @@
+//! `ctl`: the operator's tool, over gRPC.
+
+mod client;
+mod decisions;
+mod explain;
+mod hosts;
+pub mod import;
+mod instances;
+mod pipelines;
+mod place;
+mod release;
+
+use clap::Subcommand;
+
+pub use client::Client;
+
+use super::Failure;
+use super::output::Format;
+
+const EXAMPLES: &str = "\
+Examples:
+  pallium ctl import fleet.yaml
+  kubectl get hypervisors -o json | pallium ctl import -
+  pallium ctl hosts --zone az-a
+  pallium ctl explain 198d1710-5a6c-4990-8a9f-9ea722780747 --host node-001
+  PALLIUM_SERVER=http://10.0.0.1:8080 pallium ctl decisions --watch";
+
+/// Look at and change what a server knows
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Address of a server
+    #[arg(long, global = true, value_name = "URL", env = "PALLIUM_SERVER", default_value = "http://127.0.0.1:8080")]
+    server: String,
+    /// Form of the output
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    output: Format,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Import(import::Args),
+    Hosts(hosts::Args),
+    Instances(instances::Args),
+    Place(Box<place::Args>),
+    Explain(explain::Args),
+    Decisions(decisions::Args),
+    Pipelines(pipelines::Args),
+    Release(release::Args),
+}
+
+/// Runs one command against the server.
+pub fn run(args: Args) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("no runtime: {error}")))?;
+    let (server, format) = (args.server, args.output);
+    runtime.block_on(async {
+        match args.command {
+            Command::Import(args) => import::run(&server, format, &args).await,
+            Command::Hosts(args) => hosts::run(&Client::connect(&server).await?, format, &args).await,
+            Command::Instances(args) => instances::run(&Client::connect(&server).await?, format, &args).await,
+            Command::Place(args) => place::run(&server, format, &args).await,
+            Command::Explain(args) => explain::run(&Client::connect(&server).await?, format, &args).await,
+            Command::Decisions(args) => decisions::run(&Client::connect(&server).await?, format, &args).await,
+            Command::Pipelines(args) => pipelines::run(&Client::connect(&server).await?, format, &args).await,
+            Command::Release(args) => release::run(&Client::connect(&server).await?, format, &args).await,
+        }
+    })
+}

@@ -1,0 +1,183 @@
+//! `serve`: one server process.
+
+pub mod config;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use raft::Node;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::{Failure, output};
+use config::Config;
+
+const EXAMPLES: &str = "\
+Examples:
+  pallium serve --data-dir data
+  pallium serve --config pallium.yaml
+  pallium serve --data-dir data --listen 127.0.0.1:0 --log-format json
+
+When it is ready it prints its addresses as one line of JSON on stdout; the log
+goes to stderr. SIGTERM and SIGINT stop it gracefully.
+`pallium schema config` prints the JSON Schema of the config file.";
+
+/// Run a server
+#[derive(Debug, Default, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Config file (YAML); flags win over its keys
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder of the log and the snapshots; created when absent
+    #[arg(long, value_name = "DIR", required_unless_present = "config")]
+    data_dir: Option<PathBuf>,
+    /// Address for clients: HTTP and gRPC; port 0 takes a free one [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Address for the other nodes of a cluster; not opened by a lone node [default: 127.0.0.1:8081]
+    #[arg(long, value_name = "ADDR")]
+    peer_listen: Option<SocketAddr>,
+    /// Number of this node in its cluster [default: 1]
+    #[arg(long, value_name = "N")]
+    node_id: Option<u64>,
+    /// Serve clients on other addresses than loopback although there is no TLS
+    #[arg(long)]
+    insecure_plaintext: bool,
+    /// Form of the log lines [default: text]
+    #[arg(long, value_enum)]
+    log_format: Option<config::LogFormat>,
+    /// Least level that is logged: error, warn, info, debug, trace, or a filter as in
+    /// info,raft=debug [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+}
+
+/// Runs until it is told to stop.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let config = Config::load(args)?;
+    log_to_stderr(&config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("no threads: {error}")))?;
+    runtime.block_on(serve(&config))
+}
+
+fn log_to_stderr(config: &Config) -> Result<(), Failure> {
+    use std::io::IsTerminal;
+
+    let level = &config.log.level;
+    let filter = tracing_subscriber::EnvFilter::try_new(level).map_err(|error| {
+        Failure::new(format!("log.level: '{level}' given, error, warn, info, debug or trace expected: {error}"))
+    })?;
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    match config.log.format {
+        config::LogFormat::Text => log.init(),
+        config::LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}
+
+async fn serve(config: &Config) -> Result<(), Failure> {
+    let (stop, stopped) = watch::channel(false);
+    let mut terminate = listen_for(SignalKind::terminate())?;
+    let mut interrupt = listen_for(SignalKind::interrupt())?;
+    let listener = bind(config.listen).await?;
+    let address = listener.local_addr().map_err(|error| Failure::new(error.to_string()))?;
+    let opening = open(config);
+    let node = tokio::select! {
+        node = opening => node?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping: running requests may end; a second signal stops at once");
+        let _ = stop.send(true);
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        std::process::exit(1);
+    });
+    let identity = node.identity();
+    tracing::info!(%address, node = identity.node, cluster = %identity.cluster, data_dir = %config.data_dir.display(), "ready");
+    output::print(
+        &json!({
+            "listen": address.to_string(),
+            "url": format!("http://{address}"),
+            "node_id": identity.node,
+            "cluster": identity.cluster,
+            "data_dir": config.data_dir,
+        })
+        .to_string(),
+    );
+    serve_until(listener, node, config, stopped).await
+}
+
+/// Opens the node of a config.
+pub async fn open(config: &Config) -> Result<Node, Failure> {
+    let mut engine = plugins::engine(config.scheduling.clone());
+    engine.timer = nanos;
+    let mut options = raft::Options::new(&config.data_dir, config.node_id);
+    options.limits.queue = config.limits.queue;
+    Node::open(options, engine).await.map_err(|error| Failure::new(format!("{}: {error}", config.data_dir.display())))
+}
+
+/// Binds a client address.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| {
+        Failure::new(format!("cannot listen on {address}: {error}; choose another address with --listen (port 0: any)"))
+    })
+}
+
+/// Serves until told to stop, or until the node fails.
+pub async fn serve_until(
+    listener: TcpListener,
+    node: Node,
+    config: &Config,
+    mut stopped: watch::Receiver<bool>,
+) -> Result<(), Failure> {
+    let told = {
+        let node = node.clone();
+        async move {
+            tokio::select! {
+                _ = stopped.wait_for(|stop| *stop) => {}
+                () = failed(&node) => {}
+            }
+        }
+    };
+    let served = api::serve(listener, node.clone(), config.limits.api(), told).await;
+    let fatal = node.status().fatal;
+    node.shutdown().await;
+    if let Some(reason) = fatal {
+        return Err(Failure::new(format!("the node stopped: {reason}")));
+    }
+    served.map_err(|error| Failure::new(format!("the server stopped: {error}")))
+}
+
+/// Returns when the node has stopped by itself.
+async fn failed(node: &Node) {
+    while node.status().fatal.is_none() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn listen_for(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
+    signal(kind).map_err(|error| Failure::new(format!("signals cannot be watched: {error}")))
+}
+
+/// Nanoseconds of a steady clock, for the timings of steps.
+fn nanos() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_nanos() as u64
+}
