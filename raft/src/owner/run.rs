@@ -72,15 +72,18 @@ impl Running {
 
     pub fn run(mut self, told: &Receiver<Message>) {
         while !self.ended {
-            let blocked = self.packer.is_full(&self.limits) && self.flights.len() >= self.limits.in_flight;
-            if self.backlog.is_empty() || blocked {
+            // It is full here only when as many batches are in flight as may be.
+            if self.backlog.is_empty() || self.packer.is_full(&self.limits) {
                 let Ok(message) = told.recv() else { break };
                 self.take(message);
             }
             while let Ok(message) = told.try_recv() {
                 self.take(message);
             }
-            if !(self.packer.is_full(&self.limits) && self.flights.len() >= self.limits.in_flight)
+            if self.packer.is_full(&self.limits) {
+                self.flush();
+            }
+            if !self.packer.is_full(&self.limits)
                 && let Some(ask) = self.backlog.pop_front()
             {
                 self.gauges.queue.fetch_sub(1, Ordering::Relaxed);
