@@ -2,19 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use scheduler::core::{MOST_CONSUMERS, record_view};
 use scheduler::decision::{Claim, Decision, DetailView, HostStory, Placement, RankedHost, StepKind, StepReport};
-use scheduler::names::Text;
 use scheduler::report::{AggregateReport, HostReport, InstanceReport, NumaCell};
 use scheduler::request::{Caller, Candidate, Candidates, Destination, Group, GroupPolicy, Options, Request};
 use scheduler::state::{Stored, Tables};
-use scheduler::{Consumer, Domain, Intent, Inventory, Phase, Provider, Purpose, Row, Sym};
+use scheduler::{Consumer, Domain, Intent, Inventory, Phase, Provider, Purpose, Sym};
 use uuid::Uuid;
 
 use crate::nova::{BadRequest, is_id};
 use crate::proto::v1;
-
-/// Consumers that one request may place; the core refuses more.
-const MOST_CONSUMERS: usize = 256;
 
 const INTENTS: [Intent; 10] = [
     Intent::Create,
@@ -254,40 +251,29 @@ impl From<StepReport> for v1::StepReport {
 
 /// A remembered decision, with names instead of numbers.
 pub(crate) fn record(tables: &Tables, stored: &Stored) -> v1::DecisionRecord {
-    let names = &tables.names;
-    let sym = |sym: Sym| names.text(sym).to_owned();
-    let text = |text: &Text| match text {
-        Text::Known(known) => sym(*known),
-        Text::New(text) => text.clone(),
-    };
-    let host = |row: Row| tables.provider(row).map_or("(removed)", |provider| names.text(provider.host)).to_owned();
-    let reason = |(why, hosts): &(Text, u32)| v1::DropReason { reason: text(why), hosts: u64::from(*hosts) };
-    let record = &stored.record;
+    let view = record_view(tables, stored);
+    let reason = |(reason, hosts)| v1::DropReason { reason, hosts };
     v1::DecisionRecord {
-        id: stored.id,
-        wall_ms: stored.wall,
-        domain: stored.domain.to_string(),
-        consumers: stored.parts.iter().map(|(consumer, _)| consumer.to_string()).collect(),
-        intent: stored.intent.to_string(),
-        pipeline: text(&record.pipeline),
-        project_id: stored.project.map(sym),
-        flavor: stored.flavor.map(sym),
-        candidates: u64::from(record.candidates),
-        unknown_hosts: u64::from(record.unknown),
-        drops: record
+        id: view.id,
+        wall_ms: view.wall,
+        domain: view.domain.to_string(),
+        consumers: view.consumers.iter().map(ToString::to_string).collect(),
+        intent: view.intent.to_string(),
+        pipeline: view.pipeline,
+        project_id: view.project,
+        flavor: view.flavor,
+        candidates: view.candidates,
+        unknown_hosts: view.unknown_hosts,
+        drops: view
             .drops
-            .iter()
-            .map(|(step, reasons)| v1::StepDrops { step: text(step), reasons: reasons.iter().map(reason).collect() })
+            .into_iter()
+            .map(|(step, reasons)| v1::StepDrops { step, reasons: reasons.into_iter().map(reason).collect() })
             .collect(),
-        hosts_out: u64::from(record.hosts_out),
-        top: record
-            .top
-            .iter()
-            .map(|&(row, score)| v1::RankedHost { host: host(row), score: score as f64 / 1e9 })
-            .collect(),
-        claimed: stored.parts.iter().filter_map(|(_, row)| row.map(host)).collect(),
-        claim: claim(record.claim).to_owned(),
-        trace_id: record.trace_id.clone(),
+        hosts_out: view.hosts_out,
+        top: view.top.into_iter().map(Into::into).collect(),
+        claimed: view.claimed,
+        claim: claim(view.claim).to_owned(),
+        trace_id: view.trace_id,
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use futures::{StreamExt, stream};
 use raft::Node;
 use scheduler::command::Change;
-use scheduler::decision::{DetailView, HostStory};
+use scheduler::decision::DetailView;
 use scheduler::state::Tables;
 use scheduler::{Batch, Command, Core, Decision, Domain, HostReport, Outcome, Proposer, Purpose, Request, Row};
 use uuid::Uuid;
@@ -124,21 +124,9 @@ impl Service {
         })
     }
 
-    /// A dry run with the stories of hosts, as far as the decision itself tells them: no shares of the
-    /// weighers, and of dropped hosts the first ten of each step.
+    /// A dry run with the stories of hosts.
     async fn probe(&self, request: Request, hosts: Vec<String>) -> Result<DetailView, ApiError> {
-        let decision = self.node.probe(request).await?;
-        let ranked = || decision.hosts.iter().map(|ranked| ranked.host.clone());
-        let names: Vec<String> = match hosts.as_slice() {
-            [] => ranked().take(5).collect(),
-            [all] if all == "*" => {
-                let dropped = decision.steps.iter().flat_map(|step| &step.dropped);
-                ranked().chain(dropped.chain(&decision.unknown_hosts).cloned()).collect()
-            }
-            _ => hosts,
-        };
-        let hosts = names.into_iter().map(|host| story(&decision, host)).collect();
-        Ok(DetailView { decision, hosts })
+        Ok(self.node.probe_detail(request, hosts).await?)
     }
 
     pub(crate) async fn decisions(&self, request: v1::DecisionsRequest) -> Result<v1::DecisionsResponse, ApiError> {
@@ -405,28 +393,6 @@ impl Service {
     async fn look<T: Send + 'static>(&self, read: impl FnOnce(Tables) -> T + Send + 'static) -> Result<T, ApiError> {
         let tables = self.node.query(|core| core.state().tables().clone()).await?;
         tokio::task::spawn_blocking(move || read(tables)).await.map_err(|error| ApiError::internal(error.to_string()))
-    }
-}
-
-fn story(decision: &Decision, host: String) -> HostStory {
-    let is = |name: &String| name.eq_ignore_ascii_case(&host);
-    let at = decision.hosts.iter().position(|ranked| is(&ranked.host));
-    let step = decision.steps.iter().find(|step| step.dropped.iter().any(is));
-    let unknown = decision.unknown_hosts.iter().any(is);
-    let reason = match step {
-        Some(step) => Some(step.reasons.iter().map(|(why, _)| why.as_str()).collect::<Vec<_>>().join(", or ")),
-        None if unknown => Some("no such host is known here".to_owned()),
-        None if at.is_none() => Some("it is neither in the answer nor among the first that a step dropped".to_owned()),
-        None => None,
-    };
-    HostStory {
-        rank: at.map(|at| at as u64 + 1),
-        dropped_by: step.map(|step| step.name.clone()).or_else(|| unknown.then(|| "unknown_host".to_owned())),
-        reason,
-        base: None,
-        scores: Vec::new(),
-        score: at.and_then(|at| decision.hosts.get(at)).map(|ranked| ranked.score),
-        host,
     }
 }
 

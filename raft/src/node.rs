@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::{Raft, ReadPolicy};
+use scheduler::decision::DetailView;
 use scheduler::{Command, Core, Decision, Engine, Outcome, Request};
 use tokio::runtime::Runtime;
 
@@ -114,6 +115,13 @@ impl Node {
     /// Decides without claiming anything or leaving a trace.
     pub async fn probe(&self, request: Request) -> Result<Decision, Refused> {
         let probe = move |core: &mut Core, engine: &mut Engine| core.probe(engine, &request);
+        self.0.owner.look(probe).await?.map_err(Refused::from)
+    }
+
+    /// Decides as [`Node::probe`] does and tells what happened to `hosts` (none = the first of the
+    /// answer, `*` = every host).
+    pub async fn probe_detail(&self, request: Request, hosts: Vec<String>) -> Result<DetailView, Refused> {
+        let probe = move |core: &mut Core, engine: &mut Engine| core.probe_detail(engine, &request, &hosts);
         self.0.owner.look(probe).await?.map_err(Refused::from)
     }
 

@@ -26,7 +26,9 @@ use crate::request::Request;
 use crate::snapshot::{Frozen, SnapshotError};
 use crate::state::State;
 
+pub use claim::MOST_CONSUMERS;
 use explain::Detail;
+pub use explain::record_view;
 
 /// Applied state, index, overlay, and the detail of recent decisions of this node.
 #[derive(Debug, Default)]

@@ -62,7 +62,7 @@ fn engine() -> Engine {
             weighers: vec![],
             detectors: vec![],
         },
-        status: Default::default(),
+        status: serde::de::IgnoredAny,
     };
     engine.activate(&resource).expect("a valid pipeline");
     engine
@@ -261,8 +261,7 @@ impl World {
                 match self.core.settle(proposal, Some(outcome)) {
                     // Of two requests for one consumer the second may have replaced the first's claim.
                     Settled::Done(decision) if requests.len() == 1 => self.answered(&request, &decision),
-                    Settled::Done(_) => {}
-                    Settled::Refused(_) => {}
+                    Settled::Done(_) | Settled::Refused(_) => {}
                     Settled::Again => {
                         if let Ok(proposal) = self.core.decide(&self.engine, &request) {
                             round.push((request, proposal));

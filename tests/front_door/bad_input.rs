@@ -29,7 +29,7 @@ fn a_bad_hook_request_is_refused_with_its_reason() {
         ("empty", String::new(), &[]),
         ("no JSON", "hosts=a".into(), &[]),
         ("cut", changed(&|_| ())[..2000].into(), &[]),
-        ("trailing bytes", changed(&|_| ()) + " {}", &["trailing"]),
+        ("trailing bytes", changed(&|_| ()) + " {}", &["more bytes follow"]),
         ("a list", "[]".into(), &[]),
         ("deep", deep.clone(), &[]),
         ("deep in a hint", changed(&|b| data(b)["scheduler_hints"] = json!({"x": "y"})).replace("\"y\"", &deep), &[]),

@@ -44,7 +44,7 @@ async fn claims(server: &Server) -> BTreeMap<String, String> {
                 assert_eq!(out.insert(uuid, host.to_owned()), None, "one place for each instance");
             }
             match list["next_page_token"].as_str() {
-                Some(next) if !next.is_empty() => page = next.to_owned(),
+                Some(next) if !next.is_empty() => next.clone_into(&mut page),
                 _ => break,
             }
         }

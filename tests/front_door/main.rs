@@ -9,3 +9,4 @@ mod last_slot;
 mod repeats;
 mod server;
 mod spec;
+mod storage;

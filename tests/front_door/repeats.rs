@@ -118,11 +118,15 @@ fn the_call_for_alternates_claims_nothing() {
         let (_dir, server) = fleet(&[host("a", 1), host("b", 1), host("c", 1)]).await;
         for (n, id) in [(1, None), (2, Some(REQ))] {
             let mut boot = ask(n, &["a", "b", "c"]);
-            id.into_iter().for_each(|id| request_id(&mut boot, id));
+            if let Some(id) = id {
+                request_id(&mut boot, id);
+            }
             let chosen = server.hook(&boot).await.hosts()[0].clone();
             let rest: Vec<&str> = ["a", "b", "c"].into_iter().filter(|host| **host != chosen).collect();
             let mut alternates = ask(n, &rest);
-            id.into_iter().for_each(|id| request_id(&mut alternates, id));
+            if let Some(id) = id {
+                request_id(&mut alternates, id);
+            }
             let answer = server.hook(&alternates).await;
             assert!(!answer.hosts().is_empty());
             assert_eq!(answer.header("x-pallium-claim"), Some("none"));

@@ -18,14 +18,13 @@ use serde_json::{Value, json};
 pub const BINARY: &str = env!("CARGO_BIN_EXE_pallium");
 
 /// Longest wait for a server to say that it is ready.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 pub type Http = Client<HttpConnector, Full<Bytes>>;
 
 pub struct Server {
     child: Child,
     pub url: String,
-    pub data_dir: PathBuf,
     http: Http,
     stderr: PathBuf,
 }
@@ -107,7 +106,7 @@ impl Server {
         };
         let url = format!("http://{}", ready["listen"].as_str().expect("the address"));
         let http = Client::builder(TokioExecutor::new()).build_http();
-        Ok(Self { child, url, data_dir: data_dir.to_owned(), http, stderr: log })
+        Ok(Self { child, url, http, stderr: log })
     }
 
     /// kill -9.

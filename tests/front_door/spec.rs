@@ -29,16 +29,6 @@ pub fn hosts(body: &Value) -> Vec<String> {
     body["hosts"].as_array().expect("a list").iter().map(|h| h["host"].as_str().expect("a name").to_owned()).collect()
 }
 
-/// Leaves only these hosts in the request, in this order.
-pub fn only(body: &mut Value, names: &[&str]) {
-    let all = body["hosts"].as_array().expect("a list").clone();
-    let kept =
-        names.iter().map(|name| all.iter().find(|h| h["host"] == **name).expect("a host of the request").clone());
-    body["hosts"] = kept.collect();
-    let weights = body["weights"].as_object().expect("an object").clone();
-    body["weights"] = weights.into_iter().filter(|(host, _)| names.contains(&host.as_str())).collect();
-}
-
 /// A create request with our own hosts, all of weight 0, and a flavor of this size.
 pub fn create(instance: &str, hosts: &[String], vcpus: u64, memory_mb: u64) -> Value {
     let mut body = request("01");
