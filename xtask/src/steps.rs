@@ -164,7 +164,8 @@ fn counted(log: &str, passed: bool) -> Count {
     count
 }
 
-/// What of a failed step's log is worth printing: what the failing tests said, else the end.
+/// What of a failed step's log is worth printing: what the failing tests said, else what follows the
+/// first error, else the end.
 fn excerpt(log: &str) -> Vec<&str> {
     let mut inside = false;
     let failures: Vec<&str> = log
@@ -181,7 +182,9 @@ fn excerpt(log: &str) -> Vec<&str> {
         return failures;
     }
     let lines: Vec<&str> = log.lines().collect();
-    lines[lines.len().saturating_sub(TAIL)..].to_vec()
+    let error = lines.iter().position(|line| line.starts_with("error"));
+    let from = error.unwrap_or(lines.len().saturating_sub(TAIL));
+    lines.into_iter().skip(from).take(TAIL).collect()
 }
 
 /// Runs `steps`; false when one failed.
@@ -283,6 +286,7 @@ test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out; fin
         assert_eq!(lines.first(), Some(&"failures:"));
         assert!(lines.contains(&"assertion failed") && !lines.contains(&"test a ... ok"), "{lines:?}");
         assert!(lines.last().is_some_and(|line| line.starts_with("test result: FAILED")), "{lines:?}");
+        assert_eq!(excerpt("Checking a\nerror[E0308]: types\n  --> a.rs"), ["error[E0308]: types", "  --> a.rs"]);
         let long: Vec<String> = (0..100).map(|n| n.to_string()).collect();
         assert_eq!(excerpt(&long.join("\n")).first(), Some(&"40"));
     }
