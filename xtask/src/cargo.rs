@@ -61,13 +61,6 @@ pub fn succeeds(command: &mut Command) -> Result<bool> {
     Ok(command.status().with_context(|| format!("cannot run {program}"))?.success())
 }
 
-/// The triple that rustc builds for here.
-pub fn host(cache: &Cache) -> Result<String> {
-    let text = output(command(cache, "rustc")?.arg("-vV"))?;
-    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
-    Ok(host.context("rustc -vV names no host")?.to_owned())
-}
-
 /// Names of the workspace's targets of `kind` (`test`, `bench`, `bin`), sorted, each once.
 pub fn targets(cache: &Cache, kind: &str) -> Result<Vec<String>> {
     let text = output(&mut cargo(cache, &["metadata", "--no-deps", "--locked", "--format-version", "1"])?)?;

@@ -1,7 +1,4 @@
 //! Fuzzing with libFuzzer on the stable toolchain (`docs/decisions/0008-fuzz-on-stable.md`).
-//!
-//! The flags below are what `cargo fuzz` passes, without the sanitizers, which need nightly: the
-//! targets panic, they have no memory of their own to corrupt.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,16 +8,10 @@ use anyhow::{Context, Result, bail};
 
 use crate::cache::Cache;
 use crate::cargo::{self, cargo};
+use crate::coverage;
 use crate::packages;
 use crate::steps::{Count, Log, Verdict};
 
-/// Coverage of every edge, and of what is compared with what.
-const COVERAGE: &str = "-Cpasses=sancov-module \
-    -Cllvm-args=-sanitizer-coverage-level=4 \
-    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
-    -Cllvm-args=-sanitizer-coverage-pc-table \
-    -Cllvm-args=-sanitizer-coverage-trace-compares \
-    -Ccodegen-units=1";
 /// Largest input, bytes.
 const LARGEST: &str = "65536";
 /// Inputs of the corpus in the cache above which it starts anew.
@@ -52,19 +43,16 @@ pub fn step(cache: &Cache, log: &Log, seconds: u32, targets: &[String]) -> Resul
     Ok(Verdict::Ran(fuzz(cache, seconds, targets)?))
 }
 
-/// A build of its own: what the flags change would otherwise be built anew for every test.
-fn folder(cache: &Cache) -> PathBuf {
-    cache.target().join("fuzz")
-}
-
 fn build(cache: &Cache) -> Result<Command> {
     packages::need("c++", "g++")?;
-    let host = cargo::host(cache)?;
-    // With --target, build scripts and macros are built without the flags.
-    let arguments = ["build", "--package", "fuzz", "--features", "libfuzzer", "--bins", "--locked", "--target", &host];
-    let mut command = cargo(cache, &arguments)?;
-    command.env("CARGO_TARGET_DIR", folder(cache)).env("RUSTFLAGS", COVERAGE).env("CARGO_PROFILE_DEV_OPT_LEVEL", "1");
-    command.env("CARGO_INCREMENTAL", "0");
+    // The whole workspace is named so that other crates get the features of a build of the workspace.
+    let mut command = cargo(cache, &["build", "--workspace", "--locked", "--features", "fuzz/libfuzzer"])?;
+    for target in names()? {
+        command.args(["--bin", &target]);
+    }
+    coverage::add_to(&mut command).context("cannot find this program")?;
+    // What is fuzzed is slow without optimising; its assertions stay.
+    command.env("CARGO_PROFILE_DEV_OPT_LEVEL", "1").env("CARGO_INCREMENTAL", "0");
     Ok(command)
 }
 
@@ -108,7 +96,7 @@ fn start(cache: &Cache, seconds: u32, target: &str) -> Result<Run> {
     }
     let log = cache.folder("logs")?.join(format!("fuzz-{target}.log"));
     let file = fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-    let program = folder(cache).join(cargo::host(cache)?).join("debug").join(target);
+    let program = cache.target().join("debug").join(target);
     let mut command = cargo::command(cache, program)?;
     command
         .arg(format!("-max_total_time={seconds}"))

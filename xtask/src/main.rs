@@ -7,6 +7,7 @@ mod bench;
 mod cache;
 mod cargo;
 mod ci;
+mod coverage;
 mod fuzz;
 mod licences;
 mod packages;
@@ -97,6 +98,10 @@ enum Task {
 }
 
 fn main() -> ExitCode {
+    if coverage::is_wrapper() {
+        eprintln!("error: cannot run rustc: {}", coverage::become_rustc());
+        return ExitCode::FAILURE;
+    }
     match run(Arguments::parse().task) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
