@@ -1,1 +1,138 @@
-fn main() {}
+//! Developer tasks: `cargo xtask TASK`. One place that sets up what a test needs and runs it.
+//!
+//! Never here: a shell, a sleep, or a write outside the checkout's own files and the build cache
+//! (apart from Debian packages that a step cannot do without).
+
+mod bench;
+mod cache;
+mod cargo;
+mod ci;
+mod coverage;
+mod fuzz;
+mod licences;
+mod packages;
+mod profile;
+mod steps;
+mod timings;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use cache::Cache;
+use steps::{Step, check, fix};
+
+/// Developer tasks of pallium.
+///
+/// Builds go to a cache outside the checkout: PALLIUM_TARGET_DIR, else CARGO_TARGET_DIR, else
+/// $XDG_CACHE_HOME/pallium/target, else ~/.cache/pallium/target.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run what CI runs; without STEP all of it
+    #[command(after_help = "Example: cargo xtask test clippy test")]
+    Test {
+        /// Only what a developer runs before each commit: fmt, clippy, test
+        #[arg(long, conflicts_with = "steps")]
+        quick: bool,
+        /// Seconds for each fuzz target
+        #[arg(long, default_value_t = 60, value_name = "N")]
+        seconds: u32,
+        /// Steps to run, in this order
+        #[arg(value_enum, value_name = "STEP")]
+        steps: Vec<Step>,
+    },
+    /// Format everything
+    Fmt,
+    /// Run clippy as CI does, and mend what it can
+    Lint,
+    /// Fuzz what strangers send: libFuzzer with coverage on the stable toolchain
+    #[command(after_help = "Example: cargo xtask fuzz --seconds 600 nova_hook")]
+    Fuzz {
+        /// Seconds for each target
+        #[arg(long, default_value_t = 60, value_name = "N")]
+        seconds: u32,
+        /// Targets; without any, all of fuzz/src/bin
+        #[arg(value_name = "TARGET")]
+        targets: Vec<String>,
+    },
+    /// Run benches and print one table: hosts × percentile
+    #[command(after_help = "Example: cargo xtask bench decide -- --hosts 10000")]
+    Bench {
+        /// Benches; without any, all
+        #[arg(value_name = "BENCH")]
+        benches: Vec<String>,
+        /// Print the table in Markdown
+        #[arg(long)]
+        markdown: bool,
+        /// Arguments for the bench programs
+        #[arg(last = true, value_name = "ARGUMENT")]
+        arguments: Vec<String>,
+    },
+    /// Say where the time of a bench goes: perf, else callgrind
+    #[command(after_help = "Example: cargo xtask profile decide -- --hosts 10000")]
+    Profile {
+        /// The bench
+        bench: String,
+        /// Arguments for the bench program
+        #[arg(last = true, value_name = "ARGUMENT")]
+        arguments: Vec<String>,
+    },
+    /// Check licences, bans and sources of the dependencies (installs cargo-deny into the cache)
+    Deny,
+    /// Clone HEAD into an empty folder and run .ci/run there, as CI does
+    Ci,
+    /// Build from nothing and print the crates that take longest
+    Timings {
+        /// The release build instead of the development build
+        #[arg(long)]
+        release: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    if coverage::is_wrapper() {
+        eprintln!("error: cannot run rustc: {}", coverage::become_rustc());
+        return ExitCode::FAILURE;
+    }
+    match run(Arguments::parse().task) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// False: something was checked and failed, and has been reported.
+fn run(task: Task) -> Result<bool> {
+    let cache = Cache::open()?;
+    match task {
+        Task::Test { quick, seconds, steps } => {
+            let steps = match (quick, steps.is_empty()) {
+                (true, _) => Step::QUICK.to_vec(),
+                (false, true) => Step::ALL.to_vec(),
+                (false, false) => steps,
+            };
+            check(&cache, &steps, seconds)
+        }
+        Task::Fmt => fix(&cache, &["fmt", "--all"]),
+        Task::Lint => {
+            fix(&cache, &["clippy", "--workspace", "--all-targets", "--fix", "--allow-dirty", "--", "-Dwarnings"])
+        }
+        Task::Fuzz { seconds, targets } => fuzz::run(&cache, seconds, &targets),
+        Task::Bench { benches, markdown, arguments } => bench::run(&cache, &benches, markdown, &arguments),
+        Task::Profile { bench, arguments } => profile::run(&cache, &bench, &arguments),
+        Task::Deny => check(&cache, &[Step::Deny], 0),
+        Task::Ci => ci::run(&cache),
+        Task::Timings { release } => timings::run(&cache, release),
+    }
+}

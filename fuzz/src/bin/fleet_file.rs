@@ -1,0 +1,9 @@
+//! libFuzzer over a fleet file: bytes as libFuzzer changes them, and documents as we do.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::fleet_file(data));
+
+libfuzzer_sys::fuzz_mutator!(|data: &mut [u8], size: usize, most: usize, seed: u32| {
+    fuzz::mutate::with_libfuzzer(data, size, most, seed, true)
+});
