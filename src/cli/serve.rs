@@ -48,6 +48,10 @@ pub struct Args {
     /// Serve clients on other addresses than loopback although there is no TLS
     #[arg(long)]
     insecure_plaintext: bool,
+    /// Start although the log is damaged, and forget entry N and all after it; N is in the message
+    /// of the refused start. For this one start: it is no key of the config file
+    #[arg(long, value_name = "N")]
+    accept_loss_from: Option<u64>,
     /// Form of the log lines [default: text]
     #[arg(long, value_enum)]
     log_format: Option<config::LogFormat>,
@@ -132,6 +136,7 @@ pub async fn open(config: &Config) -> Result<Node, Failure> {
     engine.timer = nanos;
     let mut options = raft::Options::new(&config.data_dir, config.node_id);
     options.limits.queue = config.limits.queue;
+    options.wal.accept_loss_from = config.accept_loss_from;
     Node::open(options, engine).await.map_err(|error| Failure::new(format!("{}: {error}", config.data_dir.display())))
 }
 

@@ -34,7 +34,7 @@ fn a_bad_hook_request_is_refused_with_its_reason() {
         ("deep", deep.clone(), &[]),
         ("deep in a hint", changed(&|b| data(b)["scheduler_hints"] = json!({"x": "y"})).replace("\"y\"", &deep), &[]),
         ("no spec", changed(&|b| b["spec"] = Value::Null), &["spec"]),
-        ("no hosts", changed(&|b| b["hosts"] = json!([])), &["hosts"]),
+        ("no hosts", changed(&|b| (b["hosts"], b["weights"]) = (json!([]), json!({}))), &["hosts"]),
         ("hosts of a wrong type", changed(&|b| b["hosts"] = json!({"a": 1})), &["hosts"]),
         ("a weight missing", changed(&|b| b["weights"] = json!({})), &["missing weight for host"]),
         (

@@ -3,10 +3,9 @@
 
 mod bad_input;
 mod command_line;
-mod crash;
 mod fixtures;
-mod last_slot;
 mod repeats;
-mod server;
-mod spec;
-mod storage;
+#[path = "../support/support.rs"]
+mod support;
+
+use support::{server, spec};

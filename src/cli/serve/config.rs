@@ -30,6 +30,8 @@ pub struct Config {
     pub scheduling: Settings,
     /// Limits.
     pub limits: Limits,
+    /// Start although the log is damaged, and forget everything from this index on.
+    pub accept_loss_from: Option<u64>,
     /// Logging.
     pub log: Log,
 }
@@ -363,6 +365,7 @@ impl Config {
             listen,
             scheduling: Settings::default(),
             limits: Limits::default(),
+            accept_loss_from: None,
             log: Log::default(),
         }
     }
@@ -396,7 +399,8 @@ impl Config {
         let mut log = file.log;
         log.format = args.log_format.unwrap_or(log.format);
         log.level = args.log_level.clone().unwrap_or(log.level);
-        Ok(Self { data_dir, node_id, listen, scheduling: file.scheduling, limits: file.limits, log })
+        let accept_loss_from = args.accept_loss_from;
+        Ok(Self { data_dir, node_id, listen, scheduling: file.scheduling, limits: file.limits, accept_loss_from, log })
     }
 }
 
