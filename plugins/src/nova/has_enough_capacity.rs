@@ -155,17 +155,11 @@ impl Filter for HasEnoughCapacity {
                 break;
             }
             let inventory = cx.view.facet(Facet::Inventory, class);
-            let optional = class == "DISK_GB" && !self.0.require_disk_inventory;
+            let unknown = hosts.outside(inventory);
+            let optional = unknown > 0 && class == "DISK_GB" && !self.0.require_disk_inventory;
             if optional {
-                let unknown = if inventory.is_empty() {
-                    hosts.len()
-                } else {
-                    hosts.iter().filter(|&row| !inventory.has(row)).count()
-                };
-                if unknown > 0 {
-                    hosts.note(format!("disk_unknown: {unknown} hosts report no DISK_GB and were not checked for it"));
-                }
-            } else {
+                hosts.note(format!("disk_unknown: {unknown} hosts report no DISK_GB and were not checked for it"));
+            } else if unknown > 0 {
                 let why = lacking(class, inventory, hosts);
                 hosts.keep(inventory, why, |_| Detail::None);
             }

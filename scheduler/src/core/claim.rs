@@ -173,14 +173,14 @@ impl Core {
             proposal.key = None;
             proposal.detail = None;
             if request.options.read_only {
-                proposal.detail = Some(super::explain::Detail::new(proposal.decision.clone(), trace, &field, request));
+                proposal.detail = Some(super::explain::Detail::new(trace, &field, request));
             }
             return Ok(proposal);
         }
         if let Some((key, _)) = key {
             self.overlay.fly_key(key);
         }
-        proposal.detail = Some(super::explain::Detail::new(proposal.decision.clone(), trace, &field, request));
+        proposal.detail = Some(super::explain::Detail::new(trace, &field, request));
         let names = self.view().names();
         proposal.traced = true;
         proposal.command = Some(Command::Place(Box::new(Place {

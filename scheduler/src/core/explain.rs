@@ -5,16 +5,17 @@ use uuid::Uuid;
 
 use crate::decision::{Decision, DetailView, Explanation, HostStory, RankedHost, RecordView, StepKind};
 use crate::domain::Domain;
+use crate::intent::Intent;
 use crate::names::{Names, Text};
 use crate::pipeline::engine::Engine;
-use crate::pipeline::run::Trace;
+use crate::pipeline::run::{Trace, tanh};
 use crate::provider::Row;
 use crate::request::{Candidates, Request};
 use crate::state::{Stored, Tables};
 
 use super::candidates::Field;
 use super::compose::score;
-use super::{Core, Refusal, as_probe};
+use super::{Core, Proposal, Refusal, as_probe};
 
 /// Hosts whose story is told when none is asked for.
 const FIRST_HOSTS: usize = 5;
@@ -29,7 +30,8 @@ pub(super) struct Detail {
 }
 
 impl Detail {
-    pub fn new(decision: Decision, trace: Trace, field: &Field, request: &Request) -> Self {
+    /// The detail of a decision that is still to be settled; its answer comes with that.
+    pub fn new(trace: Trace, field: &Field, request: &Request) -> Self {
         let sent = match &request.candidates {
             Candidates::All => Vec::new(),
             Candidates::Sent(hosts) => {
@@ -40,7 +42,7 @@ impl Detail {
                 hosts.iter().zip(rows).map(|(host, row)| (host.host.clone(), row)).collect()
             }
         };
-        Self { decision, trace, sent }
+        Self { decision: super::compose::blank(request, Intent::Create, ""), trace, sent }
     }
 
     /// What happened to one host.
@@ -105,7 +107,7 @@ impl Detail {
         let weighers = self.decision.steps.iter().filter(|step| step.kind == StepKind::Weigher);
         for (step, activations) in weighers.zip(&self.trace.activations) {
             if let Some(&raw) = activations.get(at) {
-                let share = step.multiplier.unwrap_or(1.0) * raw.tanh();
+                let share = step.multiplier.unwrap_or(1.0) * tanh(raw);
                 story.scores.push((step.name.clone(), raw, share));
             }
         }
@@ -215,7 +217,11 @@ impl Core {
         hosts: &[String],
     ) -> Result<DetailView, Refusal> {
         let proposal = self.decide(engine, &as_probe(request))?;
-        let detail = proposal.detail.map(|detail| detail.view(self, hosts));
-        Ok(detail.unwrap_or(DetailView { decision: proposal.decision, hosts: Vec::new() }))
+        let Proposal { decision, detail, .. } = proposal;
+        let hosts = match detail {
+            Some(detail) => Detail { decision: decision.clone(), ..detail }.view(self, hosts).hosts,
+            None => Vec::new(),
+        };
+        Ok(DetailView { decision, hosts })
     }
 }

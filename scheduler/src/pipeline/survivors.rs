@@ -123,6 +123,18 @@ impl Survivors {
         self.mask.iter()
     }
 
+    /// Number of hosts that are still in and not in `rows`.
+    pub fn outside(&self, rows: &Rows) -> usize {
+        let inside = match rows {
+            Rows::Sparse(_) => rows.iter().filter(|&row| self.mask.has(row)).count(),
+            Rows::Dense(mask, _) => {
+                let both = self.mask.words().iter().zip(mask.words()).map(|(mine, theirs)| mine & theirs);
+                both.map(|word| word.count_ones() as usize).sum()
+            }
+        };
+        self.len - inside
+    }
+
     /// Keeps the hosts in `rows`; the others are dropped for `why`.
     pub fn keep(&mut self, rows: &Rows, why: impl Into<Cow<'static, str>>, detail: impl Fn(Row) -> Detail) {
         match rows {
