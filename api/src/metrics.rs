@@ -59,6 +59,7 @@ struct Families {
     run: Histograms<PipelineLabels>,
     step_run: Histograms<StepLabels>,
     step_removed: Histograms<StepLabels>,
+    step_impact: Histograms<ImpactLabels>,
     step_events: Bounded<Labels>,
     quota: Bounded<Labels>,
     no_host: Bounded<PlacementLabels>,
@@ -124,8 +125,8 @@ struct StepLabels {
 struct ImpactLabels {
     pipeline: String,
     step: String,
-    stat: String,
-    unit: String,
+    stat: &'static str,
+    unit: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -267,6 +268,12 @@ impl Metrics {
                 histograms(hosts),
             ),
             step_events: bounded(&mut registry, "cortex_filter_weigher_pipeline_step_events", "Things that steps saw"),
+            step_impact: add(
+                &mut registry,
+                "cortex_filter_weigher_pipeline_step_impact",
+                "How far a step moved hosts, weighted by a statistic, in a sample of the decisions",
+                histograms(impact),
+            ),
             quota: bounded(
                 &mut registry,
                 "cortex_nova_filter_quota_enforcement_decisions",
@@ -275,13 +282,6 @@ impl Metrics {
             no_host: bounded(&mut registry, "cortex_nova_no_host_found", "Nova requests for which no host was left"),
             placed: bounded(&mut registry, "cortex_nova_placement", "Nova requests that were answered"),
         };
-        // The order of hosts after each step is not part of a decision: the family stays empty.
-        let _: Histograms<ImpactLabels> = add(
-            &mut registry,
-            "cortex_filter_weigher_pipeline_step_impact",
-            "How far a step moved hosts, weighted by a statistic",
-            histograms(impact),
-        );
         let http = add(
             &mut registry,
             "pallium_http_request_duration_seconds",
@@ -342,6 +342,11 @@ impl Metrics {
         for (at, (step, (_, run, removed))) in decision.steps.iter().zip(&pipeline.steps).enumerate() {
             if let Some(&took) = decision.timings.get(at) {
                 run.observe(nanos(took));
+            }
+            if let Some(impact) = &step.impact {
+                let (pipeline, step) = (label.clone(), step.name.clone());
+                let labels = ImpactLabels { pipeline, step, stat: impact.statistic, unit: impact.unit };
+                self.families.step_impact.get_or_create_owned(&labels).observe(impact.value);
             }
             if step.kind == StepKind::Filter {
                 removed.observe(step.hosts_in.saturating_sub(step.hosts_out) as f64);

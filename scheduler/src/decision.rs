@@ -103,6 +103,22 @@ pub struct StepReport {
     pub multiplier: Option<f64>,
     /// Weigher: smallest and largest activation.
     pub range: Option<(f64, f64)>,
+    /// Weigher: how far it moved the first hosts, in a sample of the decisions; for metrics.
+    #[serde(skip)]
+    pub impact: Option<Impact>,
+}
+
+/// How far a weigher moved the first five hosts of the order: Σ |old position − position| ×
+/// |statistic of the host that was there − statistic of the host that is there now|. Source of the
+/// formula: cobaltcore-dev/cortex, `cortex_filter_weigher_pipeline_step_impact`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Impact {
+    /// Name of the statistic.
+    pub statistic: &'static str,
+    /// Its unit.
+    pub unit: &'static str,
+    /// The sum.
+    pub value: f64,
 }
 
 /// Kind of a step.

@@ -54,6 +54,10 @@ impl Weigher for KvmBinpack {
         }
         Verdict::Ran
     }
+
+    fn statistic(&self) -> (&'static str, &'static str) {
+        ("binpack score", "float")
+    }
 }
 
 impl WeigherPlugin for KvmBinpack {

@@ -36,6 +36,10 @@ impl Weigher for KvmInstanceGroupSoftAffinity {
         }
         Verdict::Ran
     }
+
+    fn statistic(&self) -> (&'static str, &'static str) {
+        ("affinity", "float")
+    }
 }
 
 impl WeigherPlugin for KvmInstanceGroupSoftAffinity {

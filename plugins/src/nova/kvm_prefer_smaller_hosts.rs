@@ -59,6 +59,10 @@ impl Weigher for KvmPreferSmallerHosts {
         }
         Verdict::Ran
     }
+
+    fn statistic(&self) -> (&'static str, &'static str) {
+        ("small host score", "float")
+    }
 }
 
 impl WeigherPlugin for KvmPreferSmallerHosts {

@@ -30,6 +30,8 @@ use super::{Core, Proposal, Refusal};
 const ALTERNATES: usize = 3;
 /// Consumers that one request may place.
 pub const MOST_CONSUMERS: usize = 256;
+/// Of so many claims one measures how far each weigher moved hosts.
+const IMPACT_SAMPLE: u32 = 16;
 /// Hosts ordered when the caller sent none and set no limit.
 const ORDERED: usize = 100;
 
@@ -95,7 +97,8 @@ impl Core {
                     // The claim is looked for among all hosts; the answer is cut below.
                     _ => 0,
                 };
-                let entrants = Entrants { mask: field.mask.clone(), sent: field.sent.clone(), detailed, limit };
+                let impact = detailed && self.tickets.is_multiple_of(IMPACT_SAMPLE);
+                let entrants = Entrants { mask: field.mask.clone(), sent: field.sent.clone(), detailed, limit, impact };
                 run(&pipeline, &cx, entrants, engine.timer)
             };
             self.show();

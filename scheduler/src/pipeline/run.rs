@@ -10,7 +10,7 @@
 //! Source of the formula: cobaltcore-dev/cortex, filter-weigher pipeline (`nova-pipeline` B.2);
 //! rounding and ties are pallium's own (0.3).
 
-use crate::decision::{StepKind, StepReport};
+use crate::decision::{Impact, StepKind, StepReport};
 use crate::intent::Intent;
 use crate::pipeline::cx::Cx;
 use crate::pipeline::engine::Pipeline;
@@ -29,6 +29,8 @@ pub struct Entrants {
     pub detailed: bool,
     /// Order at least this many hosts; the others follow in no order and are left out. 0 = all.
     pub limit: usize,
+    /// Measure how far each weigher moves hosts.
+    pub impact: bool,
 }
 
 /// A candidate as the caller sent it.
@@ -120,7 +122,7 @@ fn ranked(cx: &Cx<'_>, rows: &[Row], total: &[f64], sent: &[Entrant], limit: usi
 
 /// Runs `pipeline`.
 pub fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: fn() -> u64) -> Run {
-    let Entrants { mask, sent, detailed, limit } = entrants;
+    let Entrants { mask, sent, detailed, limit, impact } = entrants;
     let rebuild = cx.intent == Intent::Rebuild;
     let mut hosts = Survivors::new(mask, detailed);
     let mut out = Run {
@@ -166,6 +168,7 @@ pub fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: fn() -> 
             dropped,
             multiplier: None,
             range: None,
+            impact: None,
         });
         lap(&mut out.timings, &mut clock, timer);
     }
@@ -193,6 +196,7 @@ pub fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: fn() -> 
         };
         let ran = verdict == Verdict::Ran;
         let mut range = None;
+        let before = if impact && ran { total.clone() } else { Vec::new() };
         if ran {
             range = add_scores(&mut total, &mut activations, *multiplier, name, &mut out.notes);
         }
@@ -209,6 +213,10 @@ pub fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: fn() -> 
             dropped: Vec::new(),
             multiplier: Some(*multiplier),
             range,
+            impact: (!before.is_empty()).then(|| {
+                let (statistic, unit) = weigher.statistic();
+                Impact { statistic, unit, value: moved(&before, &total, &activations) }
+            }),
         });
         lap(&mut out.timings, &mut clock, timer);
     }
@@ -267,6 +275,27 @@ fn lap(timings: &mut Vec<u64>, clock: &mut u64, timer: fn() -> u64) {
     *clock = now;
 }
 
+/// Places of the order that an impact looks at.
+const FIRST: usize = 5;
+
+/// The impact of a step that turned the scores `before` into `after`; see [`Impact`].
+fn moved(before: &[f64], after: &[f64], statistic: &[f64]) -> f64 {
+    let order = |scores: &[f64]| {
+        let mut order: Vec<usize> = (0..scores.len()).collect();
+        order.sort_by_key(|&host| std::cmp::Reverse(rounded(scores[host])));
+        order
+    };
+    let (old, new) = (order(before), order(after));
+    let mut position = vec![0; old.len()];
+    for (at, &host) in old.iter().enumerate() {
+        position[host] = at;
+    }
+    let places = new.iter().zip(&old).take(FIRST).enumerate();
+    places
+        .map(|(at, (&host, &was))| position[host].abs_diff(at) as f64 * (statistic[was] - statistic[host]).abs())
+        .sum()
+}
+
 /// total += multiplier × tanh(activation). An activation that is no finite number counts as 0 and
 /// is noted.
 fn add_scores(
@@ -297,7 +326,18 @@ fn add_scores(
 
 #[cfg(test)]
 mod tests {
-    use super::tanh;
+    use super::{moved, tanh};
+
+    #[test]
+    fn impacts_are_those_of_the_peer() {
+        let statistic = [30.0, 20.0, 10.0, 0.0];
+        let before = [4.0, 3.0, 2.0, 1.0];
+        for (after, wanted) in
+            [([1.0, 2.0, 3.0, 4.0], 200.0), ([4.0, 2.0, 3.0, 1.0], 20.0), ([4.0, 3.0, 2.0, 5.0], 120.0), (before, 0.0)]
+        {
+            assert!((moved(&before, &after, &statistic) - wanted).abs() < 1e-9, "{after:?}");
+        }
+    }
 
     #[test]
     fn tanh_is_that_of_libm() {

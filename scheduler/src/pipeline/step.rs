@@ -40,6 +40,11 @@ pub trait Weigher: Send + Sync + fmt::Debug {
     /// Writes the activation of `hosts[i]` into `out[i]`; `out` starts as zeros. A skipped weigher
     /// leaves them.
     fn weigh(&self, cx: &Cx<'_>, hosts: &[Row], out: &mut [f64]) -> Verdict;
+
+    /// What its activation measures, and in which unit.
+    fn statistic(&self) -> (&'static str, &'static str) {
+        ("activation", "float")
+    }
 }
 
 /// A filter with its name, its documentation and its options.
