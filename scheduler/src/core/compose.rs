@@ -127,6 +127,14 @@ pub(super) fn compose(
     decision.unknown_hosts.clone_from(&field.unknown);
     decision.steps = ran.steps;
     decision.notes = ran.notes;
+    let equal = ran.ranked.iter().take_while(|scored| scored.score == ran.ranked[0].score).count();
+    if equal > 1 {
+        let rule = match &request.candidates {
+            Candidates::Sent(_) => "the caller's order",
+            Candidates::All => "the name",
+        };
+        decision.notes.push(format!("tie: the first {equal} hosts have equal scores, {rule} decided between them"));
+    }
     decision.events = ran.events;
     decision.timings = ran.timings;
     Composed { decision, record, trace: ran.trace, placed: placed.into_iter().collect() }

@@ -25,7 +25,8 @@ pub struct Entrants {
     pub mask: Mask,
     /// Weight and position of the candidates that the caller sent, ascending by row.
     pub sent: Vec<Entrant>,
-    /// Keep a reason for each dropped host and the activations of each survivor.
+    /// Keep a reason for each dropped host, and the activations of each survivor instead of only
+    /// those of the ranked ones.
     pub detailed: bool,
     /// Order at least this many hosts; the others follow in no order and are left out. 0 = all.
     pub limit: usize,
@@ -79,13 +80,25 @@ pub struct Trace {
     pub dropped: Option<Vec<Dropped>>,
     /// Otherwise: survivors after each filter that dropped something.
     pub masks: Vec<(u16, Mask)>,
-    /// Survivors, ascending by row.
+    /// Survivors, ascending by row; of a run that was not detailed the ranked ones only.
     pub rows: Vec<Row>,
-    /// Base of each survivor.
+    /// Base of each of them.
     pub base: Vec<f64>,
-    /// Activations of each weigher, for each survivor; empty for a skipped weigher, and for all of
-    /// them when the run was not detailed.
+    /// Activations of each weigher, for each of them; empty for a skipped weigher.
     pub activations: Vec<Vec<f64>>,
+}
+
+impl Trace {
+    /// Keeps of the survivors those that were ranked.
+    fn keep_ranked(&mut self, ranked: &[Scored]) {
+        let mut rows: Vec<Row> = ranked.iter().map(|scored| scored.row).collect();
+        rows.sort_unstable();
+        let at: Vec<usize> = rows.iter().filter_map(|row| self.rows.binary_search(row).ok()).collect();
+        for values in std::iter::once(&mut self.base).chain(&mut self.activations) {
+            *values = at.iter().filter_map(|&at| values.get(at).copied()).collect();
+        }
+        self.rows = rows;
+    }
 }
 
 /// Names listed of the hosts that a step dropped.
@@ -184,9 +197,8 @@ pub fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: fn() -> 
         }
     }
     let mut total = base.clone();
-    let mut activations = vec![0.0; rows.len()];
     for (name, weigher, multiplier) in &pipeline.weighers {
-        activations.fill(0.0);
+        let mut activations = vec![0.0; rows.len()];
         let verdict = if rebuild {
             Verdict::Skipped("rebuild")
         } else if rows.is_empty() {
@@ -199,9 +211,6 @@ pub fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: fn() -> 
         let before = if impact && ran { total.clone() } else { Vec::new() };
         if ran {
             range = add_scores(&mut total, &mut activations, *multiplier, name, &mut out.notes);
-        }
-        if detailed {
-            out.trace.activations.push(if ran { activations.clone() } else { Vec::new() });
         }
         out.steps.push(StepReport {
             name: name.clone(),
@@ -218,6 +227,7 @@ pub fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: fn() -> 
                 Impact { statistic, unit, value: moved(&before, &total, &activations) }
             }),
         });
+        out.trace.activations.push(if ran { activations } else { Vec::new() });
         lap(&mut out.timings, &mut clock, timer);
     }
 
@@ -225,6 +235,9 @@ pub fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: fn() -> 
     out.ranked = ranked(cx, &rows, &total, &sent, limit);
     out.trace.rows = rows;
     out.trace.base = base;
+    if !detailed {
+        out.trace.keep_ranked(&out.ranked);
+    }
     out.trace.dropped = hosts.into_dropped();
     out
 }
