@@ -4,7 +4,6 @@
 //! The fleet and the requests come from seeds. Criterion measures; each decision is also timed by
 //! itself for the percentiles.
 
-use std::cell::RefCell;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -37,20 +36,67 @@ fn core(hosts: usize) -> (Core, Vec<Request>) {
     (core, requests)
 }
 
-fn decide(core: &mut Core, engine: &Engine, request: &Request) -> u64 {
+fn decide(core: &mut Core, engine: &Engine, request: &Request) {
     let mut proposal = core.decide(engine, request).expect("a decision");
     black_box(proposal.take_command());
     // Not committed: the claim in flight is dropped again, so that each decision meets one fleet.
     black_box(core.settle(proposal, None));
-    1
+}
+
+/// The hook's body with 20 hosts, as bytes, to a request.
+fn translate(criterion: &mut Criterion) {
+    let (_, text) = simulation::fixtures::REQUESTS[1];
+    let body: serde_json::Value = serde_json::from_str(text).expect("a recorded request is JSON");
+    let body = body.to_string();
+    let mut latency = histogram();
+    criterion.bench_function("translate", |bencher| {
+        bencher.iter_custom(|rounds| {
+            timed(rounds, &mut latency, || {
+                black_box(api::nova::translate(black_box(body.as_bytes())).expect("a request"));
+            })
+        });
+    });
+    report("translate", "the hook's body", 20, &latency, json!({ "bytes": body.len() }));
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("a histogram")
+}
+
+fn timed(rounds: u64, latency: &mut Histogram<u64>, mut work: impl FnMut()) -> Duration {
+    let mut total = Duration::ZERO;
+    for _ in 0..rounds {
+        let began = Instant::now();
+        work();
+        let took = began.elapsed();
+        latency.saturating_record(took.as_nanos() as u64);
+        total += took;
+    }
+    total
+}
+
+fn report(bench: &str, case: &str, hosts: usize, latency: &Histogram<u64>, more: serde_json::Value) {
+    if latency.is_empty() {
+        return;
+    }
+    let percentile = |q: f64| latency.value_at_quantile(q) as f64 / 1000.0;
+    let mut row = json!({
+        "bench": bench, "case": case, "hosts": hosts, "unit": "µs",
+        "p50": percentile(0.5), "p90": percentile(0.9), "p99": percentile(0.99),
+    });
+    if let (Some(row), serde_json::Value::Object(more)) = (row.as_object_mut(), more) {
+        row.extend(more);
+    }
+    println!("BENCH {row}");
 }
 
 fn main() {
     let engine = plugins::engine(Settings::default());
     let mut criterion = Criterion::default().measurement_time(Duration::from_secs(5)).configure_from_args();
+    translate(&mut criterion);
     for hosts in SIZES {
         let (mut core, requests) = core(hosts);
-        let latency = RefCell::new(Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3).expect("a histogram"));
+        let mut latency = histogram();
         let survivors: u64 = requests
             .iter()
             .map(|request| core.probe(&engine, request).expect("a decision"))
@@ -61,31 +107,13 @@ fn main() {
         let mut at = 0;
         criterion.bench_function(&format!("decide/{hosts}"), |bencher| {
             bencher.iter_custom(|rounds| {
-                let mut total = Duration::ZERO;
-                for _ in 0..rounds {
-                    let request = &requests[at % REQUESTS];
+                timed(rounds, &mut latency, || {
+                    decide(&mut core, &engine, &requests[at % REQUESTS]);
                     at += 1;
-                    let began = Instant::now();
-                    decide(&mut core, &engine, request);
-                    let took = began.elapsed();
-                    latency.borrow_mut().saturating_record(took.as_nanos() as u64);
-                    total += took;
-                }
-                total
+                })
             });
         });
-        let latency = latency.into_inner();
-        if latency.is_empty() {
-            continue;
-        }
-        let percentile = |q: f64| latency.value_at_quantile(q) as f64 / 1000.0;
-        println!(
-            "BENCH {}",
-            json!({
-                "bench": "decide", "case": "kvm general purpose", "hosts": hosts, "unit": "µs",
-                "p50": percentile(0.5), "p90": percentile(0.9), "p99": percentile(0.99),
-                "fitting": survivors / REQUESTS as u64,
-            })
-        );
+        let fitting = survivors / REQUESTS as u64;
+        report("decide", "kvm general purpose", hosts, &latency, json!({ "fitting": fitting }));
     }
 }

@@ -176,8 +176,8 @@ impl Answer {
 }
 
 fn recorded(name: &str) -> Value {
-    let path = format!("{}/tests/fixtures/nova-requests/{name}.json", env!("CARGO_MANIFEST_DIR"));
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    let (_, text) = simulation::fixtures::REQUESTS.into_iter().find(|(known, _)| *known == name).unwrap();
+    serde_json::from_str(text).unwrap()
 }
 
 const HOOK: &str = "/scheduler/nova/external";

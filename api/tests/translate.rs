@@ -3,8 +3,6 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fmt::Write;
-use std::fs;
-use std::path::PathBuf;
 
 use api::nova::{BadRequest, translate};
 use expect_test::{expect, expect_file};
@@ -14,15 +12,7 @@ use scheduler::request::{Caller, Candidates};
 use serde_json::{Value, json};
 
 fn fixtures() -> Vec<(String, Vec<u8>)> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/nova-requests");
-    let mut out: Vec<_> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
-        .map(|path| (path.file_stem().unwrap().to_str().unwrap().to_owned(), fs::read(&path).unwrap()))
-        .collect();
-    out.sort();
-    out
+    simulation::fixtures::REQUESTS.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec())).collect()
 }
 
 fn fixture(start: &str) -> Value {
@@ -389,19 +379,6 @@ fn places(value: &Value, here: &str, out: &mut Vec<String>) {
         }
         _ => {}
     }
-}
-
-/// How fast bodies are read; run with `--release -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn speed() {
-    let (_, body) = fixtures().into_iter().find(|(name, _)| name.starts_with("02")).unwrap();
-    let body = serde_json::to_vec(&serde_json::from_slice::<Value>(&body).unwrap()).unwrap();
-    let started = std::time::Instant::now();
-    for _ in 0..20_000 {
-        std::hint::black_box(translate(std::hint::black_box(&body)).unwrap());
-    }
-    println!("{} bytes in {:?}", body.len(), started.elapsed() / 20_000);
 }
 
 proptest! {
