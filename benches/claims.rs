@@ -110,10 +110,10 @@ async fn connect(address: &str) -> SendRequest<Full<Bytes>> {
 /// Seconds of processor time of a process.
 fn processor(pid: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let fields: Vec<u64> =
+    let fields: Vec<i64> =
         stat.rsplit(')').next().unwrap_or("").split_whitespace().filter_map(|field| field.parse().ok()).collect();
     // After the name and the state letter: utime and stime are the 11th and 12th numbers, in ticks of 10 ms.
-    fields.get(10..12).map_or(0.0, |times| times.iter().sum::<u64>() as f64 / 100.0)
+    fields.get(10..12).map_or(0.0, |times| times.iter().sum::<i64>() as f64 / 100.0)
 }
 
 struct Load {
