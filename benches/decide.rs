@@ -15,6 +15,10 @@ use serde_json::json;
 use simulation::fleet::FleetSpec;
 use simulation::requests::Requests;
 
+/// The program's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const SIZES: [usize; 3] = [1_000, 10_000, 100_000];
 const PIPELINE: &str = "kvm-general-purpose-load-balancing";
 const REQUESTS: usize = 256;

@@ -325,8 +325,9 @@ fn add_scores(
             odd += 1;
             *activation = 0.0;
         }
-        low = low.min(*activation);
-        high = high.max(*activation);
+        // Not f64::min and max: every value is finite here, and their care for NaN costs more than tanh.
+        low = if *activation < low { *activation } else { low };
+        high = if *activation > high { *activation } else { high };
     }
     for (total, activation) in total.iter_mut().zip(activations) {
         *total += multiplier * tanh(*activation);
