@@ -29,6 +29,13 @@ fn every_recorded_request_is_answered_and_explained() {
                 assert_eq!(ranked, hosts.contains(host), "{name}: {story}");
                 assert!(ranked || story["reason"].as_str().is_some_and(|why| !why.is_empty()), "{name}: {story}");
             }
+            // A score is the sum of what its story says.
+            for story in stories.iter().filter(|story| story["rank"].is_u64()) {
+                let shares = story["scores"].as_array().expect("scores").iter();
+                let shares: f64 = shares.map(|share| share["contribution"].as_f64().expect("a number")).sum();
+                let sum = story["base"].as_f64().expect("a base") + shares;
+                assert!((sum - story["score"].as_f64().expect("a score")).abs() < 2e-9, "{name}: {story}");
+            }
             // Scores never rise down the list.
             let scores: Vec<f64> = decision["hosts"]
                 .as_array()

@@ -69,7 +69,7 @@ impl Detail {
         let Some(row) = row else {
             if unknown || self.sent.is_empty() {
                 story.dropped_by = Some("unknown_host".to_owned());
-                story.reason = Some("no such host is known here".to_owned());
+                story.reason = Some("no source has reported such a host".to_owned());
             } else {
                 story.reason = Some("it was sent under another node as well, which was ranked instead".to_owned());
             }
