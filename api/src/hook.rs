@@ -47,7 +47,12 @@ pub(crate) async fn nova(
     response
 }
 
-async fn decide(service: &Service, call: &mut Call, headers: &HeaderMap, body: Body) -> Result<Decision, ApiError> {
+async fn decide(
+    service: &Service,
+    call: &mut Call,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Arc<Decision>, ApiError> {
     let body = limits::read(headers, body, service.config.body, &service.bodies, call.deadline).await?;
     let mut request = nova::translate(&body.bytes)?;
     drop(body);

@@ -1,6 +1,7 @@
 //! The methods of pallium's own API, once: REST and gRPC only carry these messages in and out.
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use futures::{StreamExt, stream};
@@ -77,7 +78,7 @@ impl Service {
     }
 
     /// Decides a translated request, from whatever protocol.
-    pub(crate) async fn decide(&self, request: Request, deadline: Instant) -> Result<Decision, ApiError> {
+    pub(crate) async fn decide(&self, request: Request, deadline: Instant) -> Result<Arc<Decision>, ApiError> {
         let started = Instant::now();
         let flavor_group = request.extra_specs.get("quota:hw_version").cloned().unwrap_or_default();
         let decision = self.node.decide(request, deadline).await?;
@@ -88,7 +89,7 @@ impl Service {
     pub(crate) async fn place(&self, request: v1::PlaceRequest, call: &Call) -> Result<v1::PlaceResponse, ApiError> {
         let request = convert::request(request, &call.id)?;
         let decision = self.decide(request, call.deadline).await?;
-        Ok(v1::PlaceResponse { decision: Some(decision.into()) })
+        Ok(v1::PlaceResponse { decision: Some(Arc::unwrap_or_clone(decision).into()) })
     }
 
     pub(crate) async fn explain(
@@ -337,7 +338,7 @@ impl Service {
         let domain = convert::some_domain(request.domain.as_deref())?;
         let pipelines = self.node.engine(move |engine| {
             let chosen = engine.pipelines().filter(|pipeline| domain.is_none_or(|domain| pipeline.domain == domain));
-            let message = |pipeline: &std::sync::Arc<scheduler::pipeline::engine::Pipeline>| v1::Pipeline {
+            let message = |pipeline: &Arc<scheduler::pipeline::engine::Pipeline>| v1::Pipeline {
                 name: pipeline.name.clone(),
                 domain: pipeline.domain.to_string(),
                 ignore_preselection: pipeline.ignore_preselection,

@@ -86,7 +86,7 @@ pub struct Node(Arc<Inner>);
 impl Node {
     /// Decides a request and commits its claim. After `deadline` the answer is
     /// [`Refused::Deadline`] when nothing was decided for sure, else [`Refused::Unknown`].
-    pub async fn decide(&self, request: Request, deadline: Instant) -> Result<Decision, Refused> {
+    pub async fn decide(&self, request: Request, deadline: Instant) -> Result<Arc<Decision>, Refused> {
         let decided = self.0.owner.decide(request, deadline);
         tokio::time::timeout_at(deadline.into(), decided).await.unwrap_or(Err(Refused::Unknown))
     }

@@ -85,8 +85,8 @@ pub struct Proposal {
 /// What became of a proposal.
 #[derive(Debug)]
 pub enum Settled {
-    /// Answer this.
-    Done(Decision),
+    /// Answer this; shared with the detail that is kept for explanations.
+    Done(Arc<Decision>),
     /// Refuse with this.
     Refused(Refusal),
     /// The state has moved on: decide again.
@@ -199,6 +199,7 @@ impl Core {
                 decision.id = id;
                 decision.wall = wall;
                 self.place_rows(&mut decision, &rows);
+                let decision = Arc::new(decision);
                 if let Some(mut detail) = detail
                     && id > 0
                     && keep_details > 0
@@ -206,15 +207,17 @@ impl Core {
                     while self.details.len() >= keep_details {
                         self.details.pop_front();
                     }
-                    detail.decision = decision.clone();
+                    detail.decision = Arc::clone(&decision);
                     self.details.push_back((id, Arc::new(detail)));
                 }
                 Settled::Done(decision)
             }
-            Some(Outcome::Duplicate { decision: id, rows }) => Settled::Done(self.repeat(decision, id, &rows)),
+            Some(Outcome::Duplicate { decision: id, rows }) => {
+                Settled::Done(Arc::new(self.repeat(decision, id, &rows)))
+            }
             Some(Outcome::KeyConflict) => Settled::Refused(Refusal::KeyConflict(key.unwrap_or_default())),
             Some(Outcome::KeyExpired) => Settled::Refused(Refusal::KeyExpired(key.unwrap_or_default())),
-            None if read_only => Settled::Done(decision),
+            None if read_only => Settled::Done(Arc::new(decision)),
             _ => Settled::Again,
         }
     }
@@ -260,7 +263,7 @@ impl Core {
                 stored.record.top.iter().map(|&(row, score)| explain::ranked(tables, row, score)).collect();
         }
         if let Some((_, detail)) = self.details.iter().find(|(known, _)| *known == id) {
-            return detail.decision.clone();
+            return (*detail.decision).clone();
         }
         decision.placements = std::mem::take(&mut decision.placements)
             .into_iter()

@@ -6,6 +6,7 @@ use scheduler::decision::DetailView;
 use scheduler::{
     Batch, Command, Core, Decision, Domain, Engine, HostReport, Outcome, Proposer, Refusal, Request, Settled,
 };
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// Wall time at which a driver starts: 2026-01-01T00:00:00Z in milliseconds.
@@ -62,7 +63,7 @@ impl Driver {
         let settled = self.core.settle(proposal, outcome);
         self.must_hold("place");
         match settled {
-            Settled::Done(decision) => Ok(decision),
+            Settled::Done(decision) => Ok(Arc::unwrap_or_clone(decision)),
             Settled::Refused(refusal) => Err(refusal),
             Settled::Again => panic!("a decision was stale although nothing came between"),
         }

@@ -2,6 +2,7 @@
 //! Never sends anything.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use scheduler::{Command, Decision, Outcome, Proposal, Request};
@@ -21,7 +22,7 @@ pub enum Waiting {
         /// Holds the claims in the overlay.
         proposal: Box<Proposal>,
         /// The client.
-        answer: Answer<Decision>,
+        answer: Answer<Arc<Decision>>,
     },
     /// A client's command.
     Command(Answer<Outcome>),

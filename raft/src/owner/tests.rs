@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -23,7 +24,7 @@ impl Drop for Stage {
     }
 }
 
-type Asked = tokio::task::JoinHandle<Result<Decision, Refused>>;
+type Asked = tokio::task::JoinHandle<Result<Arc<Decision>, Refused>>;
 
 impl Stage {
     fn new(limits: Limits) -> Stage {
@@ -59,7 +60,7 @@ impl Stage {
     }
 }
 
-fn placed(decision: &Result<Decision, Refused>) -> usize {
+fn placed(decision: &Result<Arc<Decision>, Refused>) -> usize {
     decision.as_ref().unwrap().placements.len()
 }
 

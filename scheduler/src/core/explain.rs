@@ -1,6 +1,8 @@
 //! Explaining past decisions. Nothing is decided again: the record is replicated, the detail is
 //! what the deciding node kept.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use crate::decision::{Decision, DetailView, Explanation, HostStory, RankedHost, RecordView, StepKind};
@@ -23,7 +25,7 @@ const FIRST_HOSTS: usize = 5;
 /// What the deciding node keeps of a decision.
 #[derive(Debug)]
 pub(super) struct Detail {
-    pub decision: Decision,
+    pub decision: Arc<Decision>,
     trace: Trace,
     /// Name as sent → row, in the caller's order; empty when the whole domain was asked for.
     sent: Vec<(String, Option<Row>)>,
@@ -42,7 +44,7 @@ impl Detail {
                 hosts.iter().zip(rows).map(|(host, row)| (host.host.clone(), row)).collect()
             }
         };
-        Self { decision: super::compose::blank(request, Intent::Create, ""), trace, sent }
+        Self { decision: Arc::new(super::compose::blank(request, Intent::Create, "")), trace, sent }
     }
 
     /// What happened to one host.
@@ -130,7 +132,7 @@ impl Detail {
                 self.story(tables, &rows, host)
             })
             .collect();
-        DetailView { decision: self.decision.clone(), hosts: stories }
+        DetailView { decision: (*self.decision).clone(), hosts: stories }
     }
 
     fn every_host(&self, core: &Core) -> Vec<String> {
@@ -219,7 +221,7 @@ impl Core {
         let proposal = self.decide(engine, &as_probe(request))?;
         let Proposal { decision, detail, .. } = proposal;
         let hosts = match detail {
-            Some(detail) => Detail { decision: decision.clone(), ..detail }.view(self, hosts).hosts,
+            Some(detail) => Detail { decision: Arc::new(decision.clone()), ..detail }.view(self, hosts).hosts,
             None => Vec::new(),
         };
         Ok(DetailView { decision, hosts })
