@@ -258,6 +258,10 @@ impl World {
             }
             let outcomes = self.apply(commands);
             for ((request, proposal), outcome) in waiting.into_iter().zip(outcomes) {
+                // Nothing came between: a decision that counts what is in flight is never refused. Of
+                // two for one consumer the second may meet the release of the claim that it saw.
+                let alone = requests.iter().filter(|other| other.consumers == request.consumers).count() == 1;
+                assert!(!(alone && matches!(outcome, Outcome::Stale(_))), "{outcome:?} for {request:?}");
                 match self.core.settle(proposal, Some(outcome)) {
                     // Of two requests for one consumer the second may have replaced the first's claim.
                     Settled::Done(decision) if requests.len() == 1 => self.answered(&request, &decision),
@@ -383,7 +387,9 @@ impl World {
                     claim: Claim::Made,
                     trace_id: String::new(),
                 };
-                self.apply(vec![Command::Place(Box::new(Place {
+                let open = self.core.state().tables().consumer(Domain::Nova, instance(n), purpose);
+                let open = open.filter(|consumer| consumer.is_open()).map(|consumer| consumer.ticket);
+                let outcomes = self.apply(vec![Command::Place(Box::new(Place {
                     domain: Domain::Nova,
                     intent: Intent::Create,
                     project: Some(Text::New("x".into())),
@@ -397,6 +403,9 @@ impl World {
                     learned: vec![(Row(row), Text::New("node".into()))],
                     record: Some(record),
                 }))]);
+                if open != seen {
+                    assert!(matches!(outcomes[0], Outcome::Stale(_)), "{outcomes:?} though {open:?} is not {seen:?}");
+                }
             }
             Op::Pass { millis } => {
                 self.now += millis;
