@@ -1,11 +1,13 @@
 //! The identity of a data folder: which cluster, which node, which store.
 //!
-//! Written once, when the folder is first used. A folder opened as another node is refused: its log
-//! and its vote belong to the node that wrote them.
+//! Written when the folder is first used; the cluster of a node that waits to be added is written
+//! when it is. A folder opened as another node is refused: its log and its vote belong to the node
+//! that wrote them.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -19,7 +21,7 @@ const NAME: &str = "identity";
 pub struct Identity {
     /// Version of the file.
     pub version: u32,
-    /// The cluster.
+    /// The cluster; nil while the node is a member of none.
     pub cluster: Uuid,
     /// The node's number in it.
     pub node: u64,
@@ -64,6 +66,14 @@ pub enum IdentityError {
         /// The node to be started.
         expected: u64,
     },
+    /// The node is a member of a cluster already.
+    #[error("node {node} is a member of cluster {found} already")]
+    Member {
+        /// The node.
+        node: u64,
+        /// Its cluster.
+        found: Uuid,
+    },
     /// The folder of another cluster.
     #[error("{path}: this folder belongs to cluster {found}, expected {expected}; give the node the right data folder", path = .path.display())]
     OtherCluster {
@@ -79,7 +89,43 @@ pub enum IdentityError {
     Missing(PathBuf),
 }
 
-/// Reads the identity of a folder, or writes one into a folder that holds no log yet.
+/// The identity of a running node, and the file that keeps it.
+#[derive(Debug)]
+pub struct Me {
+    folder: PathBuf,
+    identity: Mutex<Identity>,
+}
+
+impl Me {
+    /// Of this folder.
+    pub fn new(folder: &Path, identity: Identity) -> Me {
+        Me { folder: folder.to_owned(), identity: Mutex::new(identity) }
+    }
+
+    /// Who this node is now.
+    pub fn get(&self) -> Identity {
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Becomes a member of a cluster, for good. Again of the same one is no change.
+    pub fn adopt(&self, cluster: Uuid) -> Result<(), IdentityError> {
+        let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        if identity.cluster == cluster {
+            return Ok(());
+        }
+        if !identity.cluster.is_nil() {
+            return Err(IdentityError::Member { node: identity.node, found: identity.cluster });
+        }
+        let adopted = Identity { cluster, ..*identity };
+        let path = self.folder.join(NAME);
+        write(&self.folder, &path, &adopted).map_err(|source| IdentityError::File { path, source })?;
+        *identity = adopted;
+        Ok(())
+    }
+}
+
+/// Reads the identity of a folder, or writes one into a folder that holds no log yet: of this
+/// cluster, or of a new one.
 pub fn identify(folder: &Path, node: u64, cluster: Option<Uuid>, has_log: bool) -> Result<Identity, IdentityError> {
     let path = folder.join(NAME);
     let file_error = |source| IdentityError::File { path: path.clone(), source };
@@ -105,7 +151,7 @@ pub fn identify(folder: &Path, node: u64, cluster: Option<Uuid>, has_log: bool) 
         return Err(IdentityError::OtherNode { path, found: identity.node, expected: node });
     }
     match cluster {
-        Some(expected) if expected != identity.cluster => {
+        Some(expected) if !expected.is_nil() && expected != identity.cluster => {
             Err(IdentityError::OtherCluster { path, found: identity.cluster, expected })
         }
         _ => Ok(identity),

@@ -1,8 +1,9 @@
 //! Replication: the log, the snapshots, the membership, and the thread that owns the state.
 //!
-//! [`Node`] is all that others need. Below it: [`owner`] decides, packs and applies; [`store`] and
+//! [`Node`] is all that others need: on a node that does not lead it asks the one that does. Below
+//! it: [`local`] is what a node does for itself; [`owner`] decides, packs and applies; [`store`] and
 //! [`machine`] connect openraft to the log ([`wal`]) and to the owner; [`snapshot`] keeps snapshot
-//! files. Types of openraft do not leave this crate. Nothing here knows a protocol or a plugin.
+//! files; [`peer`] is what nodes say to one another; [`members`] changes who they are. Types of openraft do not leave this crate. Nothing here knows a protocol or a plugin.
 //!
 //! ```text
 //!  Node::decide ──▶ owner thread ──▶ batch ──▶ openraft ──▶ wal (one write, one sync)
@@ -11,21 +12,23 @@
 //! ```
 
 pub mod identity;
+pub mod members;
 pub mod node;
+pub mod peer;
 pub mod refused;
 pub mod wal;
 
 #[cfg(test)]
 mod fixture;
+mod local;
 mod machine;
-mod network;
 mod owner;
 mod snapshot;
 mod store;
 mod types;
 
 pub use identity::{Identity, IdentityError};
-pub use node::{Node, OpenError, Options, Status};
+pub use node::{Begin, Cluster, Freshness, Node, OpenError, Options, Status};
 pub use owner::Limits;
 pub use refused::Refused;
 pub use snapshot::SnapshotError;

@@ -3,28 +3,32 @@
 //! openraft runs on a small runtime of its own, so that request work cannot delay its heartbeats.
 //! Decides nothing and stores nothing itself.
 
+mod begin;
+mod cluster;
 mod open;
+mod route;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod together;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::{LinearizableReadError, RaftError};
-use openraft::{Raft, ReadPolicy};
 use scheduler::decision::DetailView;
-use scheduler::{Command, Core, Decision, Engine, Outcome, Request};
+use scheduler::{Core, Decision, Engine, Request};
 use tokio::runtime::Runtime;
 
-pub use self::open::{OpenError, Options};
+pub use self::cluster::Cluster;
+pub use self::open::{Begin, OpenError, Options};
+pub use self::route::Freshness;
 use crate::identity::Identity;
-use crate::machine::Machine;
-use crate::owner::Owner;
+use crate::local::Local;
 use crate::refused::Refused;
-use crate::types::TypeConfig;
-use crate::wal::{Stats, Wal};
+use crate::wal::Stats;
 
 /// How a node is doing.
 #[derive(Clone, Debug)]
@@ -66,11 +70,13 @@ pub struct Status {
 }
 
 struct Inner {
-    identity: Identity,
-    owner: Owner,
-    wal: Arc<Wal>,
-    raft: Raft<TypeConfig, Machine>,
+    local: Local,
     parts: Mutex<Option<Parts>>,
+    /// When the newest read barrier began that this node has passed.
+    fresh: tokio::sync::Mutex<Option<Instant>>,
+    peer_addr: Option<SocketAddr>,
+    /// Why the node could not become what it was started as.
+    failed: Arc<OnceLock<String>>,
 }
 
 /// What must be taken apart in order.
@@ -84,24 +90,12 @@ struct Parts {
 pub struct Node(Arc<Inner>);
 
 impl Node {
-    /// Decides a request and commits its claim. After `deadline` the answer is
-    /// [`Refused::Deadline`] when nothing was decided for sure, else [`Refused::Unknown`].
-    pub async fn decide(&self, request: Request, deadline: Instant) -> Result<Arc<Decision>, Refused> {
-        let decided = self.0.owner.decide(request, deadline);
-        tokio::time::timeout_at(deadline.into(), decided).await.unwrap_or(Err(Refused::Unknown))
-    }
-
-    /// Commits a command and gives its outcome.
-    pub async fn propose(&self, command: Command) -> Result<Outcome, Refused> {
-        self.0.owner.propose(command).await
-    }
-
     /// Runs a function on the owner thread, which does nothing else meanwhile: keep it short.
     pub async fn query<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Core) -> T + Send + 'static,
     ) -> Result<T, Refused> {
-        self.0.owner.look(move |core, _| query(core)).await
+        self.0.local.owner.look(move |core, _| query(core)).await
     }
 
     /// Runs a function that may change the engine, such as activating a pipeline.
@@ -109,75 +103,46 @@ impl Node {
         &self,
         change: impl FnOnce(&mut Engine) -> T + Send + 'static,
     ) -> Result<T, Refused> {
-        self.0.owner.look(move |_, engine| change(engine)).await
+        self.0.local.owner.look(move |_, engine| change(engine)).await
     }
 
     /// Decides without claiming anything or leaving a trace.
     pub async fn probe(&self, request: Request) -> Result<Decision, Refused> {
         let probe = move |core: &mut Core, engine: &mut Engine| core.probe(engine, &request);
-        self.0.owner.look(probe).await?.map_err(Refused::from)
+        self.0.local.owner.look(probe).await?.map_err(Refused::from)
     }
 
     /// Decides as [`Node::probe`] does and tells what happened to `hosts` (none = the first of the
     /// answer, `*` = every host).
     pub async fn probe_detail(&self, request: Request, hosts: Vec<String>) -> Result<DetailView, Refused> {
         let probe = move |core: &mut Core, engine: &mut Engine| core.probe_detail(engine, &request, &hosts);
-        self.0.owner.look(probe).await?.map_err(Refused::from)
-    }
-
-    /// Returns when everything that was committed before the call is applied here.
-    pub async fn read_barrier(&self) -> Result<(), Refused> {
-        match self.0.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
-            Ok(_) => Ok(()),
-            Err(RaftError::APIError(
-                LinearizableReadError::ForwardToLeader(_) | LinearizableReadError::QuorumNotEnough(_),
-            )) => Err(Refused::NotLeader),
-            Err(RaftError::Fatal(fatal)) => Err(Refused::Stopped(self.fatal().unwrap_or_else(|| fatal.to_string()))),
-        }
+        self.0.local.owner.look(probe).await?.map_err(Refused::from)
     }
 
     /// How the node is doing.
     pub fn status(&self) -> Status {
-        let Inner { identity, owner, wal, raft, .. } = &*self.0;
-        let metrics = raft.metrics().borrow_watched().clone();
-        let stats = wal.stats();
-        let (decided, batches, commands) = owner.counts();
-        Status {
-            ready: owner.leads(),
-            node: identity.node,
-            leader: metrics.current_leader,
-            term: metrics.current_term,
-            last: metrics.last_log_index,
-            committed: metrics.cluster_committed.map(|id| id.index),
-            applied: metrics.last_applied.map(|id| id.index),
-            last_snapshot: metrics.snapshot.map(|id| id.index),
-            queue_len: owner.queue_len(),
-            in_flight: owner.in_flight(),
-            decided,
-            batches,
-            commands,
-            syncs: stats.syncs,
-            entries_per_sync: stats.entries as f64 / stats.syncs.max(1) as f64,
-            wal: stats,
-            fatal: self.fatal(),
-        }
+        let status = self.0.local.status();
+        Status { fatal: self.fatal(), ..status }
     }
 
     fn fatal(&self) -> Option<String> {
-        let raft = self.0.raft.metrics().borrow_watched().running_state.clone();
-        let failure = self.0.wal.failure().map(|failure| failure.to_string());
-        failure.or_else(|| raft.err().map(|fatal| fatal.to_string()))
+        self.0.failed.get().cloned().or_else(|| self.0.local.fatal())
     }
 
     /// Who this node is.
     pub fn identity(&self) -> Identity {
-        self.0.identity
+        self.0.local.peers.me.get()
+    }
+
+    /// Where the peer port listens.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.0.peer_addr
     }
 
     /// Takes a snapshot of what is applied now and returns the index of its last entry.
     pub async fn snapshot_now(&self) -> Result<u64, Refused> {
         let stopped = |what: String| Refused::Stopped(self.fatal().unwrap_or(what));
-        let raft = &self.0.raft;
+        let raft = &self.0.local.raft;
         let wanted = raft.metrics().borrow_watched().last_applied;
         loop {
             let before = raft.metrics().borrow_watched().snapshot;
@@ -193,8 +158,8 @@ impl Node {
 
     /// Stops the node: refuses what waits, writes what is committed, joins the threads.
     pub async fn shutdown(&self) {
-        self.0.owner.stop("it was shut down".to_owned());
-        let _ = self.0.raft.shutdown().await;
+        self.0.local.owner.stop("it was shut down".to_owned());
+        let _ = self.0.local.raft.shutdown().await;
         let parts = self.0.parts.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (inner, (tell, told)) = (Arc::clone(&self.0), tokio::sync::oneshot::channel());
         // Joining blocks, which a runtime's thread must not.
@@ -212,9 +177,9 @@ impl Node {
 impl Inner {
     fn take_apart(&self, parts: Parts) {
         parts.runtime.shutdown_timeout(Duration::from_secs(5));
-        self.owner.end();
+        self.local.owner.end();
         let _ = parts.owner.join();
-        self.wal.close();
+        self.local.wal.close();
     }
 }
 
@@ -222,7 +187,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(parts) = parts {
-            self.owner.end();
+            self.local.owner.end();
             parts.runtime.shutdown_background();
         }
     }

@@ -65,7 +65,7 @@ type Look = Box<dyn FnOnce(&mut Core, &mut Engine) + Send>;
 
 /// A request of a client; waits in the bounded queue.
 enum Ask {
-    Decide { request: Box<Request>, deadline: Instant, tries: u32, answer: Answer<Arc<Decision>> },
+    Decide { request: Arc<Request>, deadline: Instant, tries: u32, answer: Answer<Arc<Decision>> },
     Propose { command: Command, answer: Answer<Outcome> },
     Look(Look),
 }
@@ -133,9 +133,8 @@ impl Owner {
     }
 
     /// Decides a request. `deadline` bounds the wait in the queue; see [`Refused::Deadline`].
-    pub async fn decide(&self, request: Request, deadline: Instant) -> Result<Arc<Decision>, Refused> {
+    pub async fn decide(&self, request: Arc<Request>, deadline: Instant) -> Result<Arc<Decision>, Refused> {
         let (answer, answered) = oneshot::channel();
-        let request = Box::new(request);
         self.ask(Ask::Decide { request, deadline, tries: 0, answer })?;
         answered.await.unwrap_or(Err(Refused::Unknown))
     }

@@ -1,7 +1,9 @@
 //! Why a request was not decided: what the front doors turn into a status.
 
+use serde::{Deserialize, Serialize};
+
 /// Why there is no decision or outcome.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refused {
     /// The queue in front of the owner thread is full.
     #[error("overloaded: {queue} requests are waiting, which is the limit; ask again later")]
@@ -15,6 +17,12 @@ pub enum Refused {
     /// This node does not lead. Nothing was decided.
     #[error("this node does not lead; ask the leader")]
     NotLeader,
+    /// Nobody leads, or this node cannot reach who does. Nothing was decided.
+    #[error("no leader: {0}; ask again")]
+    NoLeader(String),
+    /// The change of the cluster cannot be made now.
+    #[error("{0}")]
+    Conflict(String),
     /// The decision was proposed and its fate is not known.
     #[error("it is not known whether the decision was committed; ask again with the same id")]
     Unknown,

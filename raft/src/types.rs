@@ -65,7 +65,7 @@ impl Serialize for Payload {
 
 impl<'de> Deserialize<'de> for Payload {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Payload, D::Error> {
-        Vec::deserialize(deserializer).map(|bytes| Payload(bytes.into()))
+        serde_bytes::ByteBuf::deserialize(deserializer).map(|bytes| Payload(bytes.into_vec().into()))
     }
 }
 

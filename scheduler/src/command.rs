@@ -1,6 +1,9 @@
 //! What goes through the log: batches of commands, and the outcome of each.
 
+use std::borrow::Cow;
+
 use bitcode::{Decode, Encode};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::consumer::Purpose;
@@ -149,7 +152,7 @@ pub struct Record {
 }
 
 /// What a command did.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Outcome {
     /// The decision stands.
     Placed {
@@ -161,7 +164,7 @@ pub enum Outcome {
         rows: Vec<Option<Row>>,
     },
     /// The state has moved on since the leader looked: decide again.
-    Stale(&'static str),
+    Stale(Cow<'static, str>),
     /// The key is known with the same content: this was the answer.
     Duplicate {
         /// Number of that decision.
@@ -186,7 +189,7 @@ pub enum Outcome {
 }
 
 /// What a report changed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     /// A new host.
     Added,

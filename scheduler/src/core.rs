@@ -9,6 +9,7 @@ mod explain;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::apply::{self, Touched};
@@ -45,7 +46,7 @@ pub struct Core {
 }
 
 /// Why there is no decision.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
     /// The request makes no sense.
     #[error("{0}")]

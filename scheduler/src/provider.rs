@@ -13,7 +13,9 @@ use crate::names::Sym;
 use crate::report::NumaCell;
 
 /// Row of a root provider.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, serde::Serialize, serde::Deserialize,
+)]
 pub struct Row(pub u32);
 
 /// Amounts by class, sorted by class, without zeros.

@@ -1,9 +1,10 @@
 //! Opening a node: from a data folder to a leader that has applied all it had committed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use openraft::alias::WatchReceiverOf;
@@ -11,21 +12,42 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::ClientWriteError;
 use openraft::metrics::RaftServerMetrics;
 use openraft::raft::ClientWriteResult;
-use openraft::{Config, Raft, RaftMetrics, ServerState, SnapshotPolicy};
+use openraft::{ChangeMembers, Config, Raft, RaftMetrics, ServerState, SnapshotPolicy};
 use scheduler::{Core, Engine};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use super::begin::{bootstrap, check_memory};
 use super::{Inner, Node, Parts};
-use crate::identity::{Identity, IdentityError, identify};
+use crate::identity::{Identity, IdentityError, Me, identify};
+use crate::local::Local;
 use crate::machine::Machine;
-use crate::network::Network;
+use crate::members::{self, Change};
 use crate::owner::{Fate, Limits, Owner, Proposed};
+use crate::peer::acknowledged::Ledger;
+use crate::peer::door::Door;
+use crate::peer::grpc::{self, Grpc};
+use crate::peer::incoming::Incoming;
+use crate::peer::link::Link;
+use crate::peer::network::{Network, Peers};
 use crate::snapshot::{Folder, SnapshotError};
 use crate::store::LogStore;
 use crate::types::{Callback, Member, Payload, TypeConfig, Vote};
 use crate::wal::{self, Wal};
+
+/// What becomes of an empty folder. One that holds data goes on as what it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Begin {
+    /// A cluster of this node alone.
+    #[default]
+    Alone,
+    /// A cluster of these voters (node id → address of its peer port), as soon as all of them
+    /// answer. On exactly one of them; the others wait.
+    Bootstrap(BTreeMap<u64, String>),
+    /// A node that waits until it is made a member.
+    Wait,
+}
 
 /// How a node is opened.
 #[derive(Clone, Debug)]
@@ -36,8 +58,16 @@ pub struct Options {
     pub node_id: u64,
     /// The cluster; none: the folder's, or a new one.
     pub cluster: Option<Uuid>,
-    /// Address of its Raft port, as others reach it; empty for a lone node.
-    pub addr: String,
+    /// What becomes of an empty folder.
+    pub begin: Begin,
+    /// Address of the port for peers; none: a lone node that stays alone.
+    pub peer_listen: Option<SocketAddr>,
+    /// Milliseconds between two heartbeats of a leader.
+    pub heartbeat: u64,
+    /// Milliseconds without one after which a node stands for election: at least, at most.
+    pub election: (u64, u64),
+    /// Bytes of a snapshot that are sent to a peer in a second; 0: as many as go.
+    pub snapshot_rate: u64,
     /// Limits of the owner thread.
     pub limits: Limits,
     /// Log entries after which a snapshot is taken.
@@ -60,7 +90,11 @@ impl Options {
             data_dir: data_dir.into(),
             node_id,
             cluster: None,
-            addr: String::new(),
+            begin: Begin::Alone,
+            peer_listen: None,
+            heartbeat: 100,
+            election: (300, 500),
+            snapshot_rate: 128 << 20,
             limits: Limits::default(),
             snapshot_entries: 200_000,
             snapshot_bytes: 1 << 30,
@@ -92,6 +126,26 @@ pub enum OpenError {
         snapshot: Option<u64>,
         /// First index in the log.
         log: u64,
+    },
+    /// The port for peers cannot be opened.
+    #[error("peer_listen: cannot listen on {addr}: {source}; choose another address")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
+    /// The disk has forgotten something.
+    #[error("{folder}: node {node} had acknowledged {acknowledged} to node {peer}, but its data folder does not hold it: the disk was emptied or put back to an older state, and a vote of it could undo what was committed; empty the folder, remove node {node} from the cluster (pallium ctl cluster remove {node}), and add it with a node id that was never used", folder = .folder.display())]
+    Forgotten {
+        /// The data folder.
+        folder: PathBuf,
+        /// This node.
+        node: u64,
+        /// Who remembers.
+        peer: u64,
+        /// What it remembers.
+        acknowledged: String,
     },
     /// A thread could not be started.
     #[error("a thread could not be started: {0}; raise the limit of threads")]
@@ -127,15 +181,22 @@ impl Node {
 
 fn open(options: &Options, engine: Engine) -> Result<Node, OpenError> {
     let wal = Wal::open(&options.data_dir.join("log"), &options.wal)?;
-    assemble(options, engine, wal)
+    assemble(options, engine, wal, Arc::new(Grpc::default()))
 }
 
-/// Puts a node together on an open log.
-pub(super) fn assemble(options: &Options, engine: Engine, wal: Wal) -> Result<Node, OpenError> {
+/// Puts a node together on an open log and a link to its peers.
+pub(super) fn assemble(options: &Options, engine: Engine, wal: Wal, link: Arc<dyn Link>) -> Result<Node, OpenError> {
     let wal = Arc::new(wal);
     let has_log = wal.vote().is_some() || wal.ends().1.is_some();
-    let identity = identify(&options.data_dir, options.node_id, options.cluster, has_log)?;
-    let folder = Folder::open(&options.data_dir.join("snapshots"))?;
+    let cluster = if options.begin == Begin::Wait { Some(Uuid::nil()) } else { options.cluster };
+    let me = identify(&options.data_dir, options.node_id, cluster, has_log)?;
+    let me = Arc::new(Me::new(&options.data_dir, me));
+    if me.get().cluster.is_nil() && options.begin != Begin::Wait {
+        me.adopt(Uuid::now_v7())?;
+    }
+    let identity = me.get();
+    let snapshots = options.data_dir.join("snapshots");
+    let folder = Folder::open(&snapshots)?;
     let (core, snapshot) = match folder.load_newest()? {
         Some((path, header, core)) => (core, Some((path, header))),
         None => (Core::new(), None),
@@ -146,21 +207,59 @@ pub(super) fn assemble(options: &Options, engine: Engine, wal: Wal) -> Result<No
     {
         return Err(OpenError::Gap { folder: options.data_dir.clone(), snapshot: covered, log: purged.index + 1 });
     }
+    let listener = options.peer_listen.map(listen).transpose()?;
+    let peer_addr = listener.as_ref().map(TcpListener::local_addr).transpose()?;
     let (proposals, proposed) = mpsc::unbounded_channel();
     let run = RandomState::new().hash_one(identity.store);
     let (owner, thread) = Owner::start(core, engine, options.limits.clone(), (identity.node, run), proposals)?;
     let machine = Machine::new(owner.clone(), folder, snapshot);
     let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("raft").enable_all().build()?;
-    let started = runtime.block_on(start(options, identity, &owner, machine, &wal, proposed));
-    let raft = match started {
-        Ok(raft) => raft,
+    let ledger = Arc::new(Ledger::default());
+    let incoming = Incoming::new(snapshots);
+    let door = Arc::new(Door::new(Arc::clone(&me), Arc::clone(&ledger), incoming, has_log));
+    let peers = Peers {
+        link,
+        me,
+        ledger,
+        sending: Arc::default(),
+        patience: Duration::from_millis((3 * options.heartbeat).max(1000)),
+        snapshot_rate: options.snapshot_rate,
+    };
+    if let Some(listener) = listener {
+        let _in_runtime = runtime.enter();
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        runtime.spawn(grpc::serve(listener, Arc::clone(&door), std::future::pending()));
+    }
+    let failed = Arc::new(OnceLock::new());
+    let parts = Start { options, peers, owner: &owner, wal: &wal, door: &door, peer_addr, failed: &failed };
+    let local = match runtime.block_on(start(parts, machine, proposed)) {
+        Ok(local) => local,
         Err(error) => {
             take_apart(runtime, &owner, thread, &wal);
             return Err(error);
         }
     };
     let parts = Mutex::new(Some(Parts { runtime, owner: thread }));
-    Ok(Node(Arc::new(Inner { identity, owner, wal, raft, parts })))
+    Ok(Node(Arc::new(Inner { local, parts, fresh: tokio::sync::Mutex::default(), peer_addr, failed })))
+}
+
+fn listen(addr: SocketAddr) -> Result<TcpListener, OpenError> {
+    let listening = TcpListener::bind(addr).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    listening.map_err(|source| OpenError::Listen { addr, source })
+}
+
+/// What starting takes.
+struct Start<'a> {
+    options: &'a Options,
+    peers: Peers,
+    owner: &'a Owner,
+    wal: &'a Arc<Wal>,
+    door: &'a Door,
+    peer_addr: Option<SocketAddr>,
+    failed: &'a Arc<OnceLock<String>>,
 }
 
 fn take_apart(runtime: Runtime, owner: &Owner, thread: std::thread::JoinHandle<()>, wal: &Wal) {
@@ -173,9 +272,10 @@ fn take_apart(runtime: Runtime, owner: &Owner, thread: std::thread::JoinHandle<(
 fn config(options: &Options, identity: Identity) -> Config {
     Config {
         cluster_name: identity.cluster.to_string(),
-        heartbeat_interval: 100,
-        election_timeout_min: 300,
-        election_timeout_max: 500,
+        heartbeat_interval: options.heartbeat,
+        election_timeout_min: options.election.0,
+        election_timeout_max: options.election.1,
+        enable_elect: false,
         enable_pre_vote: Some(true),
         // Unset it means true: a restarted leader would lead on in its old term, before it has applied
         // entries that it acknowledged but had not yet marked as committed.
@@ -192,33 +292,49 @@ fn config(options: &Options, identity: Identity) -> Config {
 }
 
 async fn start(
-    options: &Options,
-    identity: Identity,
-    owner: &Owner,
+    parts: Start<'_>,
     machine: Machine,
-    wal: &Arc<Wal>,
     proposed: mpsc::UnboundedReceiver<Proposed>,
-) -> Result<Raft<TypeConfig, Machine>, OpenError> {
+) -> Result<Local, OpenError> {
+    let Start { options, peers, owner, wal, door, peer_addr, failed } = parts;
     let refused = |error: String| match wal.failure() {
         Some(failure) => OpenError::Raft(failure.to_string()),
         None => OpenError::Raft(error),
     };
-    let config = config(options, identity).validate().map_err(|error| refused(error.to_string()))?;
-    let store = LogStore::new(Arc::clone(wal));
-    let raft = Raft::new(identity.node, Arc::new(config), Network, store, machine)
+    let me = peers.me.get();
+    let config = config(options, me).validate().map_err(|error| refused(error.to_string()))?;
+    let raft = Raft::new(me.node, Arc::new(config), Network(peers.clone()), LogStore::new(Arc::clone(wal)), machine)
         .await
         .map_err(|error| refused(error.to_string()))?;
+    let local = Local {
+        peers,
+        owner: owner.clone(),
+        wal: Arc::clone(wal),
+        raft: raft.clone(),
+        data_dir: options.data_dir.clone(),
+    };
+    // Until then it neither votes nor stands for election.
+    check_memory(&local).await?;
+    raft.runtime_config().elect(true);
+    door.open(local.clone());
     tokio::spawn(propose(raft.clone(), owner.clone(), proposed));
     let (leads, led) = oneshot::channel();
-    tokio::spawn(watch_leadership(raft.clone(), owner.clone(), Arc::clone(wal), leads));
+    tokio::spawn(watch_leadership(local.clone(), leads));
     tokio::spawn(tick(raft.clone(), owner.clone(), Arc::clone(wal), options.snapshot_bytes));
     let initialized = raft.is_initialized().await.map_err(|error| refused(error.to_string()))?;
-    if !initialized {
-        let member = Member { addr: options.addr.clone(), store: identity.store };
-        let members = BTreeMap::from([(identity.node, member)]);
-        raft.initialize(members).await.map_err(|error| refused(error.to_string()))?;
+    match &options.begin {
+        _ if initialized => {}
+        Begin::Alone => {
+            let addr = peer_addr.map(|addr| addr.to_string()).unwrap_or_default();
+            let members = BTreeMap::from([(me.node, Member { addr, store: me.store })]);
+            raft.initialize(members).await.map_err(|error| refused(error.to_string()))?;
+        }
+        Begin::Bootstrap(voters) => {
+            tokio::spawn(bootstrap(local.clone(), voters.clone(), Arc::clone(failed)));
+        }
+        Begin::Wait => {}
     }
-    let alone = raft.with_raft_state(move |state| state.membership_state.effective().voter_ids().eq([identity.node]));
+    let alone = raft.with_raft_state(move |state| state.membership_state.effective().voter_ids().eq([me.node]));
     if alone.await.map_err(|error| refused(error.to_string()))? {
         if initialized {
             raft.trigger().elect(false).await.map_err(|error| refused(error.to_string()))?;
@@ -229,8 +345,9 @@ async fn start(
             let what = wal.failure().map_or(metrics, |failure| failure.to_string());
             return Err(OpenError::NotReady { waited, what });
         }
+        tokio::spawn(tell_address(local.clone(), peer_addr));
     }
-    Ok(raft)
+    Ok(local)
 }
 
 /// Whether the node leads and has applied an entry of its own term, hence all that were before.
@@ -258,7 +375,8 @@ fn fate_of(owner: Owner, seq: u64) -> Callback<ClientWriteResult<TypeConfig>> {
 
 /// Tells the owner when it may decide, and when the node has stopped for good. The only one who
 /// does. `led` is told once, when the owner decides for the first time.
-async fn watch_leadership(raft: Raft<TypeConfig, Machine>, owner: Owner, wal: Arc<Wal>, led: oneshot::Sender<()>) {
+async fn watch_leadership(local: Local, led: oneshot::Sender<()>) {
+    let Local { raft, owner, wal, .. } = &local;
     let mut led = Some(led);
     let mut lost = None;
     let mut server = raft.server_metrics();
@@ -273,6 +391,7 @@ async fn watch_leadership(raft: Raft<TypeConfig, Machine>, owner: Owner, wal: Ar
         {
             let _ = led.send(());
         }
+        finish_change(raft).await;
         while holds(&server, metrics.vote) && server.changed().await.is_ok() {}
         owner.lead(false);
         lost = Some(metrics.vote);
@@ -283,6 +402,31 @@ async fn watch_leadership(raft: Raft<TypeConfig, Machine>, owner: Owner, wal: Ar
         (None, Ok(())) => "replication has ended".to_owned(),
     };
     owner.stop(reason);
+}
+
+/// A change of the membership that the former leader began and did not end stays half made until
+/// somebody ends it.
+async fn finish_change(raft: &Raft<TypeConfig, Machine>) {
+    let joint = raft.metrics().borrow_watched().membership_config.membership().get_joint_config().len() > 1;
+    if joint {
+        let raft = raft.clone();
+        tokio::spawn(async move {
+            let ended = raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::new()), true).await;
+            tracing::info!(ended = ended.is_ok(), "a change of the membership that was half made");
+        });
+    }
+}
+
+/// Lets a node that was alone without a port for peers be reached from now on.
+async fn tell_address(local: Local, peer_addr: Option<SocketAddr>) {
+    let me = local.peers.me.get();
+    let known = local.metrics().membership_config.membership().get_node(&me.node).map(|member| member.addr.clone());
+    if let (Some(addr), Some("")) = (peer_addr, known.as_deref()) {
+        let change = Change::Add { node: me.node, addr: addr.to_string() };
+        if let Err(error) = members::change(&local, change).await {
+            tracing::warn!(%error, "the address of this node's peer port could not be written down");
+        }
+    }
 }
 
 fn holds(server: &WatchReceiverOf<TypeConfig, RaftServerMetrics<TypeConfig>>, vote: Vote) -> bool {

@@ -9,9 +9,10 @@ use scheduler::{Command, Domain, Outcome};
 use uuid::Uuid;
 
 use super::open::assemble;
-use super::{Node, OpenError, Options};
+use super::{Freshness, Node, OpenError, Options};
 use crate::fixture::{ask, engine, host, soon};
 use crate::identity::IdentityError;
+use crate::peer::grpc::Grpc;
 use crate::refused::Refused;
 use crate::snapshot::SnapshotError;
 use crate::wal::faulty::{Disk, Faults};
@@ -73,7 +74,7 @@ async fn decisions_outlive_the_process_and_never_exceed_capacity() {
     assert_eq!(checksum(&node).await, before);
     let release = Command::Release { domain: Domain::Nova, consumer: Uuid::from_u128(7), open_only: false };
     node.propose(release).await.unwrap();
-    node.read_barrier().await.unwrap();
+    node.read_barrier(Freshness::Linearizable).await.unwrap();
     let after = checksum(&node).await;
     node.shutdown().await;
     drop(node);
@@ -174,7 +175,7 @@ async fn a_question_leaves_no_trace_and_a_passed_deadline_decides_nothing() {
     node.propose(host(0, 5)).await.unwrap();
     let before = checksum(&node).await;
     assert_eq!(node.probe(ask(1)).await.unwrap().hosts.len(), 1);
-    let late = node.0.owner.decide(ask(1), Instant::now()).await;
+    let late = node.0.local.owner.decide(ask(1).into(), Instant::now()).await;
     assert_eq!(late.unwrap_err(), Refused::Deadline);
     assert_eq!(checksum(&node).await, before);
 }
@@ -188,7 +189,7 @@ async fn failing(faults: Faults, expected: &str) {
         let (files, opts) = (disk.files(), Arc::clone(&opts));
         let opened = std::thread::spawn(move || {
             let wal = Wal::open_in(&files, &opts.wal).unwrap();
-            assemble(&opts, engine(), wal).unwrap()
+            assemble(&opts, engine(), wal, Arc::new(Grpc::default())).unwrap()
         });
         opened.join().unwrap()
     };

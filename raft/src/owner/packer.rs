@@ -14,7 +14,7 @@ pub enum Waiting {
     /// A client's decision.
     Decision {
         /// To decide again when the state has moved on.
-        request: Box<Request>,
+        request: Arc<Request>,
         /// Until when that makes sense.
         deadline: Instant,
         /// How often it was decided.

@@ -52,7 +52,7 @@ impl Stage {
     async fn ask(&self, instance: u64) -> Asked {
         let owner = self.owner.clone();
         let decided = self.owner.counts().0;
-        let asked = tokio::spawn(async move { owner.decide(ask(instance), soon()).await });
+        let asked = tokio::spawn(async move { owner.decide(ask(instance).into(), soon()).await });
         while self.owner.counts().0 == decided && !asked.is_finished() {
             tokio::task::yield_now().await;
         }
@@ -139,12 +139,12 @@ async fn a_full_queue_refuses() {
     let mut asked = vec![stage.ask(0).await, stage.ask(1).await];
     for instance in 2..5 {
         let owner = stage.owner.clone();
-        asked.push(tokio::spawn(async move { owner.decide(ask(instance), soon()).await }));
+        asked.push(tokio::spawn(async move { owner.decide(ask(instance).into(), soon()).await }));
     }
     while stage.owner.queue_len() < 3 {
         tokio::task::yield_now().await;
     }
-    let full = stage.owner.decide(ask(99), soon()).await.unwrap_err();
+    let full = stage.owner.decide(ask(99).into(), soon()).await.unwrap_err();
     assert_eq!(full, Refused::Overloaded { queue: 3 });
     for _ in 0..5 {
         let batch = stage.next().await;
@@ -162,10 +162,10 @@ async fn who_does_not_lead_decides_nothing() {
     let _lost = stage.next().await;
     stage.owner.lead(false);
     assert_eq!(first.await.unwrap().unwrap_err(), Refused::Unknown);
-    assert_eq!(stage.owner.decide(ask(2), soon()).await.unwrap_err(), Refused::NotLeader);
+    assert_eq!(stage.owner.decide(ask(2).into(), soon()).await.unwrap_err(), Refused::NotLeader);
     assert!(!stage.owner.look(|core, _| core.has_flights()).await.unwrap());
     stage.owner.stop("because".into());
-    assert_eq!(stage.owner.decide(ask(2), soon()).await.unwrap_err(), Refused::Stopped("because".into()));
+    assert_eq!(stage.owner.decide(ask(2).into(), soon()).await.unwrap_err(), Refused::Stopped("because".into()));
 }
 
 #[tokio::test]
@@ -191,6 +191,6 @@ async fn replicated_time_never_goes_back() {
 async fn a_late_request_is_not_looked_at() {
     let stage = Stage::with_host(Limits::default(), 10).await;
     let decided = stage.owner.counts().0;
-    assert_eq!(stage.owner.decide(ask(1), Instant::now()).await.unwrap_err(), Refused::Deadline);
+    assert_eq!(stage.owner.decide(ask(1).into(), Instant::now()).await.unwrap_err(), Refused::Deadline);
     assert_eq!(stage.owner.counts().0, decided);
 }

@@ -18,13 +18,13 @@ pub(super) fn place(state: &mut State, place: &Place, touched: &mut Vec<Touched>
             Some(_) => return Outcome::KeyConflict,
             None if issued(key).is_none_or(|at| at < state.tables.keys.horizon) => return Outcome::KeyExpired,
             // A repeat that waited for the first call, which was lost.
-            None if place.parts.is_empty() => return Outcome::Stale("the first call with this key was lost"),
+            None if place.parts.is_empty() => return Outcome::Stale("the first call with this key was lost".into()),
             None => {}
         }
     }
     let chosen = match check(state, place) {
         Ok(chosen) => chosen,
-        Err(why) => return Outcome::Stale(why),
+        Err(why) => return Outcome::Stale(why.into()),
     };
     learn(state, place, touched);
     let names = &mut state.tables.names;

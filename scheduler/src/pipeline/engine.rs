@@ -36,7 +36,7 @@ pub struct Engine {
 }
 
 /// Why no pipeline could be chosen.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, thiserror::Error)]
 pub enum ChoiceError {
     /// The name is not active.
     #[error("pipeline '{name}' is not known in domain {domain}: {known} expected")]

@@ -1,0 +1,253 @@
+//! Several nodes in one process, over the real transport.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::{Begin, Freshness, Node, OpenError, Options};
+use crate::fixture::{ask, engine, host, soon};
+use crate::members::{Change, Changed, Role};
+use crate::refused::Refused;
+use crate::wal;
+
+/// A node's folder and how it is started.
+struct Place {
+    folder: TempDir,
+    options: Options,
+}
+
+impl Place {
+    fn new(node: u64, begin: Begin, port: u16) -> Place {
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = Options::new(folder.path(), node);
+        options.begin = begin;
+        options.peer_listen = Some(([127, 0, 0, 1], port).into());
+        options.wal =
+            wal::Options { segment_bytes: 1 << 20, ready_segments: 1, first_segment_bytes: 64 << 10, ..options.wal };
+        options.snapshot_rate = 0;
+        Place { folder, options }
+    }
+
+    async fn open(&self) -> Node {
+        Node::open(self.options.clone(), engine()).await.unwrap()
+    }
+}
+
+/// Ports that were free a moment ago.
+fn ports<const N: usize>() -> [u16; N] {
+    let held = [(); N].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    held.map(|listener| listener.local_addr().unwrap().port())
+}
+
+async fn three(election: (u64, u64)) -> (Vec<Place>, Vec<Node>) {
+    let ports = ports::<3>();
+    let voters: BTreeMap<u64, String> = (1..).zip(ports.map(|port| format!("127.0.0.1:{port}"))).collect();
+    let begin = |node| if node == 1 { Begin::Bootstrap(voters.clone()) } else { Begin::Wait };
+    let mut places: Vec<_> = (1..).zip(ports).map(|(node, port)| Place::new(node, begin(node), port)).collect();
+    for place in &mut places {
+        place.options.election = election;
+    }
+    let mut nodes = Vec::new();
+    for place in &places {
+        nodes.push(place.open().await);
+    }
+    (places, nodes)
+}
+
+/// Waits until something holds.
+async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited too long for: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn leader(nodes: &[Node]) -> usize {
+    until("a leader", async || nodes.iter().position(|node| node.status().ready)).await
+}
+
+async fn checksum(node: &Node) -> u64 {
+    node.read_barrier(Freshness::Linearizable).await.unwrap();
+    node.query(|core| core.state().checksum()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_node_answers_and_a_leader_may_go() {
+    let (places, mut nodes) = three((300, 500)).await;
+    for (number, node) in (0..).zip(&nodes) {
+        node.propose(host(number, 100)).await.unwrap();
+    }
+    for instance in 0..30 {
+        let decision = nodes[instance as usize % 3].decide(ask(instance), soon()).await.unwrap();
+        assert_eq!(decision.placements.len(), 1);
+    }
+    let sums = [checksum(&nodes[0]).await, checksum(&nodes[1]).await, checksum(&nodes[2]).await];
+    assert!(sums[0] == sums[1] && sums[1] == sums[2], "{sums:?}");
+    let cluster = nodes[0].cluster().await;
+    assert_eq!((cluster.members.len(), cluster.equal), (3, Some(true)), "{cluster:?}");
+    assert_eq!(cluster.members.iter().filter(|member| member.role == Role::Leader).count(), 1);
+
+    // The leader goes; what it acknowledged stays, and its place is taken.
+    let old = leader(&nodes).await;
+    nodes.remove(old).shutdown().await;
+    // What was on its way to the old leader may or may not have been decided.
+    let decision = until("a decision", async || nodes[0].decide(ask(30), soon()).await.ok()).await;
+    assert_eq!(decision.placements.len(), 1);
+    nodes[1].read_barrier(Freshness::Linearizable).await.unwrap();
+    assert_eq!(nodes[1].query(|core| core.state().tables().counters().consumers).await.unwrap(), 31);
+
+    // It comes back and catches up.
+    nodes.push(places[old].open().await);
+    assert_eq!(checksum(&nodes[2]).await, checksum(&nodes[0]).await);
+    assert_eq!(nodes[2].query(scheduler::Core::check).await.unwrap(), Vec::<String>::new());
+    for node in &nodes {
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_majority_nothing_is_decided() {
+    let (_places, mut nodes) = three((300, 500)).await;
+    nodes[0].propose(host(0, 100)).await.unwrap();
+    let leads = leader(&nodes).await;
+    let last = nodes.swap_remove(leads);
+    for node in nodes {
+        node.shutdown().await;
+    }
+    let error = last.decide(ask(1), Instant::now() + Duration::from_secs(1)).await.unwrap_err();
+    assert!(matches!(error, Refused::Unknown | Refused::NoLeader(_)), "{error}");
+    let lost =
+        async || matches!(last.read_barrier(Freshness::Linearizable).await, Err(Refused::NoLeader(_))).then_some(());
+    until("no leader any more", lost).await;
+    last.read_barrier(Freshness::Local).await.unwrap();
+    assert_eq!(last.query(|core| core.state().tables().counters().hosts).await.unwrap(), 1);
+    last.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_grows_moves_and_shrinks() {
+    let [first, second, third] = ports::<3>();
+    let mut alone = Place::new(1, Begin::Alone, first);
+    alone.options.kept_entries = 0;
+    let one = alone.open().await;
+    one.propose(host(0, 1000)).await.unwrap();
+    for instance in 0..20 {
+        one.decide(ask(instance), soon()).await.unwrap();
+    }
+    // The log before it is gone, so that the next node needs the snapshot.
+    one.snapshot_now().await.unwrap();
+    let places = [Place::new(2, Begin::Wait, second), Place::new(3, Begin::Wait, third)];
+    let waits = places[0].open().await;
+    let nowhere = waits.decide(ask(20), Instant::now() + Duration::from_secs(1)).await.unwrap_err();
+    assert!(nowhere.to_string().contains("member of no cluster yet"), "{nowhere}");
+
+    let add = |node: u64, port: u16| Change::Add { node, addr: format!("127.0.0.1:{port}") };
+    let away = one.change(add(3, third)).await.unwrap_err();
+    assert!(away.to_string().contains("does not answer"), "{away}");
+    let other = one.change(add(5, second)).await.unwrap_err();
+    assert!(other.to_string().contains("this is node 2, not node 5"), "{other}");
+    let early = one.change(Change::Promote { node: 2 }).await.unwrap_err();
+    assert!(early.to_string().contains("is no member"), "{early}");
+    assert_eq!(one.change(add(2, second)).await.unwrap(), Changed::Done);
+    assert_eq!(one.change(add(2, second)).await.unwrap(), Changed::Already);
+    assert_eq!(checksum(&waits).await, checksum(&one).await);
+    let promoted = async || one.change(Change::Promote { node: 2 }).await.ok();
+    assert_eq!(until("a learner that is close", promoted).await, Changed::Done);
+    assert_eq!(one.change(Change::Promote { node: 2 }).await.unwrap(), Changed::Already);
+
+    let three = places[1].open().await;
+    // Asked of a follower, done by the leader.
+    waits.change(add(3, third)).await.unwrap();
+    until("a learner that is close", async || waits.change(Change::Promote { node: 3 }).await.ok()).await;
+    let moved = waits.change(Change::Transfer { to: 3 }).await.unwrap();
+    assert_eq!(moved, Changed::Done);
+    until("the new leader", async || three.status().ready.then_some(())).await;
+    one.decide(ask(20), soon()).await.unwrap();
+
+    assert_eq!(three.change(Change::Remove { node: 1 }).await.unwrap(), Changed::Done);
+    assert_eq!(three.change(Change::Remove { node: 1 }).await.unwrap(), Changed::Already);
+    one.shutdown().await;
+    drop(one);
+    // Two voters are left: with one of them away there would be no majority for its removal.
+    waits.shutdown().await;
+    let lost = until("a voter that is away", async || three.change(Change::Remove { node: 3 }).await.err()).await;
+    assert!(lost.to_string().contains("no majority") || matches!(lost, Refused::NoLeader(_)), "{lost}");
+    three.shutdown().await;
+
+    // The folder of another time: its node id is known with a data folder that is gone.
+    let waits = places[0].open().await;
+    let three = places[1].open().await;
+    until("a leader", async || (waits.status().ready || three.status().ready).then_some(())).await;
+    assert_eq!(checksum(&waits).await, checksum(&three).await);
+    waits.shutdown().await;
+    drop(waits);
+    let emptied = Place::new(2, Begin::Wait, second);
+    let impostor = emptied.open().await;
+    let refused = until("a word about it", async || match three.change(add(2, second)).await {
+        Err(Refused::Conflict(why)) => Some(why),
+        _ => None,
+    });
+    let nothing = tokio::time::timeout(Duration::from_secs(3), refused).await;
+    // Without it there is no majority, and it is no way to get one.
+    assert!(nothing.is_err() || nothing.is_ok_and(|why| why.contains("another data folder")));
+    assert_eq!(impostor.query(|core| core.state().tables().counters().hosts).await.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_voter_with_an_older_disk_does_not_vote() {
+    // What peers remember ends with their leadership: here it shall last.
+    let (places, mut nodes) = three((3000, 4000)).await;
+    nodes[0].propose(host(0, 1000)).await.unwrap();
+    let follower = (leader(&nodes).await + 1) % 3;
+    nodes[follower].read_barrier(Freshness::Linearizable).await.unwrap();
+    let node = nodes.remove(follower);
+    node.shutdown().await;
+    drop(node);
+    let kept = tempfile::tempdir().unwrap();
+    copy(places[follower].folder.path(), kept.path());
+    nodes.insert(follower, places[follower].open().await);
+    for instance in 0..5 {
+        nodes[follower].decide(ask(instance), soon()).await.unwrap();
+    }
+    checksum(&nodes[follower]).await;
+    let node = nodes.remove(follower);
+    node.shutdown().await;
+    drop(node);
+    let mut options = places[follower].options.clone();
+    options.data_dir = kept.path().to_owned();
+    let error = Node::open(options, engine()).await.map(|_| ()).unwrap_err();
+    assert!(matches!(error, OpenError::Forgotten { .. }), "{error}");
+    // The true folder is welcome.
+    places[follower].open().await;
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_cluster_takes_no_member_of_another() {
+    let [first, second] = ports::<2>();
+    let other = Place::new(2, Begin::Alone, second).open().await;
+    let voters = BTreeMap::from([(1, format!("127.0.0.1:{first}")), (2, format!("127.0.0.1:{second}"))]);
+    let node = Place::new(1, Begin::Bootstrap(voters), first).open().await;
+    let why = until("a refusal", async || node.status().fatal).await;
+    assert!(why.contains("bootstrap refused: node 2 is a member of cluster"), "{why}");
+    drop(other);
+}
