@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use crate::nova::BadRequest;
 
 /// Every code that [`ApiError`] has.
-const CODES: [&str; 16] = [
+const CODES: [&str; 18] = [
     "bad_request",
     "unknown_pipeline",
     "no_pipeline",
@@ -23,6 +23,8 @@ const CODES: [&str; 16] = [
     "key_expired",
     "overloaded",
     "not_leader",
+    "no_leader",
+    "conflict",
     "contended",
     "stopped",
     "fleet_unknown",
@@ -125,7 +127,7 @@ impl ApiError {
             "overloaded" => Code::ResourceExhausted,
             "contended" => Code::Aborted,
             "key_conflict" => Code::AlreadyExists,
-            "key_expired" => Code::FailedPrecondition,
+            "key_expired" | "conflict" => Code::FailedPrecondition,
             _ => match self.status {
                 StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED => Code::InvalidArgument,
                 StatusCode::NOT_FOUND => Code::NotFound,
@@ -188,6 +190,8 @@ impl From<Refused> for ApiError {
             Refused::Overloaded { .. } => Self::unavailable("overloaded", message, 1),
             Refused::Deadline => Self::deadline(message),
             Refused::NotLeader => Self::unavailable("not_leader", message, 1),
+            Refused::NoLeader(_) => Self::unavailable("no_leader", message, 1),
+            Refused::Conflict(_) => Self::new(StatusCode::CONFLICT, "conflict", message),
             Refused::Unknown => Self::new(StatusCode::GATEWAY_TIMEOUT, "outcome_unknown", message),
             Refused::Contended { .. } => Self::unavailable("contended", message, 1),
             Refused::Refusal(refusal) => refusal.into(),

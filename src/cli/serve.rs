@@ -21,6 +21,7 @@ Examples:
   pallium serve --data-dir data
   pallium serve --config pallium.yaml
   pallium serve --data-dir data --listen 127.0.0.1:0 --log-format json
+  pallium serve --data-dir data-4 --node-id 4 --join --listen 127.0.0.1:8380 --peer-listen 127.0.0.1:8381
 
 When it is ready it prints its addresses as one line of JSON on stdout; the log
 goes to stderr. SIGTERM and SIGINT stop it gracefully.
@@ -39,13 +40,18 @@ pub struct Args {
     /// Address for clients: HTTP and gRPC; port 0 takes a free one [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// Address for the other nodes of a cluster; not opened by a lone node [default: 127.0.0.1:8081]
+    /// Address for the other nodes of a cluster; a lone node opens it only when it is given
+    /// [default: 127.0.0.1:8081]
     #[arg(long, value_name = "ADDR")]
     peer_listen: Option<SocketAddr>,
     /// Number of this node in its cluster [default: 1]
     #[arg(long, value_name = "N")]
     node_id: Option<u64>,
-    /// Serve clients on other addresses than loopback although there is no TLS
+    /// With an empty data folder: wait to be added to a cluster (pallium ctl cluster add) instead of
+    /// beginning one
+    #[arg(long)]
+    join: bool,
+    /// Serve clients and nodes on other addresses than loopback although there is no TLS
     #[arg(long)]
     insecure_plaintext: bool,
     /// Start although the log is damaged, and forget entry N and all after it; N is in the message
@@ -121,6 +127,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         &json!({
             "listen": address.to_string(),
             "url": format!("http://{address}"),
+            "peer_listen": node.peer_addr().map(|address| address.to_string()),
             "node_id": identity.node,
             "cluster": identity.cluster,
             "data_dir": config.data_dir,
@@ -137,6 +144,11 @@ pub async fn open(config: &Config) -> Result<Node, Failure> {
     let mut options = raft::Options::new(&config.data_dir, config.node_id);
     options.limits.queue = config.limits.queue;
     options.wal.accept_loss_from = config.accept_loss_from;
+    options.begin = config.begin.clone();
+    options.peer_listen = config.peer_listen;
+    options.heartbeat = config.raft.heartbeat_ms;
+    options.election = (config.raft.election_min_ms, config.raft.election_max_ms);
+    options.snapshot_rate = config.raft.snapshot_bytes_per_s;
     Node::open(options, engine).await.map_err(|error| Failure::new(format!("{}: {error}", config.data_dir.display())))
 }
 

@@ -1,6 +1,7 @@
 //! The config file of a server: read, merged with the flags, checked. Every error names line and
 //! key; a key of a capability that does not exist yet is refused, not ignored.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,6 +27,12 @@ pub struct Config {
     pub node_id: u64,
     /// Address for clients.
     pub listen: SocketAddr,
+    /// Address for the other nodes of a cluster; none: a lone node that stays alone.
+    pub peer_listen: Option<SocketAddr>,
+    /// What becomes of an empty folder.
+    pub begin: raft::Begin,
+    /// Times of the replication.
+    pub raft: Replication,
     /// Settings of the decision path.
     pub scheduling: Settings,
     /// Limits.
@@ -98,6 +105,36 @@ impl Limits {
     }
 }
 
+/// Times and rates of the replication.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Replication {
+    /// Milliseconds between two heartbeats of a leader.
+    #[schemars(range(min = 1))]
+    pub heartbeat_ms: u64,
+    /// Milliseconds without one after which a node stands for election: at least. More than two
+    /// heartbeats.
+    #[schemars(range(min = 1))]
+    pub election_min_ms: u64,
+    /// The same: at most. Each node takes a random time between the two.
+    #[schemars(range(min = 1))]
+    pub election_max_ms: u64,
+    /// Bytes of a snapshot that are sent to a joining node in a second; 0 = as many as go.
+    pub snapshot_bytes_per_s: u64,
+}
+
+impl Default for Replication {
+    fn default() -> Self {
+        let options = raft::Options::new("", 1);
+        Self {
+            heartbeat_ms: options.heartbeat,
+            election_min_ms: options.election.0,
+            election_max_ms: options.election.1,
+            snapshot_bytes_per_s: options.snapshot_rate,
+        }
+    }
+}
+
 /// Logging.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -134,12 +171,18 @@ struct File {
     data_dir: Option<PathBuf>,
     /// Address for clients; port 0 takes a free one; 127.0.0.1:8080 when absent.
     listen: Option<String>,
-    /// Address for the other nodes of a cluster; not opened by a lone node.
+    /// Address for the other nodes of a cluster; 127.0.0.1:8081 when absent. A lone node opens it
+    /// only when it is given.
     peer_listen: Option<String>,
-    /// The initial voters. Today: this node alone.
-    peers: Option<std::collections::BTreeMap<u64, String>>,
-    /// Begins a new cluster in an empty folder. Today always true.
+    /// The initial voters: node id to the address of its peer port, this node among them. Later
+    /// changes go through `pallium ctl cluster`.
+    peers: Option<BTreeMap<u64, String>>,
+    /// Begin a new cluster of `peers` in an empty folder: on exactly one of them. False without
+    /// `peers`: wait to be added to a cluster. Ignored once there is data.
     bootstrap: Option<bool>,
+    /// Times and rates of the replication.
+    #[schemars(with = "Option<Replication>")]
+    raft: Replication,
     /// Serve clients on other addresses than loopback although there is no TLS.
     insecure_plaintext: Option<bool>,
     /// How decisions are made.
@@ -153,13 +196,14 @@ struct File {
     log: Log,
 }
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "node_id",
     "data_dir",
     "listen",
     "peer_listen",
     "peers",
     "bootstrap",
+    "raft",
     "insecure_plaintext",
     "scheduling",
     "limits",
@@ -285,17 +329,14 @@ impl File {
             reader.fault(&Place::Key(fields.at, key), format!("unknown key, {}", operators::nearest::hint(key, &KEYS)));
         }
         let node_id = reader.whole(fields, "node_id");
-        if reader.flag(fields, "bootstrap") == Some(false) {
-            let message = "joining a cluster does not exist yet: a node begins a cluster of its own; take this key out";
-            reader.fault(&Place::Key(fields.at, "bootstrap"), message);
-        }
         Self {
             node_id,
             data_dir: reader.text(fields, "data_dir").map(PathBuf::from),
             listen: reader.text(fields, "listen"),
             peer_listen: reader.text(fields, "peer_listen"),
             peers: peers(reader, fields, node_id.unwrap_or(1)),
-            bootstrap: Some(true),
+            bootstrap: reader.flag(fields, "bootstrap"),
+            raft: replication(reader, fields),
             insecure_plaintext: reader.flag(fields, "insecure_plaintext"),
             scheduling: section(reader, fields, "scheduling"),
             limits: limits(reader, fields),
@@ -304,16 +345,64 @@ impl File {
     }
 }
 
-/// The initial voters: a cluster of one is all there is.
-fn peers(reader: &mut Reader, fields: Fields<'_, '_>, node_id: u64) -> Option<std::collections::BTreeMap<u64, String>> {
+/// The initial voters; this node must be one of them.
+fn peers(reader: &mut Reader, fields: Fields<'_, '_>, node_id: u64) -> Option<BTreeMap<u64, String>> {
     let map = reader.map(fields, "peers")?;
     let place = Place::Key(fields.at, "peers");
-    let others = map.keys().filter(|key| **key != node_id.to_string()).count();
-    if others > 0 {
-        let message = "several nodes do not exist yet: a node is a cluster of its own; take this key out";
+    let mut peers = BTreeMap::new();
+    for (key, value) in map {
+        let at = Place::Key(&place, key);
+        match (key.parse::<u64>(), value.as_str()) {
+            (Ok(node), Some(addr)) if node > 0 && is_host_and_port(addr) => {
+                if let Some(other) = peers.iter().find(|(_, known)| *known == addr).map(|(other, _)| *other) {
+                    reader.fault(&at, format!("{addr} is the address of node {other} already"));
+                }
+                peers.insert(node, addr.to_owned());
+            }
+            (Ok(node), Some(addr)) if node > 0 => {
+                reader.fault(&at, format!("'{addr}' given, a host and a port expected, as in 10.0.0.1:8081"));
+            }
+            (Ok(node), None) if node > 0 => reader.fault(&at, "a host and a port expected, as in \"10.0.0.1:8081\""),
+            _ => reader.fault(&at, "the number of a node expected, at least 1"),
+        }
+    }
+    if !peers.contains_key(&node_id) {
+        reader.fault(
+            &place,
+            format!("node {node_id}, this one, is not among them; add it with the address of its peer port"),
+        );
+    }
+    if !peers.is_empty() && peers.len() % 2 == 0 {
+        reader.fault(
+            &place,
+            format!("{} voters given, 1, 3 or 5 expected: an even number survives no more failures", peers.len()),
+        );
+    }
+    Some(peers)
+}
+
+fn is_host_and_port(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
+}
+
+fn replication(reader: &mut Reader, fields: Fields<'_, '_>) -> Replication {
+    let raft: Replication = section(reader, fields, "raft");
+    let place = Place::Key(fields.at, "raft");
+    if raft.heartbeat_ms == 0 || raft.election_min_ms <= 2 * raft.heartbeat_ms {
+        let message = format!(
+            "election_min_ms {} given, more than two heartbeats ({} ms each) expected",
+            raft.election_min_ms, raft.heartbeat_ms
+        );
         reader.fault(&place, message);
     }
-    None
+    if raft.election_max_ms <= raft.election_min_ms {
+        let message = format!(
+            "election_max_ms {} given, more than election_min_ms ({}) expected: equal times split votes",
+            raft.election_max_ms, raft.election_min_ms
+        );
+        reader.fault(&place, message);
+    }
+    raft
 }
 
 fn limits(reader: &mut Reader, fields: Fields<'_, '_>) -> Limits {
@@ -355,6 +444,7 @@ fn told(line: Option<usize>, path: &str, message: &str) -> String {
 }
 
 const LISTEN: &str = "127.0.0.1:8080";
+const PEER_LISTEN: &str = "127.0.0.1:8081";
 
 impl Config {
     /// The defaults, for a folder.
@@ -363,6 +453,9 @@ impl Config {
             data_dir: data_dir.into(),
             node_id: 1,
             listen,
+            peer_listen: None,
+            begin: raft::Begin::Alone,
+            raft: Replication::default(),
             scheduling: Settings::default(),
             limits: Limits::default(),
             accept_loss_from: None,
@@ -384,23 +477,47 @@ impl Config {
             Failure::Usage("no data folder: give --data-dir DIR, or data_dir in the config file".to_owned())
         })?;
         let listen = address("listen", args.listen, file.listen.as_deref(), LISTEN)?;
-        // Checked although a lone node does not open it, so that a slip does not wait for the second node.
-        address("peer_listen", args.peer_listen, file.peer_listen.as_deref(), "127.0.0.1:8081")?;
-        if !listen.ip().is_loopback() && !args.insecure_plaintext && file.insecure_plaintext != Some(true) {
-            return Err(Failure::new(format!(
-                "listen: {listen} is not a loopback address, and there is no TLS: what clients send could be read \
-                 and changed on the way; use 127.0.0.1, or accept that with --insecure-plaintext"
-            )));
-        }
         let node_id = args.node_id.or(file.node_id).unwrap_or(1);
         if node_id == 0 {
             return Err(Failure::new("node_id: 0 given, at least 1 expected"));
+        }
+        let peers = file.peers.filter(|peers| peers.len() > 1);
+        let begin = match (peers, args.join, file.bootstrap) {
+            (Some(peers), false, Some(true)) => raft::Begin::Bootstrap(peers),
+            (Some(_), ..) | (None, true, _) | (None, _, Some(false)) => raft::Begin::Wait,
+            (None, ..) => raft::Begin::Alone,
+        };
+        // Checked although a lone node does not open it, so that a slip does not wait for the second node.
+        let peer_listen = address("peer_listen", args.peer_listen, file.peer_listen.as_deref(), PEER_LISTEN)?;
+        let wanted = begin != raft::Begin::Alone || args.peer_listen.is_some() || file.peer_listen.is_some();
+        let peer_listen = wanted.then_some(peer_listen);
+        let plaintext = args.insecure_plaintext || file.insecure_plaintext == Some(true);
+        for (key, addr, who) in [("listen", Some(listen), "clients send"), ("peer_listen", peer_listen, "nodes send")] {
+            if let Some(addr) = addr.filter(|addr| !addr.ip().is_loopback())
+                && !plaintext
+            {
+                return Err(Failure::new(format!(
+                    "{key}: {addr} is not a loopback address, and there is no TLS: what {who} could be read and \
+                     changed on the way; use 127.0.0.1, or accept that with --insecure-plaintext"
+                )));
+            }
         }
         let mut log = file.log;
         log.format = args.log_format.unwrap_or(log.format);
         log.level = args.log_level.clone().unwrap_or(log.level);
         let accept_loss_from = args.accept_loss_from;
-        Ok(Self { data_dir, node_id, listen, scheduling: file.scheduling, limits: file.limits, accept_loss_from, log })
+        Ok(Self {
+            data_dir,
+            node_id,
+            listen,
+            peer_listen,
+            begin,
+            raft: file.raft,
+            scheduling: file.scheduling,
+            limits: file.limits,
+            accept_loss_from,
+            log,
+        })
     }
 }
 
@@ -436,7 +553,8 @@ data_dir: data/3
 listen: 127.0.0.1:9090
 peer_listen: 127.0.0.1:9091
 bootstrap: true
-peers: {3: \"127.0.0.1:9091\"}
+peers: {3: \"127.0.0.1:9091\", 4: \"127.0.0.1:9092\", 5: \"node-5:9093\"}
+raft: {election_min_ms: 400}
 scheduling:
   default_pipeline: {nova: nova-general}
   claim_expiry: {create: 60}
@@ -456,6 +574,10 @@ log: {format: json, level: debug}
     fn reads_every_key() {
         let config = load(FULL).unwrap();
         assert_eq!((config.node_id, config.listen.port()), (3, 9090));
+        assert_eq!(config.peer_listen, Some("127.0.0.1:9091".parse().unwrap()));
+        let raft::Begin::Bootstrap(peers) = &config.begin else { panic!("{:?}", config.begin) };
+        assert_eq!(peers.keys().collect::<Vec<_>>(), [&3, &4, &5]);
+        assert_eq!((config.raft.election_min_ms, config.raft.election_max_ms), (400, 500));
         assert_eq!((config.scheduling.claim_expiry.create, config.scheduling.claim_expiry.resize), (60, 1800));
         assert_eq!((config.limits.queue, config.limits.deadline_ms, config.limits.concurrency), (16, 1000, 1024));
         assert_eq!(config.limits.api().deadline, Duration::from_secs(1));
@@ -480,17 +602,22 @@ log: {format: json, level: debug}
     fn errors_name_line_and_key() {
         for (from, to, want) in [
             ("listen: ", "lisen: ", "line 3: lisen: unknown key, did you mean 'listen'?"),
-            ("queue", "queu", "line 12: limits.queu: unknown key, did you mean 'queue'?"),
-            ("queue: 16", "queue: 0", "line 12: limits.queue: 0 given, at least 1 expected"),
-            ("queue: 16", "queue: many", "line 12: limits.queue: invalid type: string \"many\", expected usize"),
+            ("queue", "queu", "line 13: limits.queu: unknown key, did you mean 'queue'?"),
+            ("queue: 16", "queue: 0", "line 13: limits.queue: 0 given, at least 1 expected"),
+            ("queue: 16", "queue: many", "line 13: limits.queue: invalid type: string \"many\", expected usize"),
             (
                 "append",
                 "keep",
-                "line 10: scheduling.unknown_hosts: unknown variant `keep`, expected `drop` or `append`",
+                "line 11: scheduling.unknown_hosts: unknown variant `keep`, expected `drop` or `append`",
             ),
-            ("create:", "creat:", "line 9: scheduling.claim_expiry: unknown field `creat`"),
-            ("bootstrap: true", "bootstrap: false", "line 5: bootstrap: joining a cluster does not exist yet"),
-            ("peers: {3:", "peers: {4:", "line 6: peers: several nodes do not exist yet"),
+            ("create:", "creat:", "line 10: scheduling.claim_expiry: unknown field `creat`"),
+            ("peers: {3:", "peers: {6:", "line 6: peers: node 3, this one, is not among them"),
+            (", 5: \"node-5:9093\"", "", "line 6: peers: 2 voters given, 1, 3 or 5 expected"),
+            ("node-5:9093", "node-5", "line 6: peers.5: 'node-5' given, a host and a port expected"),
+            ("127.0.0.1:9092", "127.0.0.1:9091", "line 6: peers.4: 127.0.0.1:9091 is the address of node 3 already"),
+            ("400}", "200}", "line 7: raft: election_min_ms 200 given, more than two heartbeats"),
+            ("400}", "500}", "line 7: raft: election_max_ms 500 given, more than election_min_ms (500) expected"),
+            ("peer_listen: 127.0.0.1", "peer_listen: 0.0.0.0", "peer_listen: 0.0.0.0:9091 is not a loopback address"),
             ("bootstrap: true", "tls: {cert: x}", "line 5: tls: TLS does not exist yet"),
             ("bootstrap: true", "ha: {}", "line 5: ha: failover does not exist yet"),
             ("127.0.0.1:9090", "localhost", "listen: 'localhost' given, an address and a port expected"),
@@ -510,7 +637,29 @@ log: {format: json, level: debug}
     fn an_empty_file_is_the_defaults() {
         let file = File::read("# nothing\n").unwrap();
         let args = Args { data_dir: Some("d".into()), ..Args::default() };
-        assert_eq!(Config::merge(&args, file).unwrap().listen.to_string(), LISTEN);
+        let config = Config::merge(&args, file).unwrap();
+        assert_eq!((config.listen.to_string().as_str(), config.peer_listen), (LISTEN, None));
+        assert_eq!(config.begin, raft::Begin::Alone);
+    }
+
+    #[test]
+    fn a_node_begins_a_cluster_or_waits_for_one() {
+        let three = "peers: {1: \"a:1\", 2: \"b:1\", 3: \"c:1\"}\n";
+        for (text, join, begins, listens) in [
+            ("", false, "Alone", false),
+            ("peer_listen: 127.0.0.1:5\n", false, "Alone", true),
+            ("bootstrap: false\n", false, "Wait", true),
+            ("", true, "Wait", true),
+            (three, false, "Wait", true),
+            (&format!("{three}bootstrap: true\n"), false, "Bootstrap", true),
+            (&format!("{three}bootstrap: true\n"), true, "Wait", true),
+        ] {
+            let args = Args { data_dir: Some("d".into()), join, ..Args::default() };
+            let config = Config::merge(&args, File::read(text).unwrap()).unwrap();
+            let begin = format!("{:?}", config.begin);
+            assert!(begin.starts_with(begins), "{text}: {begin}");
+            assert_eq!(config.peer_listen.is_some(), listens, "{text}");
+        }
     }
 
     #[test]
