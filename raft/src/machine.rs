@@ -12,7 +12,7 @@ use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, Raf
 use scheduler::{Batch, Frozen};
 
 use crate::owner::Owner;
-use crate::snapshot::{self, Folder, Header, SnapshotError};
+use crate::snapshot::{Folder, Header, SnapshotError};
 use crate::types::{LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 
 /// Entries handed to the owner at once.
@@ -136,12 +136,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFile) -> io::Result<()> {
         let folder = self.folder.clone();
-        let (path, header, core) = blocking(move || {
-            let path = folder.take(&snapshot.path)?;
-            let (header, core) = snapshot::load(&path)?;
-            Ok((path, header, core))
-        })
-        .await?;
+        let (path, header, core) = blocking(move || folder.take(&snapshot.path)).await?;
         if header.last != meta.last_log_id {
             let text = format!("{}: the snapshot is of another log id than was announced", path.display());
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
