@@ -1,6 +1,7 @@
 //! Replication: the log, the snapshots, the membership, and the thread that owns the state.
 //!
-//! [`Node`] is all that others need. Below it: [`owner`] decides, packs and applies; [`store`] and
+//! [`Node`] is all that others need of a running node; [`verify`] and [`restore`] work on the folder of
+//! one that is stopped, [`backup`] on the files that both know. Below it: [`owner`] decides, packs and applies; [`store`] and
 //! [`machine`] connect openraft to the log ([`wal`]) and to the owner; [`snapshot`] keeps snapshot
 //! files. Types of openraft do not leave this crate. Nothing here knows a protocol or a plugin.
 //!
@@ -10,9 +11,12 @@
 //!        └── Decision ───┴──── apply ◀── machine ◀┘
 //! ```
 
+pub mod backup;
 pub mod identity;
 pub mod node;
 pub mod refused;
+pub mod restore;
+pub mod verify;
 pub mod wal;
 
 #[cfg(test)]
@@ -24,6 +28,7 @@ mod snapshot;
 mod store;
 mod types;
 
+pub use backup::Backup;
 pub use identity::{Identity, IdentityError};
 pub use node::{Node, OpenError, Options, Status};
 pub use owner::Limits;

@@ -11,7 +11,7 @@ use openraft::EntryPayload;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use scheduler::{Batch, Frozen};
 
-use crate::owner::Owner;
+use crate::owner::{Gone, Owner};
 use crate::snapshot::{Folder, Header, SnapshotError};
 use crate::types::{LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 
@@ -75,6 +75,13 @@ impl Machine {
             responder.send(());
         }
         Ok(())
+    }
+
+    /// The applied state, with the last log id and the membership that are in it. Nothing is applied
+    /// until the future is done.
+    pub fn applied(&self) -> impl Future<Output = Result<(Frozen, Option<LogId>, StoredMembership), Gone>> + use<> {
+        let (owner, applied, membership) = (self.owner.clone(), self.applied, self.membership.clone());
+        async move { Ok((owner.freeze().await?, applied, membership)) }
     }
 
     async fn builder(&self) -> Builder {

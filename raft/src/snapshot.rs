@@ -140,17 +140,18 @@ impl Folder {
         Ok((path, header))
     }
 
-    /// Takes over a snapshot file from elsewhere, such as one received from a peer, when it is whole.
+    /// Takes over a snapshot file that was received from a peer, when it is whole: under the name that
+    /// its content asks for, whatever it was called. A file in this folder is moved, another copied.
     pub fn take(&self, from: &Path) -> Result<(PathBuf, Header, Core), SnapshotError> {
         let (header, core) = load(from)?;
-        if from.parent() == Some(&self.path) {
-            return Ok((from.to_owned(), header, core));
-        }
         let path = self.path_of(&header);
-        let unfinished = unfinished(&path);
-        fs::copy(from, &unfinished).map_err(error(&unfinished))?;
-        File::open(&unfinished).and_then(|file| file.sync_all()).map_err(error(&unfinished))?;
-        self.finish(&unfinished, &path)?;
+        let mut received = from.to_owned();
+        if from.parent() != Some(&self.path) {
+            received = unfinished(&path);
+            fs::copy(from, &received).map_err(error(&received))?;
+        }
+        File::open(&received).and_then(|file| file.sync_all()).map_err(error(&received))?;
+        self.finish(&received, &path)?;
         Ok((path, header, core))
     }
 

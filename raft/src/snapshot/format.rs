@@ -228,11 +228,6 @@ fn number(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
 }
 
-/// Reads the header alone.
-pub fn read_header(from: impl Read) -> Result<Header, FormatError> {
-    Source::new(from).header()
-}
-
 /// Reads a whole file and checks every byte of it.
 pub fn read(from: impl Read) -> Result<(Header, Frozen), FormatError> {
     let mut source = Source::new(from);

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use scheduler::{Batch, Core, Frozen, Proposer};
 
 use super::format::{Header, read, write};
-use super::{FormatError, SnapshotError};
+use super::{Folder, FormatError, SnapshotError};
 use crate::fixture::{ask, engine, host};
 use crate::types::StoredMembership;
 
@@ -84,6 +84,18 @@ proptest! {
         bad.splice(to..to, part);
         prop_assert!(bad == good || read(&bad[..]).is_err());
     }
+}
+
+#[test]
+fn a_received_file_gets_the_name_that_a_start_looks_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let snapshots = Folder::open(folder.path()).unwrap();
+    let received = folder.path().join("incoming.unfinished");
+    std::fs::write(&received, file()).unwrap();
+    let (path, _, core) = snapshots.take(&received).unwrap();
+    assert!(!received.exists() && path.exists());
+    let again = Folder::open(folder.path()).unwrap().load_newest().unwrap().unwrap();
+    assert_eq!((again.0, again.2.state().checksum()), (path, core.state().checksum()));
 }
 
 #[test]
