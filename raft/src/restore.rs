@@ -6,6 +6,9 @@
 //! one, so what breaks off before that is refused by a start. Never overwrites a folder that holds
 //! something.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{self, File};
