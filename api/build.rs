@@ -6,7 +6,12 @@ use std::path::PathBuf;
 use prost::Message;
 use prost_types::FileDescriptorSet;
 
-const FILES: [&str; 3] = ["pallium/v1/scheduler.proto", "pallium/v1/inventory.proto", "pallium/v1/pipelines.proto"];
+const FILES: [&str; 4] = [
+    "pallium/v1/scheduler.proto",
+    "pallium/v1/inventory.proto",
+    "pallium/v1/pipelines.proto",
+    "pallium/v1/cluster.proto",
+];
 
 /// Messages that exist only so that an empty list or map differs from an absent one: in JSON they
 /// are that list or map.

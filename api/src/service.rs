@@ -220,7 +220,7 @@ impl Service {
     ) -> Result<v1::ApplyHostsResponse, ApiError> {
         let frozen = self.node.query(Core::freeze).await?;
         let rehearsal = tokio::task::spawn_blocking(move || {
-            let mut core = Core::restore(&frozen.encode()).map_err(|error| ApiError::internal(error.to_string()))?;
+            let mut core = Core::of(frozen);
             let names: Vec<_> = reports.iter().map(named).collect();
             let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
             let commands = reports.into_iter().map(|report| Command::Report(Box::new(report))).collect();

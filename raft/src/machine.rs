@@ -11,8 +11,8 @@ use openraft::EntryPayload;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use scheduler::{Batch, Frozen};
 
-use crate::owner::Owner;
-use crate::snapshot::{self, Folder, Header, SnapshotError};
+use crate::owner::{Gone, Owner};
+use crate::snapshot::{Folder, Header, SnapshotError};
 use crate::types::{LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 
 /// Entries handed to the owner at once.
@@ -77,6 +77,13 @@ impl Machine {
         Ok(())
     }
 
+    /// The applied state, with the last log id and the membership that are in it. Nothing is applied
+    /// until the future is done.
+    pub fn applied(&self) -> impl Future<Output = Result<(Frozen, Option<LogId>, StoredMembership), Gone>> + use<> {
+        let (owner, applied, membership) = (self.owner.clone(), self.applied, self.membership.clone());
+        async move { Ok((owner.freeze().await?, applied, membership)) }
+    }
+
     async fn builder(&self) -> Builder {
         Builder {
             frozen: self.owner.freeze().await.map_err(|error| error.to_string()),
@@ -136,12 +143,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFile) -> io::Result<()> {
         let folder = self.folder.clone();
-        let (path, header, core) = blocking(move || {
-            let path = folder.take(&snapshot.path)?;
-            let (header, core) = snapshot::load(&path)?;
-            Ok((path, header, core))
-        })
-        .await?;
+        let (path, header, core) = blocking(move || folder.take(&snapshot.path)).await?;
         if header.last != meta.last_log_id {
             let text = format!("{}: the snapshot is of another log id than was announced", path.display());
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));

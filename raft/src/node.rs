@@ -3,6 +3,7 @@
 //! openraft runs on a small runtime of its own, so that request work cannot delay its heartbeats.
 //! Decides nothing and stores nothing itself.
 
+mod backup;
 mod begin;
 mod cluster;
 mod open;

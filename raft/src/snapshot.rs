@@ -1,49 +1,24 @@
-//! Snapshot files: their format, and the folder that keeps the last two.
-//!
-//! `magic | u32 version | u32 length of the header | u32 crc32c of the header | header | body`. The
-//! header is JSON, for it is small and read by people too; the body is what
-//! [`scheduler::Frozen::encode`] gives, packed with zstd. A file appears under its name only when it
-//! is whole and durable. Never touches the log.
+//! Snapshot files: the folder that keeps the last two. A file appears under its name only when it is
+//! whole and durable. Never touches the log.
+
+pub mod format;
+#[cfg(test)]
+mod tests;
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 
 use scheduler::{Core, Frozen};
-use serde::{Deserialize, Serialize};
 
-use crate::types::{LogId, SnapshotMeta, StoredMembership};
+pub use self::format::Header;
+use self::format::{FormatError, VERSION};
+use crate::types::{LogId, StoredMembership};
 
-const MAGIC: &[u8; 8] = b"palliumS";
-/// Version of the snapshot file format this program writes and reads.
-pub const VERSION: u32 = 1;
 const KEPT: usize = 2;
 const SUFFIX: &str = ".snapshot";
 const UNFINISHED: &str = ".unfinished";
-const LEVEL: i32 = 1;
-const MAX_HEADER: usize = 16 << 20;
-
-/// What stands in front of a snapshot's body.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Header {
-    /// The last log id that is in the state.
-    pub last: Option<LogId>,
-    /// The last membership.
-    pub membership: StoredMembership,
-    /// Checksum of the state.
-    pub state: u64,
-    /// Bytes of the body.
-    pub bytes: u64,
-    /// Its crc32c.
-    pub crc: u32,
-}
-
-impl Header {
-    /// The same for openraft.
-    pub fn meta(&self) -> SnapshotMeta {
-        SnapshotMeta { last_log_id: self.last, last_membership: self.membership.clone() }
-    }
-}
+const BUFFER: usize = 256 << 10;
 
 /// Why a snapshot cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +32,7 @@ pub enum SnapshotError {
         source: io::Error,
     },
     /// Written by another version.
-    #[error("{path}: snapshot format version {found}, this program reads version {VERSION}; start the version of pallium that wrote it", path = .path.display())]
+    #[error("{path}: snapshot format version {found} (at offset 8), this program reads version {VERSION}; start the version of pallium that wrote it", path = .path.display())]
     Version {
         /// The file.
         path: PathBuf,
@@ -65,13 +40,26 @@ pub enum SnapshotError {
         found: u32,
     },
     /// Not whole.
-    #[error("{path}: damaged snapshot: {what}; an older one is used if the log still reaches back to it", path = .path.display())]
+    #[error("{path}: damaged at offset {offset}: {what}; an older snapshot is used if the log still reaches back to it, else restore a backup, or empty the data folder and let the node join again with a new node id", path = .path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
+        /// Where the damage starts to matter.
+        offset: u64,
         /// What was found.
         what: String,
     },
+}
+
+impl SnapshotError {
+    fn of(path: &Path, error: FormatError) -> SnapshotError {
+        let path = path.to_owned();
+        match error {
+            FormatError::Read(source) => SnapshotError::File { path, source },
+            FormatError::Version(found) => SnapshotError::Version { path, found },
+            FormatError::Damaged { offset, what } => SnapshotError::Damaged { path, offset, what },
+        }
+    }
 }
 
 /// The folder of snapshots.
@@ -80,33 +68,38 @@ pub struct Folder {
     path: PathBuf,
 }
 
+fn error(path: &Path) -> impl FnOnce(io::Error) -> SnapshotError + use<> {
+    let path = path.to_owned();
+    move |source| SnapshotError::File { path, source }
+}
+
 impl Folder {
     /// Opens it, creating it when absent, and removes files that were never finished.
     pub fn open(path: &Path) -> Result<Folder, SnapshotError> {
         let folder = Folder { path: path.to_owned() };
-        fs::create_dir_all(path).map_err(folder.error(path))?;
+        fs::create_dir_all(path).map_err(error(path))?;
         if let Some(parent) = path.parent() {
-            File::open(parent).and_then(|parent| parent.sync_all()).map_err(folder.error(parent))?;
+            File::open(parent).and_then(|parent| parent.sync_all()).map_err(error(parent))?;
         }
-        for entry in fs::read_dir(path).map_err(folder.error(path))? {
-            let entry = entry.map_err(folder.error(path))?.path();
+        for entry in fs::read_dir(path).map_err(error(path))? {
+            let entry = entry.map_err(error(path))?.path();
             if entry.to_string_lossy().ends_with(UNFINISHED) {
-                fs::remove_file(&entry).map_err(folder.error(&entry))?;
+                fs::remove_file(&entry).map_err(error(&entry))?;
             }
         }
         Ok(folder)
     }
 
-    fn error(&self, path: &Path) -> impl FnOnce(io::Error) -> SnapshotError + use<> {
-        let path = self.path.join(path);
-        move |source| SnapshotError::File { path, source }
+    /// A folder that is only read.
+    pub fn reading(path: &Path) -> Folder {
+        Folder { path: path.to_owned() }
     }
 
     /// Snapshot files, newest first.
     pub fn files(&self) -> Result<Vec<PathBuf>, SnapshotError> {
         let mut files = Vec::new();
-        for entry in fs::read_dir(&self.path).map_err(self.error(&self.path))? {
-            let path = entry.map_err(self.error(&self.path))?.path();
+        for entry in fs::read_dir(&self.path).map_err(error(&self.path))? {
+            let path = entry.map_err(error(&self.path))?.path();
             if path.to_string_lossy().ends_with(SUFFIX) {
                 files.push(path);
             }
@@ -139,96 +132,69 @@ impl Folder {
         membership: StoredMembership,
         frozen: &Frozen,
     ) -> Result<(PathBuf, Header), SnapshotError> {
-        let body = zstd::bulk::compress(&frozen.encode(), LEVEL).map_err(self.error(&self.path))?;
-        let header =
-            Header { last, membership, state: frozen.checksum(), bytes: body.len() as u64, crc: crc32c::crc32c(&body) };
-        let path = self.write(&header, &body)?;
+        let header = Header::of(frozen, last, membership);
+        let path = self.path_of(&header);
+        let unfinished = unfinished(&path);
+        save(&unfinished, &header, frozen)?;
+        self.finish(&unfinished, &path)?;
         Ok((path, header))
     }
 
-    /// Takes over a snapshot file from elsewhere, such as one received from a peer.
-    pub fn take(&self, from: &Path) -> Result<PathBuf, SnapshotError> {
-        if from.parent() == Some(&self.path) {
-            return Ok(from.to_owned());
+    /// Takes over a snapshot file that was received from a peer, when it is whole: under the name that
+    /// its content asks for, whatever it was called. A file in this folder is moved, another copied.
+    pub fn take(&self, from: &Path) -> Result<(PathBuf, Header, Core), SnapshotError> {
+        let (header, core) = load(from)?;
+        let path = self.path_of(&header);
+        let mut received = from.to_owned();
+        if from.parent() != Some(&self.path) {
+            received = unfinished(&path);
+            fs::copy(from, &received).map_err(error(&received))?;
         }
-        let (header, body) = read(from)?;
-        self.write(&header, &body)
+        File::open(&received).and_then(|file| file.sync_all()).map_err(error(&received))?;
+        self.finish(&received, &path)?;
+        Ok((path, header, core))
     }
 
-    fn write(&self, header: &Header, body: &[u8]) -> Result<PathBuf, SnapshotError> {
+    fn path_of(&self, header: &Header) -> PathBuf {
         let (index, term, node) =
             header.last.map_or((0, 0, 0), |last| (last.index, last.leader_id.term, last.leader_id.node_id));
-        let path = self.path.join(format!("{index:016x}-{term:016x}-{node:016x}{SUFFIX}"));
-        let mut unfinished = path.clone().into_os_string();
-        unfinished.push(UNFINISHED);
-        let unfinished = PathBuf::from(unfinished);
-        write_file(&unfinished, header, body).map_err(self.error(&unfinished))?;
-        fs::rename(&unfinished, &path).map_err(self.error(&path))?;
-        File::open(&self.path).and_then(|folder| folder.sync_all()).map_err(self.error(&self.path))?;
+        self.path.join(format!("{index:016x}-{term:016x}-{node:016x}{SUFFIX}"))
+    }
+
+    fn finish(&self, unfinished: &Path, path: &Path) -> Result<(), SnapshotError> {
+        fs::rename(unfinished, path).map_err(error(path))?;
+        File::open(&self.path).and_then(|folder| folder.sync_all()).map_err(error(&self.path))?;
         for old in self.files()?.into_iter().skip(KEPT) {
-            fs::remove_file(&old).map_err(self.error(&old))?;
+            fs::remove_file(&old).map_err(error(&old))?;
         }
-        Ok(path)
+        Ok(())
     }
 }
 
-fn write_file(path: &Path, header: &Header, body: &[u8]) -> io::Result<()> {
-    let header = serde_json::to_vec(header)?;
-    let mut file = File::create(path)?;
-    file.write_all(MAGIC)?;
-    file.write_all(&VERSION.to_le_bytes())?;
-    file.write_all(&(header.len() as u32).to_le_bytes())?;
-    file.write_all(&crc32c::crc32c(&header).to_le_bytes())?;
-    file.write_all(&header)?;
-    file.write_all(body)?;
-    file.sync_all()
+fn unfinished(path: &Path) -> PathBuf {
+    let mut unfinished = path.to_owned().into_os_string();
+    unfinished.push(UNFINISHED);
+    unfinished.into()
 }
 
-fn damaged(path: &Path, what: &dyn ToString) -> SnapshotError {
-    SnapshotError::Damaged { path: path.to_owned(), what: what.to_string() }
-}
-
-/// Reads a file and checks that it is whole.
-fn read(path: &Path) -> Result<(Header, Vec<u8>), SnapshotError> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|mut file| file.read_to_end(&mut bytes))
-        .map_err(|source| SnapshotError::File { path: path.to_owned(), source })?;
-    let number = |at: usize| {
-        let four = bytes.get(at..at + 4)?;
-        Some(u32::from_le_bytes([four[0], four[1], four[2], four[3]]))
+/// Writes a file and makes it durable.
+pub fn save(path: &Path, header: &Header, frozen: &Frozen) -> Result<(), SnapshotError> {
+    let write = || {
+        let mut file = BufWriter::with_capacity(BUFFER, File::create(path)?);
+        format::write(&mut file, header, frozen, |_| ())?;
+        file.get_ref().sync_all()
     };
-    if bytes.get(..8) != Some(MAGIC) {
-        return Err(damaged(path, &"it does not start like a snapshot"));
-    }
-    let (Some(version), Some(length), Some(crc)) = (number(8), number(12), number(16)) else {
-        return Err(damaged(path, &"it ends in the header"));
-    };
-    if version != VERSION {
-        return Err(SnapshotError::Version { path: path.to_owned(), found: version });
-    }
-    let end = 20 + (length as usize).min(MAX_HEADER);
-    let header = bytes.get(20..end).ok_or_else(|| damaged(path, &"it ends in the header"))?;
-    if crc32c::crc32c(header) != crc {
-        return Err(damaged(path, &"the header's checksum does not hold"));
-    }
-    let header: Header = serde_json::from_slice(header).map_err(|error| damaged(path, &error))?;
-    let body = bytes.split_off(end);
-    if body.len() as u64 != header.bytes || crc32c::crc32c(&body) != header.crc {
-        return Err(damaged(path, &"the body's checksum does not hold"));
-    }
-    Ok((header, body))
+    write().map_err(error(path))
+}
+
+/// Reads a snapshot or a backup and checks every byte of it.
+pub fn read(path: &Path) -> Result<(Header, Frozen), SnapshotError> {
+    let file = File::open(path).map_err(error(path))?;
+    format::read(BufReader::with_capacity(BUFFER, file)).map_err(|found| SnapshotError::of(path, found))
 }
 
 /// Reads a snapshot and rebuilds the core.
 pub fn load(path: &Path) -> Result<(Header, Core), SnapshotError> {
-    let (header, body) = read(path)?;
-    let body = zstd::stream::decode_all(&body[..]).map_err(|error| damaged(path, &error))?;
-    let core = Core::restore(&body).map_err(|error| damaged(path, &error))?;
-    let found = core.state().checksum();
-    if found != header.state {
-        let what = format!("the state's checksum is {found:016x}, expected {:016x}", header.state);
-        return Err(damaged(path, &what));
-    }
-    Ok((header, core))
+    let (header, frozen) = read(path)?;
+    Ok((header, Core::of(frozen)))
 }

@@ -178,7 +178,8 @@ fn to_wal(entry: Entry) -> io::Result<wal::Entry> {
     Ok(wal::Entry { id, kind, data })
 }
 
-fn from_wal(entry: wal::Entry) -> io::Result<Entry> {
+/// The entry in openraft's words.
+pub fn from_wal(entry: wal::Entry) -> io::Result<Entry> {
     let payload = match entry.kind {
         BLANK => EntryPayload::Blank,
         NORMAL => EntryPayload::Normal(Payload(entry.data)),

@@ -10,6 +10,7 @@
 mod error;
 pub mod files;
 mod index;
+pub mod inspect;
 mod pool;
 mod reader;
 mod record;

@@ -6,6 +6,8 @@ mod report;
 
 pub(crate) use place::claimable;
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use crate::command::{Batch, Command, Outcome};
@@ -89,7 +91,7 @@ impl State {
     /// Puts a consumer on its provider. The caller has checked that there is none of its key.
     fn put(&mut self, consumer: Consumer, touched: &mut Vec<Touched>) -> Slot {
         let (row, group, uuid, phase) = (consumer.row, consumer.group, consumer.uuid, consumer.phase);
-        let amounts = consumer.amounts.clone();
+        let amounts = Arc::clone(&consumer.amounts);
         let slot = self.tables.put_consumer(consumer);
         if let Some(provider) = self.tables.provider_mut(row) {
             if matches!(phase, Phase::Claimed { .. }) {

@@ -1,48 +1,54 @@
-//! The checksum that replicas compare.
-
-use std::hash::Hasher;
+//! The checksum that replicas compare: a function of the content of the tables alone, whatever was
+//! summed before and in whatever order it came about. Its hash has no seed and its constants never
+//! change: XXH3 over what bitcode makes of a chunk.
 
 use bitcode::Encode;
-use rustc_hash::FxHasher;
+use twox_hash::XxHash3_64;
 
 use crate::state::Tables;
 
-struct Sum(FxHasher);
+/// The sum of some content.
+pub(crate) fn sum_of<T: Encode + ?Sized>(content: &T) -> u64 {
+    XxHash3_64::oneshot(&bitcode::encode(content))
+}
 
-impl Sum {
-    fn add<T: Encode + ?Sized>(&mut self, tag: u64, value: &T) {
-        self.0.write_u64(tag);
-        self.0.write(&bitcode::encode(value));
-    }
+/// One sum of several, in their order.
+pub(crate) fn fold(sums: impl Iterator<Item = u64>) -> u64 {
+    let bytes: Vec<u8> = sums.flat_map(u64::to_le_bytes).collect();
+    XxHash3_64::oneshot(&bytes)
 }
 
 impl Tables {
+    /// The sum; reads again only what changed since it was last asked for.
     pub(crate) fn checksum(&self) -> u64 {
-        let mut sum = Sum(FxHasher::default());
-        sum.add(1, &self.counters);
-        for text in self.names.texts() {
-            sum.0.write(text.as_bytes());
-            sum.0.write_u8(0xff);
-        }
-        for (row, provider) in self.providers() {
-            sum.add(u64::from(row.0), provider);
-        }
-        for (at, consumer) in self.consumers.iter().enumerate() {
-            if let Some(consumer) = consumer.as_deref() {
-                sum.add(at as u64, consumer);
-            }
-        }
-        sum.add(2, &*self.free_slots);
-        for (key, aggregate) in self.aggregates.iter() {
-            sum.add(u64::from(key.0), aggregate);
-        }
-        for stored in self.history.iter() {
-            sum.add(stored.id, &**stored);
-        }
-        for entry in self.keys.entries.iter() {
-            sum.add(3, entry);
-        }
-        sum.add(4, &(self.keys.arrived, self.keys.horizon));
-        sum.0.finish()
+        let chunked = [
+            self.names.sum(),
+            self.providers.sum(),
+            self.consumers.sum(),
+            self.free_slots.sum(),
+            self.history.sum(),
+            self.keys.entries.sum(),
+        ];
+        self.with_small(chunked)
+    }
+
+    /// The sum, with nothing remembered: what [`Tables::checksum`] must give.
+    pub(crate) fn checksum_anew(&self) -> u64 {
+        let chunked = [
+            self.names.sum_anew(),
+            self.providers.sum_anew(),
+            self.consumers.sum_anew(),
+            self.free_slots.sum_anew(),
+            self.history.sum_anew(),
+            self.keys.entries.sum_anew(),
+        ];
+        self.with_small(chunked)
+    }
+
+    /// Adds what is not in chunks.
+    fn with_small(&self, chunked: [u64; 6]) -> u64 {
+        let small =
+            [sum_of(&self.counters), sum_of(&*self.aggregates), sum_of(&(self.keys.arrived, self.keys.horizon))];
+        fold(chunked.into_iter().chain(small))
     }
 }

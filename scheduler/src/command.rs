@@ -15,7 +15,7 @@ use crate::provider::{Amounts, Row};
 use crate::report::HostReport;
 
 /// Format of an encoded batch. A reader refuses a version it does not know.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// Commands that one leader proposed together.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]

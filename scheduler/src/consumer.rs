@@ -1,5 +1,7 @@
 //! A consumer: what takes capacity. An instance, a volume, a move's second claim: one formula.
 
+use std::sync::Arc;
+
 use bitcode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -50,8 +52,8 @@ pub struct Consumer {
     pub purpose: Purpose,
     /// The provider it takes from.
     pub row: Row,
-    /// What it takes.
-    pub amounts: Amounts,
+    /// What it takes; shared by all that take the same.
+    pub amounts: Arc<Amounts>,
     /// Where it stands.
     pub phase: Phase,
     /// Owner project.
@@ -75,6 +77,9 @@ pub struct Consumer {
     /// The same as wall time, milliseconds since 1970.
     pub since_wall: u64,
 }
+
+/// There are millions of them: a chunk of 128 fills what the allocator gives for it.
+const _: () = assert!(size_of::<Option<Consumer>>() == 128);
 
 impl Consumer {
     /// True while it is a claim that was not seen yet.

@@ -114,11 +114,16 @@ impl Core {
 
     /// A core from the bytes of [`Frozen::encode`].
     pub fn restore(bytes: &[u8]) -> Result<Self, SnapshotError> {
-        let state = State::of(Frozen::decode(bytes)?);
+        Ok(Self::of(Frozen::decode(bytes)?))
+    }
+
+    /// A core that goes on from a frozen state.
+    pub fn of(frozen: Frozen) -> Self {
+        let state = State::of(frozen.0);
         let overlay = Overlay::default();
         let index = Index::build(state.tables(), &overlay);
         let clock = state.now();
-        Ok(Self { state, index, overlay, clock, ..Self::default() })
+        Self { state, index, overlay, clock, ..Self::default() }
     }
 
     /// A consistent copy of the state; cheap.

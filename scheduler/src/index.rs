@@ -63,7 +63,7 @@ pub struct Column {
     pub fit: Vec<u64>,
 }
 
-const NO_VALUE: Sym = Sym(u32::MAX);
+const NO_VALUE: Sym = Sym::of(u32::MAX);
 
 /// The index.
 #[derive(Clone, Debug, Default)]

@@ -16,7 +16,7 @@ pub fn check(state: &State) -> Vec<String> {
     let mut expiry = BTreeSet::new();
     let mut count = 0;
     for (at, consumer) in tables.consumers.iter().enumerate() {
-        let Some(consumer) = consumer.as_deref() else { continue };
+        let Some(consumer) = consumer else { continue };
         let slot = Slot(at as u32);
         count += 1;
         let sum = sums.entry(consumer.row).or_default();
@@ -80,6 +80,9 @@ pub fn check(state: &State) -> Vec<String> {
     }
     if tables.history.len() > HISTORY || tables.keys.entries.len() > KEYS {
         broken.push("a history is longer than its bound".to_owned());
+    }
+    if tables.checksum() != tables.checksum_anew() {
+        broken.push("the checksum is not the one of the content: a change was not noticed".to_owned());
     }
     broken
 }

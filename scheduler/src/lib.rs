@@ -50,5 +50,5 @@ pub use report::{AggregateReport, HostReport, InstanceReport, NumaCell};
 pub use request::Request;
 pub use rows::{Mask, Rows};
 pub use settings::Settings;
-pub use snapshot::{Frozen, SnapshotError};
+pub use snapshot::{Frozen, Piece, Restore, SnapshotError};
 pub use state::{State, Tables};

@@ -3,6 +3,7 @@
 //! gives the same ones.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use bitcode::{Decode, Encode};
@@ -10,9 +11,21 @@ use bitcode::{Decode, Encode};
 use crate::chunked::Chunked;
 use crate::sharded::{Sharded, hash_of};
 
-/// An interned string.
+/// An interned string, by its number plus 1: an `Option` of it takes no more room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
-pub struct Sym(pub u32);
+pub struct Sym(NonZeroU32);
+
+impl Sym {
+    /// The string of this number, the highest of which is none.
+    pub const fn of(number: u32) -> Self {
+        Self(NonZeroU32::MIN.saturating_add(number))
+    }
+
+    /// Its number.
+    pub const fn number(self) -> u32 {
+        self.0.get() - 1
+    }
+}
 
 /// A string inside a command: the number when the leader knows it already, else the text.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -33,12 +46,12 @@ pub struct Names {
 impl Names {
     /// The number of `text`, if it was ever interned.
     pub fn get(&self, text: &str) -> Option<Sym> {
-        self.by_text.find(hash_of(text), |at| self.text(Sym(at)) == text).map(Sym)
+        self.by_text.find(hash_of(text), |at| self.text(Sym::of(at)) == text).map(Sym::of)
     }
 
     /// The text of `sym`; the empty string for a number that was never given.
     pub fn text(&self, sym: Sym) -> &str {
-        self.texts.get(sym.0 as usize).map_or("", |text| text)
+        self.texts.get(sym.number() as usize).map_or("", |text| text)
     }
 
     /// Number of strings.
@@ -58,12 +71,18 @@ impl Names {
 
     pub(crate) fn intern(&mut self, text: &str) -> Sym {
         let hash = hash_of(text);
-        if let Some(at) = self.by_text.find(hash, |at| self.text(Sym(at)) == text) {
-            return Sym(at);
+        if let Some(at) = self.by_text.find(hash, |at| self.text(Sym::of(at)) == text) {
+            return Sym::of(at);
         }
         let at = self.texts.push(text.into()) as u32;
         self.by_text.insert(hash, at);
-        Sym(at)
+        Sym::of(at)
+    }
+
+    /// The next string of a table that is read back.
+    pub(crate) fn append(&mut self, text: Arc<str>) {
+        self.by_text.insert(hash_of(&*text), self.texts.len() as u32);
+        self.texts.push(text);
     }
 
     pub(crate) fn resolve(&mut self, text: &Text) -> Sym {
@@ -74,8 +93,16 @@ impl Names {
         }
     }
 
-    pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
-        self.texts.iter().map(|text| &**text)
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.texts.iter()
+    }
+
+    pub(crate) fn sum(&self) -> u64 {
+        self.texts.sum()
+    }
+
+    pub(crate) fn sum_anew(&self) -> u64 {
+        self.texts.sum_anew()
     }
 }
 

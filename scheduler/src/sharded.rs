@@ -13,7 +13,8 @@ const SHARDS: usize = 1024;
 /// A copy-on-write index. It never holds keys: the caller compares.
 #[derive(Clone, Debug)]
 pub struct Sharded {
-    shards: Vec<Arc<HashTable<(u64, u32)>>>,
+    /// Half of the hash, and the number.
+    shards: Vec<Arc<HashTable<(u32, u32)>>>,
 }
 
 impl Default for Sharded {
@@ -32,23 +33,32 @@ fn shard_of(hash: u64) -> usize {
     (hash >> 32) as usize % SHARDS
 }
 
+/// The hash within a shard, of the half that is kept.
+fn spread(half: u32) -> u64 {
+    u64::from(half).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
 impl Sharded {
     /// The number stored under `hash` whose key satisfies `is_key`.
     pub fn find(&self, hash: u64, mut is_key: impl FnMut(u32) -> bool) -> Option<u32> {
+        let half = hash as u32;
         self.shards[shard_of(hash)]
-            .find(hash, |&(stored, value)| stored == hash && is_key(value))
+            .find(spread(half), |&(stored, value)| stored == half && is_key(value))
             .map(|&(_, value)| value)
     }
 
     /// Stores `value`; the caller makes sure that its key is not there yet.
     pub fn insert(&mut self, hash: u64, value: u32) {
-        Arc::make_mut(&mut self.shards[shard_of(hash)]).insert_unique(hash, (hash, value), |&(stored, _)| stored);
+        let half = hash as u32;
+        let shard = Arc::make_mut(&mut self.shards[shard_of(hash)]);
+        shard.insert_unique(spread(half), (half, value), |&(stored, _)| spread(stored));
     }
 
     /// Removes `value` under `hash`, if it is there.
     pub fn remove(&mut self, hash: u64, value: u32) {
         let shard = Arc::make_mut(&mut self.shards[shard_of(hash)]);
-        if let Ok(entry) = shard.find_entry(hash, |&(stored, found)| stored == hash && found == value) {
+        let half = hash as u32;
+        if let Ok(entry) = shard.find_entry(spread(half), |&(stored, found)| stored == half && found == value) {
             entry.remove();
         }
     }

@@ -1,18 +1,31 @@
-//! A frozen state and its bytes.
+//! A frozen state as a sequence of pieces, about 1 MiB each, and back. One piece is made or read at
+//! a time, so that neither side ever holds all the bytes. No I/O: who stores the pieces keeps them
+//! whole and in order, and what gets past it is caught by the checksum in the last one.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bitcode::{Decode, Encode};
+use uuid::Uuid;
 
-use crate::consumer::{Consumer, Slot};
-use crate::names::{Names, Sym};
-use crate::provider::{Aggregate, Provider, Row};
+use crate::consumer::{Consumer, Phase, Purpose, Slot};
+use crate::domain::Domain;
+use crate::intent::Intent;
+use crate::names::Sym;
+use crate::provider::{Aggregate, Amounts, Provider, Row};
 use crate::sharded::hash_of;
-use crate::state::{Counters, KeyEntry, Keys, Stored, Tables};
+use crate::state::{Counters, KeyEntry, Shapes, Stored, Tables};
 
 /// Format of an encoded snapshot.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
+
+/// Elements in a piece, so that it has about 1 MiB.
+const NAMES: usize = 32_768;
+const PROVIDERS: usize = 2_048;
+const CONSUMERS: usize = 16_384;
+const SLOTS: usize = 262_144;
+const AGGREGATES: usize = 2_048;
+const DECISIONS: usize = 4_096;
+const KEYS: usize = 16_384;
 
 /// A consistent copy of the tables, cheap to take; encode it on any thread.
 #[derive(Clone, Debug)]
@@ -22,7 +35,7 @@ pub struct Frozen(pub(crate) Tables);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SnapshotError {
     /// Unknown format version.
-    #[error("snapshot of format version {found}, this program reads version {VERSION}: run a newer pallium")]
+    #[error("state of format version {found}, this program reads version {VERSION}: run the pallium that wrote it")]
     Version {
         /// Version found.
         found: u8,
@@ -30,8 +43,8 @@ pub enum SnapshotError {
     /// Not a snapshot.
     #[error("not a snapshot: {0}")]
     Malformed(String),
-    /// The state inside has another checksum than its trailer says.
-    #[error("snapshot checksum {found:016x}, its trailer says {expected:016x}: the file is damaged")]
+    /// The state inside has another checksum than its last piece says.
+    #[error("the state's checksum is {found:016x}, its last piece says {expected:016x}: it is damaged")]
     Checksum {
         /// Sum of what was read.
         found: u64,
@@ -40,21 +53,129 @@ pub enum SnapshotError {
     },
 }
 
+/// A piece of an encoded state.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    /// Its bytes: a version, then bitcode.
+    pub bytes: Vec<u8>,
+    /// Hosts and consumers in it.
+    pub records: u64,
+}
+
 #[derive(Encode, Decode)]
-struct Image {
-    counters: Counters,
-    names: Vec<String>,
-    rows: u32,
-    providers: Vec<(Row, Provider)>,
-    slots: u32,
-    consumers: Vec<(Slot, Consumer)>,
-    free_slots: Vec<Slot>,
-    aggregates: BTreeMap<u32, Aggregate>,
-    history: Vec<Stored>,
-    keys: Vec<KeyEntry>,
-    keys_arrived: u64,
-    keys_horizon: u64,
-    checksum: u64,
+enum Content {
+    Head { counters: Counters, keys_arrived: u64, keys_horizon: u64 },
+    Names(Vec<Arc<str>>),
+    Providers(Vec<Option<Arc<Provider>>>),
+    Consumers { shapes: Vec<Arc<Amounts>>, slots: Vec<Option<Packed>> },
+    FreeSlots(Vec<Slot>),
+    Aggregates(Vec<(Sym, Aggregate)>),
+    History(Vec<Arc<Stored>>),
+    Keys(Vec<KeyEntry>),
+    End { checksum: u64 },
+}
+
+/// A consumer whose amounts stand elsewhere in its piece.
+#[derive(Clone, Copy, Encode, Decode)]
+struct Packed {
+    domain: Domain,
+    uuid: Uuid,
+    purpose: Purpose,
+    row: Row,
+    shape: u32,
+    phase: Phase,
+    project: Option<Sym>,
+    user: Option<Sym>,
+    flavor: Option<Sym>,
+    group: Option<Uuid>,
+    intent: Intent,
+    decision: u64,
+    ticket: u64,
+    request: Option<Uuid>,
+    since: u64,
+    since_wall: u64,
+}
+
+impl Packed {
+    fn of(consumer: &Consumer, shape: u32) -> Self {
+        let &Consumer { domain, uuid, purpose, row, phase, project, user, flavor, .. } = consumer;
+        let &Consumer { group, intent, decision, ticket, request, since, since_wall, .. } = consumer;
+        Self {
+            domain,
+            uuid,
+            purpose,
+            row,
+            shape,
+            phase,
+            project,
+            user,
+            flavor,
+            group,
+            intent,
+            decision,
+            ticket,
+            request,
+            since,
+            since_wall,
+        }
+    }
+
+    fn with(self, amounts: Arc<Amounts>) -> Consumer {
+        let Self { domain, uuid, purpose, row, shape: _, phase, project, user, flavor, .. } = self;
+        let Self { group, intent, decision, ticket, request, since, since_wall, .. } = self;
+        Consumer {
+            domain,
+            uuid,
+            purpose,
+            row,
+            amounts,
+            phase,
+            project,
+            user,
+            flavor,
+            group,
+            intent,
+            decision,
+            ticket,
+            request,
+            since,
+            since_wall,
+        }
+    }
+}
+
+impl Content {
+    fn piece(&self) -> Piece {
+        let records = match self {
+            Self::Providers(rows) => rows.iter().flatten().count(),
+            Self::Consumers { slots, .. } => slots.iter().flatten().count(),
+            _ => 0,
+        };
+        let mut bytes = vec![VERSION];
+        bytes.extend_from_slice(&bitcode::encode(self));
+        Piece { bytes, records: records as u64 }
+    }
+
+    fn consumers(slots: Vec<Option<&Consumer>>) -> Self {
+        let mut shapes = Vec::new();
+        let mut known = rustc_hash::FxHashMap::default();
+        let slots = slots.into_iter().map(|consumer| {
+            let consumer = consumer?;
+            let shape = *known.entry(&*consumer.amounts).or_insert_with(|| {
+                shapes.push(Arc::clone(&consumer.amounts));
+                shapes.len() as u32 - 1
+            });
+            Some(Packed::of(consumer, shape))
+        });
+        let slots = slots.collect();
+        Self::Consumers { shapes, slots }
+    }
+}
+
+/// `items` in lists of at most `most`.
+fn lists<'a, T: 'a>(items: impl Iterator<Item = T> + 'a, most: usize) -> impl Iterator<Item = Vec<T>> + 'a {
+    let mut items = items.peekable();
+    std::iter::from_fn(move || items.peek().is_some().then(|| items.by_ref().take(most).collect()))
 }
 
 impl Frozen {
@@ -68,74 +189,142 @@ impl Frozen {
         self.0.checksum()
     }
 
-    /// The tables as bytes: a version, then bitcode.
-    pub fn encode(&self) -> Vec<u8> {
+    /// Hosts and consumers in it: the records of all pieces.
+    pub fn records(&self) -> u64 {
+        self.0.counters.hosts + self.0.counters.consumers
+    }
+
+    /// The same state as that of a cluster made anew from it. See [`Counters::epoch`].
+    #[must_use]
+    pub fn in_new_epoch(mut self) -> Self {
+        self.0.counters.epoch += 1;
+        self
+    }
+
+    /// The tables as pieces, each made when it is asked for.
+    pub fn pieces(&self) -> impl Iterator<Item = Piece> + '_ {
         let tables = &self.0;
-        let image = Image {
-            counters: tables.counters,
-            names: tables.names.texts().map(str::to_owned).collect(),
-            rows: tables.rows() as u32,
-            providers: tables.providers().map(|(row, provider)| (row, provider.clone())).collect(),
-            slots: tables.consumers.len() as u32,
-            consumers: (tables.consumers.iter().enumerate())
-                .filter_map(|(at, consumer)| Some((Slot(at as u32), consumer.as_deref()?.clone())))
-                .collect(),
-            free_slots: tables.free_slots.to_vec(),
-            aggregates: tables.aggregates.iter().map(|(key, aggregate)| (key.0, aggregate.clone())).collect(),
-            history: tables.history.iter().map(|stored| (**stored).clone()).collect(),
-            keys: tables.keys.entries.iter().cloned().collect(),
-            keys_arrived: tables.keys.arrived,
-            keys_horizon: tables.keys.horizon,
-            checksum: tables.checksum(),
-        };
-        let mut out = vec![VERSION];
-        out.extend_from_slice(&bitcode::encode(&image));
+        let keys = &tables.keys;
+        let head = Content::Head { counters: tables.counters, keys_arrived: keys.arrived, keys_horizon: keys.horizon };
+        let end = || Content::End { checksum: tables.checksum() };
+        let aggregates = tables.aggregates.iter().map(|(key, aggregate)| (*key, aggregate.clone()));
+        std::iter::once(head)
+            .chain(lists(tables.names.texts().cloned(), NAMES).map(Content::Names))
+            .chain(lists(tables.providers.iter().cloned(), PROVIDERS).map(Content::Providers))
+            .chain(lists(tables.consumers.iter().map(Option::as_ref), CONSUMERS).map(Content::consumers))
+            .chain(lists(tables.free_slots.iter().copied(), SLOTS).map(Content::FreeSlots))
+            .chain(lists(aggregates, AGGREGATES).map(Content::Aggregates))
+            .chain(lists(tables.history.iter().cloned(), DECISIONS).map(Content::History))
+            .chain(lists(keys.entries.iter().cloned(), KEYS).map(Content::Keys))
+            .chain(std::iter::once_with(end))
+            .map(|content| content.piece())
+    }
+
+    /// All pieces, each behind its length.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for piece in self.pieces() {
+            out.extend_from_slice(&(piece.bytes.len() as u32).to_le_bytes());
+            out.extend_from_slice(&piece.bytes);
+        }
         out
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Tables, SnapshotError> {
-        let body = match bytes.split_first() {
-            None => return Err(SnapshotError::Malformed("empty".to_owned())),
-            Some((&VERSION, body)) => body,
+    /// Reads what [`Frozen::encode`] wrote.
+    pub fn decode(mut bytes: &[u8]) -> Result<Self, SnapshotError> {
+        let mut restore = Restore::default();
+        while !bytes.is_empty() {
+            let cut = || SnapshotError::Malformed("it ends within a piece".to_owned());
+            let (length, rest) = bytes.split_first_chunk().ok_or_else(cut)?;
+            let (piece, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(cut)?;
+            restore.push(piece)?;
+            bytes = rest;
+        }
+        restore.finish()
+    }
+}
+
+/// A state on its way back from its pieces.
+#[derive(Debug, Default)]
+pub struct Restore {
+    tables: Tables,
+    shapes: Shapes,
+    begun: bool,
+    end: Option<u64>,
+}
+
+impl Restore {
+    /// Takes the next piece.
+    pub fn push(&mut self, piece: &[u8]) -> Result<(), SnapshotError> {
+        let malformed = |what: &str| Err(SnapshotError::Malformed(what.to_owned()));
+        let content = match piece.split_first() {
+            None => return malformed("an empty piece"),
+            Some((&VERSION, content)) => content,
             Some((&found, _)) => return Err(SnapshotError::Version { found }),
         };
-        let image: Image = bitcode::decode(body).map_err(|e| SnapshotError::Malformed(e.to_string()))?;
-        let mut names = Names::default();
-        for text in &image.names {
-            names.intern(text);
+        let content: Content = bitcode::decode(content).map_err(|error| SnapshotError::Malformed(error.to_string()))?;
+        if self.end.is_some() {
+            return malformed("a piece behind the last one");
         }
-        let mut tables = Tables { names, ..Tables::default() };
-        let mut providers = image.providers.into_iter().peekable();
-        for row in 0..image.rows {
-            let provider = providers.next_if(|(at, _)| at.0 == row).map(|(_, provider)| provider);
-            if let Some(provider) = &provider {
-                tables.list_provider(Row(row), provider);
+        if self.begun == matches!(content, Content::Head { .. }) {
+            return malformed("the first piece is missing or comes twice");
+        }
+        let tables = &mut self.tables;
+        match content {
+            Content::Head { counters, keys_arrived, keys_horizon } => {
+                self.begun = true;
+                tables.counters = counters;
+                tables.keys.arrived = keys_arrived;
+                tables.keys.horizon = keys_horizon;
             }
-            tables.providers.push(provider.map(Arc::new));
-        }
-        let mut consumers = image.consumers.into_iter().peekable();
-        for slot in 0..image.slots {
-            let consumer = consumers.next_if(|(at, _)| at.0 == slot).map(|(_, consumer)| consumer);
-            if let Some(consumer) = &consumer {
-                let key = (consumer.domain, consumer.uuid, consumer.purpose);
-                tables.consumer_index.insert(hash_of(&key), slot);
+            Content::Names(texts) => texts.into_iter().for_each(|text| tables.names.append(text)),
+            Content::Providers(rows) => {
+                for provider in rows {
+                    if let Some(provider) = &provider {
+                        tables.list_provider(Row(tables.providers.len() as u32), provider);
+                    }
+                    tables.providers.push(provider);
+                }
             }
-            tables.consumers.push(consumer.map(Arc::new));
+            Content::Consumers { shapes, slots } => {
+                let shapes: Vec<_> =
+                    shapes.into_iter().map(|shape| self.shapes.share(Arc::unwrap_or_clone(shape))).collect();
+                for packed in slots {
+                    let slot = tables.consumers.len() as u32;
+                    let Some(packed) = packed else {
+                        tables.consumers.push(None);
+                        continue;
+                    };
+                    let Some(amounts) = shapes.get(packed.shape as usize) else {
+                        return malformed("a consumer without amounts");
+                    };
+                    let key = (packed.domain, packed.uuid, packed.purpose);
+                    tables.consumer_index.insert(hash_of(&key), slot);
+                    tables.consumers.push(Some(packed.with(Arc::clone(amounts))));
+                }
+            }
+            Content::FreeSlots(slots) => tables.free_slots.extend(slots),
+            Content::Aggregates(aggregates) => Arc::make_mut(&mut tables.aggregates).extend(aggregates),
+            Content::History(stored) => tables.history.extend(stored),
+            Content::Keys(entries) => {
+                for entry in entries {
+                    tables.keys.index.insert(hash_of(&entry.key), tables.keys.entries.len() as u32);
+                    tables.keys.entries.push(entry);
+                }
+            }
+            Content::End { checksum } => self.end = Some(checksum),
         }
-        tables.free_slots = Arc::new(image.free_slots);
-        tables.aggregates = Arc::new(image.aggregates.into_iter().map(|(key, a)| (Sym(key), a)).collect());
-        tables.history = image.history.into_iter().map(Arc::new).collect();
-        let mut keys = Keys { arrived: image.keys_arrived, horizon: image.keys_horizon, ..Keys::default() };
-        for (at, entry) in image.keys.iter().enumerate() {
-            keys.index.insert(hash_of(&entry.key), at as u32);
+        Ok(())
+    }
+
+    /// The state, when all its pieces came.
+    pub fn finish(self) -> Result<Frozen, SnapshotError> {
+        let Some(expected) = self.end else {
+            return Err(SnapshotError::Malformed("the last piece is missing".to_owned()));
+        };
+        match self.tables.checksum() {
+            found if found == expected => Ok(Frozen(self.tables)),
+            found => Err(SnapshotError::Checksum { found, expected }),
         }
-        keys.entries = image.keys.into_iter().collect();
-        tables.keys = keys;
-        tables.counters = image.counters;
-        let found = tables.checksum();
-        if found != image.checksum {
-            return Err(SnapshotError::Checksum { found, expected: image.checksum });
-        }
-        Ok(tables)
     }
 }

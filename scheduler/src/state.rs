@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bitcode::{Decode, Encode};
+use rustc_hash::FxHashSet;
 use uuid::Uuid;
 
 use crate::chunked::Chunked;
@@ -13,7 +14,7 @@ use crate::consumer::{Consumer, Phase, Purpose, Slot};
 use crate::domain::Domain;
 use crate::intent::Intent;
 use crate::names::{Names, Sym};
-use crate::provider::{Aggregate, Provider, Row};
+use crate::provider::{Aggregate, Amounts, Provider, Row};
 use crate::sharded::{Sharded, hash_of};
 
 /// Decisions remembered.
@@ -26,9 +27,10 @@ pub const KEYS: usize = 65_536;
 pub struct Tables {
     /// Interned strings.
     pub names: Names,
-    pub(crate) providers: Chunked<Option<Arc<Provider>>>,
-    pub(crate) consumers: Chunked<Option<Arc<Consumer>>>,
-    pub(crate) free_slots: Arc<Vec<Slot>>,
+    /// In small chunks: a provider is large, and a chunk is summed as a whole.
+    pub(crate) providers: Chunked<Option<Arc<Provider>>, 16>,
+    pub(crate) consumers: Chunked<Option<Consumer>>,
+    pub(crate) free_slots: Chunked<Slot, 4096>,
     pub(crate) consumer_index: Sharded,
     pub(crate) provider_index: Sharded,
     pub(crate) host_index: Sharded,
@@ -63,6 +65,9 @@ pub struct Counters {
     pub hosts: u64,
     /// Consumers that are registered now.
     pub consumers: u64,
+    /// Grows each time a cluster is made anew from this state, by a restore or by a survivor. What an
+    /// older epoch recorded (a proof, a grant, an intent) authorises no act.
+    pub epoch: u64,
 }
 
 /// A remembered decision.
@@ -105,11 +110,38 @@ pub(crate) struct KeyEntry {
     pub rows: Vec<Option<Row>>,
 }
 
-/// The state of a replica: tables, and the queue of expiring claims derived from them.
+/// The state of a replica: tables, and what is derived from them.
 #[derive(Debug, Default)]
 pub struct State {
     pub(crate) tables: Tables,
+    /// The queue of expiring claims.
     pub(crate) expiry: BTreeSet<(u64, Slot)>,
+    pub(crate) shapes: Shapes,
+}
+
+/// Shapes remembered.
+const SHAPES: usize = 16_384;
+
+/// Amounts that consumers have, each once: there are few flavors and many instances. Consumers of
+/// equal amounts share them; when they do not, nothing but memory is lost.
+#[derive(Debug, Default)]
+pub(crate) struct Shapes(FxHashSet<Arc<Amounts>>);
+
+impl Shapes {
+    pub fn share(&mut self, amounts: Amounts) -> Arc<Amounts> {
+        if let Some(known) = self.0.get(&amounts) {
+            return Arc::clone(known);
+        }
+        if self.0.len() >= SHAPES {
+            self.0.retain(|shape| Arc::strong_count(shape) > 1);
+            if self.0.len() > SHAPES / 2 {
+                self.0.clear();
+            }
+        }
+        let amounts = Arc::new(amounts);
+        self.0.insert(Arc::clone(&amounts));
+        amounts
+    }
 }
 
 fn consumer_hash(domain: Domain, uuid: Uuid, purpose: Purpose) -> u64 {
@@ -147,7 +179,7 @@ impl State {
                 _ => None,
             })
             .collect();
-        Self { tables, expiry }
+        Self { tables, expiry, shapes: Shapes::default() }
     }
 }
 
@@ -197,12 +229,12 @@ impl Tables {
 
     /// All consumers, by slot.
     pub fn consumers(&self) -> impl Iterator<Item = &Consumer> {
-        self.consumers.iter().filter_map(Option::as_deref)
+        self.consumers.iter().filter_map(Option::as_ref)
     }
 
     /// The consumer of a slot.
     pub fn consumer_at(&self, slot: Slot) -> Option<&Consumer> {
-        self.consumers.get(slot.0 as usize)?.as_deref()
+        self.consumers.get(slot.0 as usize)?.as_ref()
     }
 
     /// An aggregate by its key.
@@ -242,7 +274,7 @@ impl Tables {
     }
 
     pub(crate) fn consumer_mut(&mut self, slot: Slot) -> Option<&mut Consumer> {
-        self.consumers.get_mut(slot.0 as usize)?.as_mut().map(Arc::make_mut)
+        self.consumers.get_mut(slot.0 as usize)?.as_mut()
     }
 
     pub(crate) fn add_provider(&mut self, provider: Provider) -> Row {
@@ -271,14 +303,14 @@ impl Tables {
 
     pub(crate) fn put_consumer(&mut self, consumer: Consumer) -> Slot {
         let hash = consumer_hash(consumer.domain, consumer.uuid, consumer.purpose);
-        let slot = match Arc::make_mut(&mut self.free_slots).pop() {
+        let slot = match self.free_slots.pop() {
             Some(slot) => {
                 if let Some(place) = self.consumers.get_mut(slot.0 as usize) {
-                    *place = Some(Arc::new(consumer));
+                    *place = Some(consumer);
                 }
                 slot
             }
-            None => Slot(self.consumers.push(Some(Arc::new(consumer))) as u32),
+            None => Slot(self.consumers.push(Some(consumer)) as u32),
         };
         self.consumer_index.insert(hash, slot.0);
         self.counters.consumers += 1;
@@ -289,9 +321,9 @@ impl Tables {
         let consumer = self.consumers.get_mut(slot.0 as usize)?.take()?;
         let hash = consumer_hash(consumer.domain, consumer.uuid, consumer.purpose);
         self.consumer_index.remove(hash, slot.0);
-        Arc::make_mut(&mut self.free_slots).push(slot);
+        self.free_slots.push(slot);
         self.counters.consumers -= 1;
-        Some(Arc::unwrap_or_clone(consumer))
+        Some(consumer)
     }
 
     /// Turns the place of a move into the place of the instance; everything else stays.

@@ -367,7 +367,7 @@ impl World {
                 self.apply(vec![Command::Release { domain: Domain::Nova, consumer: instance(n), open_only }]);
             }
             Op::Raw { instance: n, row, cpu, seen, moved, action } => {
-                let class = self.core.state().tables().names.get("VCPU").unwrap_or(Sym(9999));
+                let class = self.core.state().tables().names.get("VCPU").unwrap_or(Sym::of(9999));
                 let amounts: Amounts = [(class, cpu)].into_iter().collect();
                 let action = match action {
                     0 => Action::Keep,
@@ -382,7 +382,7 @@ impl World {
                     candidates: 1,
                     unknown: 0,
                     hosts_out: 1,
-                    drops: vec![(Text::Known(Sym(70_000)), vec![(Text::New("why".into()), 1)])],
+                    drops: vec![(Text::Known(Sym::of(70_000)), vec![(Text::New("why".into()), 1)])],
                     top: vec![(Row(row), 1)],
                     claim: Claim::Made,
                     trace_id: String::new(),
@@ -394,7 +394,7 @@ impl World {
                     intent: Intent::Create,
                     project: Some(Text::New("x".into())),
                     user: None,
-                    flavor: Some(Text::Known(Sym(50_000))),
+                    flavor: Some(Text::Known(Sym::of(50_000))),
                     group: None,
                     request: None,
                     key: None,

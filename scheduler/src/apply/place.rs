@@ -75,12 +75,12 @@ fn check(state: &State, place: &Place) -> Result<Vec<Option<Row>>, &'static str>
         }
         let target = targets.iter().copied().find(|&row| {
             state.tables.provider(row).is_some_and(|provider| {
-                let own = open.filter(|consumer| consumer.row == row).map(|consumer| &consumer.amounts);
+                let own = open.filter(|consumer| consumer.row == row).map(|consumer| &*consumer.amounts);
                 let held = match part.purpose {
                     Purpose::Instance => None,
                     Purpose::Move => state.tables.consumer(place.domain, part.consumer, Purpose::Instance),
                 };
-                let held = held.filter(|instance| instance.row == row).map(|instance| &instance.amounts);
+                let held = held.filter(|instance| instance.row == row).map(|instance| &*instance.amounts);
                 fits(provider, amounts, held.unwrap_or(&Amounts::default()), own, added.get(&row))
             })
         });
@@ -166,7 +166,7 @@ fn act(
                 uuid: part.consumer,
                 purpose: part.purpose,
                 row,
-                amounts,
+                amounts: state.shapes.share(amounts),
                 phase: Phase::Claimed { expires: now.saturating_add(place.life) },
                 project,
                 user,

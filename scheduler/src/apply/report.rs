@@ -331,11 +331,11 @@ fn confirm(state: &mut State, slot: Slot, instance: &InstanceReport, touched: &m
     let project = instance.project_id.as_ref().map(|text| names.intern(text));
     let flavor = instance.flavor.as_ref().map(|text| names.intern(text));
     let Some(known) = state.tables.consumer_at(slot) else { return };
-    let amounts = amounts.unwrap_or_else(|| known.amounts.clone());
+    let amounts = amounts.unwrap_or_else(|| (*known.amounts).clone());
     let amounts = claimable(state.tables.provider(known.row), &amounts);
     let new = Consumer {
         phase: if was_open { Phase::Confirmed } else { known.phase },
-        amounts,
+        amounts: state.shapes.share(amounts),
         project: project.or(known.project),
         flavor: flavor.or(known.flavor),
         group: instance.server_group.or(known.group),
@@ -369,7 +369,7 @@ fn observe(
         uuid: instance.uuid,
         purpose,
         row,
-        amounts,
+        amounts: state.shapes.share(amounts),
         phase: Phase::Observed,
         project,
         user: None,
@@ -408,9 +408,9 @@ fn inherit_into(
     let (Some(from), Some(slot)) = (from, state.tables.slot_of(domain, instance.uuid, purpose)) else { return };
     let Some(bare) = state.remove(slot, touched) else { return };
     let amounts = if instance.resources.is_some() {
-        bare.amounts.clone()
+        Arc::clone(&bare.amounts)
     } else {
-        claimable(state.tables.provider(bare.row), &from.amounts)
+        state.shapes.share(claimable(state.tables.provider(bare.row), &from.amounts))
     };
     let full = Consumer {
         amounts,

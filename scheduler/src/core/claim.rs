@@ -289,7 +289,7 @@ impl Core {
         let consumer = self.state.tables().consumer(request.domain, uuid, purpose).filter(|c| c.is_open())?;
         Some(Open {
             row: consumer.row,
-            amounts: consumer.amounts.clone(),
+            amounts: (*consumer.amounts).clone(),
             ticket: consumer.ticket,
             intent: consumer.intent,
             request: consumer.request,
@@ -301,7 +301,7 @@ impl Core {
     fn hide(&mut self, request: &Request, uuid: Uuid, purpose: Purpose) {
         let mut own: Vec<(Row, Amounts)> = self.overlay.pendings(request.domain, uuid, purpose);
         let applied = self.state.tables().consumer(request.domain, uuid, purpose).filter(|c| c.is_open());
-        own.extend(applied.map(|consumer: &Consumer| (consumer.row, consumer.amounts.clone())));
+        own.extend(applied.map(|consumer: &Consumer| (consumer.row, (*consumer.amounts).clone())));
         for (row, amounts) in own {
             self.overlay.hide(row, &amounts);
             self.index.refresh_use(self.state.tables(), &self.overlay, row);

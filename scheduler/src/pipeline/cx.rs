@@ -143,7 +143,7 @@ impl Cx<'_> {
             return None;
         }
         let known = self.view.tables.consumer(self.request.domain, self.consumer, Purpose::Instance)?;
-        Some((known.row, known.amounts.clone()))
+        Some((known.row, (*known.amounts).clone()))
     }
 
     /// Rows on which a consumer of the domain is or has a claim.
