@@ -7,6 +7,8 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::Request as HttpRequest;
 use futures::StreamExt;
+use raft::Freshness;
+use raft::members::Change;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::{Request, Response, Status};
@@ -15,6 +17,7 @@ use tonic_health::server::HealthReporter;
 use tower::Service as Tower;
 
 use crate::error::ApiError;
+use crate::proto::v1::cluster_server::{Cluster, ClusterServer};
 use crate::proto::v1::inventory_server::{Inventory, InventoryServer};
 use crate::proto::v1::pipelines_server::{Pipelines, PipelinesServer};
 use crate::proto::v1::scheduler_server::{Scheduler, SchedulerServer};
@@ -44,6 +47,7 @@ pub(crate) fn add<S: Clone + Send + Sync + 'static>(
     };
     let router = route(router, SchedulerServer::new(methods.clone()).max_decoding_message_size(most));
     let router = route(router, InventoryServer::new(methods.clone()).max_decoding_message_size(most));
+    let router = route(router, ClusterServer::new(methods.clone()).max_decoding_message_size(most));
     let router = route(router, PipelinesServer::new(methods).max_decoding_message_size(most));
     let router = route(router, health_server);
     let router = route(router, reflection().build_v1()?);
@@ -73,6 +77,7 @@ pub(crate) async fn report(health: &HealthReporter, ready: bool) {
         <SchedulerServer<Methods> as NamedService>::NAME,
         <InventoryServer<Methods> as NamedService>::NAME,
         <PipelinesServer<Methods> as NamedService>::NAME,
+        <ClusterServer<Methods> as NamedService>::NAME,
     ];
     for name in names {
         health.set_service_status(name, status).await;
@@ -83,6 +88,10 @@ pub(crate) async fn report(health: &HealthReporter, ready: bool) {
 fn call<T>(request: &Request<T>) -> Result<Call, Status> {
     let call = request.extensions().get::<Call>().cloned();
     call.ok_or_else(|| ApiError::internal("a call without its description").into())
+}
+
+fn fresh<T>(request: &Request<T>) -> Result<Freshness, Status> {
+    Ok(call(request)?.fresh)
 }
 
 fn streamed<T: Send + 'static>(events: Events<T>) -> Response<Streamed<T>> {
@@ -104,7 +113,7 @@ impl Scheduler for Methods {
     }
 
     async fn decisions(&self, request: Request<v1::DecisionsRequest>) -> Answer<v1::DecisionsResponse> {
-        Ok(Response::new(self.0.decisions(request.into_inner()).await?))
+        Ok(Response::new(self.0.decisions(request.get_ref().clone(), fresh(&request)?).await?))
     }
 
     async fn watch_decisions(&self, request: Request<v1::WatchDecisionsRequest>) -> Answer<Self::WatchDecisionsStream> {
@@ -121,11 +130,11 @@ impl Inventory for Methods {
     }
 
     async fn list(&self, request: Request<v1::ListHostsRequest>) -> Answer<v1::ListHostsResponse> {
-        Ok(Response::new(self.0.list_hosts(request.into_inner()).await?))
+        Ok(Response::new(self.0.list_hosts(request.get_ref().clone(), fresh(&request)?).await?))
     }
 
     async fn instances(&self, request: Request<v1::ListInstancesRequest>) -> Answer<v1::ListInstancesResponse> {
-        Ok(Response::new(self.0.list_instances(request.into_inner()).await?))
+        Ok(Response::new(self.0.list_instances(request.get_ref().clone(), fresh(&request)?).await?))
     }
 
     async fn watch(&self, request: Request<v1::WatchHostsRequest>) -> Answer<Self::WatchStream> {
@@ -145,5 +154,35 @@ impl Pipelines for Methods {
 
     async fn get(&self, request: Request<v1::GetPipelineRequest>) -> Answer<v1::GetPipelineResponse> {
         Ok(Response::new(self.0.pipeline(request.into_inner()).await?))
+    }
+}
+
+#[tonic::async_trait]
+impl Cluster for Methods {
+    type BackupStream = Streamed<v1::BackupChunk>;
+
+    async fn backup(&self, _: Request<v1::BackupRequest>) -> Answer<Self::BackupStream> {
+        Err(Status::unimplemented("backup"))
+    }
+
+    async fn status(&self, _: Request<v1::ClusterStatusRequest>) -> Answer<v1::ClusterStatusResponse> {
+        Ok(Response::new(self.0.cluster().await))
+    }
+
+    async fn add(&self, request: Request<v1::AddMemberRequest>) -> Answer<v1::ChangeMemberResponse> {
+        let v1::AddMemberRequest { node, addr } = request.into_inner();
+        Ok(Response::new(self.0.change(Change::Add { node, addr }).await?))
+    }
+
+    async fn promote(&self, request: Request<v1::PromoteMemberRequest>) -> Answer<v1::ChangeMemberResponse> {
+        Ok(Response::new(self.0.change(Change::Promote { node: request.get_ref().node }).await?))
+    }
+
+    async fn remove(&self, request: Request<v1::RemoveMemberRequest>) -> Answer<v1::ChangeMemberResponse> {
+        Ok(Response::new(self.0.change(Change::Remove { node: request.get_ref().node }).await?))
+    }
+
+    async fn transfer(&self, request: Request<v1::TransferLeaderRequest>) -> Answer<v1::ChangeMemberResponse> {
+        Ok(Response::new(self.0.change(Change::Transfer { to: request.get_ref().node }).await?))
     }
 }

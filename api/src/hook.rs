@@ -62,7 +62,7 @@ async fn decide(
     } else {
         call.id.clone_from(&request.trace_id);
     }
-    service.decide(request, call.deadline).await
+    service.decide(request, call).await
 }
 
 fn answer(decision: &Decision) -> Response {

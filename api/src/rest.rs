@@ -19,13 +19,14 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::cluster;
 use crate::error::{ApiError, ErrorBody};
 use crate::limits;
 use crate::nova;
 use crate::proto::v1;
 use crate::service::{Call, Service};
 
-type Answer<T> = Result<Json<T>, ApiError>;
+pub(crate) type Answer<T> = Result<Json<T>, ApiError>;
 type Shared = State<Arc<Service>>;
 type Queried<T> = Result<Query<T>, QueryRejection>;
 
@@ -56,6 +57,11 @@ pub(crate) fn routes() -> Router<Arc<Service>> {
         .routes(routes!(release))
         .routes(routes!(pipelines))
         .routes(routes!(pipeline))
+        .routes(routes!(cluster::status))
+        .routes(routes!(cluster::add))
+        .routes(routes!(cluster::remove))
+        .routes(routes!(cluster::promote))
+        .routes(routes!(cluster::lead))
         .split_for_parts();
     // Serialising a document of strings and maps cannot fail.
     let document: Arc<str> = document.to_json().unwrap_or_default().into();
@@ -69,7 +75,7 @@ pub(crate) fn routes() -> Router<Arc<Service>> {
         .route("/metrics", get(metrics))
 }
 
-async fn read<T: DeserializeOwned>(
+pub(crate) async fn read<T: DeserializeOwned>(
     service: &Service,
     call: &Call,
     headers: &HeaderMap,
@@ -117,8 +123,12 @@ async fn explain(
 #[utoipa::path(get, path = "/v1/decisions", tag = "scheduler", params(v1::DecisionsRequest), responses(
     (status = 200, body = v1::DecisionsResponse), (status = 400, body = ErrorBody),
 ))]
-async fn decisions(State(service): Shared, request: Queried<v1::DecisionsRequest>) -> Answer<v1::DecisionsResponse> {
-    Ok(Json(service.decisions(query(request)?).await?))
+async fn decisions(
+    State(service): Shared,
+    Extension(call): Extension<Call>,
+    request: Queried<v1::DecisionsRequest>,
+) -> Answer<v1::DecisionsResponse> {
+    Ok(Json(service.decisions(query(request)?, call.fresh).await?))
 }
 
 /// Tells why a decision came out as it did.
@@ -159,8 +169,12 @@ async fn watch_decisions(
 #[utoipa::path(get, path = "/v1/hosts", tag = "inventory", params(v1::ListHostsRequest), responses(
     (status = 200, body = v1::ListHostsResponse), (status = 400, body = ErrorBody),
 ))]
-async fn list_hosts(State(service): Shared, request: Queried<v1::ListHostsRequest>) -> Answer<v1::ListHostsResponse> {
-    Ok(Json(service.list_hosts(query(request)?).await?))
+async fn list_hosts(
+    State(service): Shared,
+    Extension(call): Extension<Call>,
+    request: Queried<v1::ListHostsRequest>,
+) -> Answer<v1::ListHostsResponse> {
+    Ok(Json(service.list_hosts(query(request)?, call.fresh).await?))
 }
 
 /// Tells what hosts are and what runs on them. The whole list is validated before anything changes.
@@ -191,9 +205,10 @@ async fn watch_hosts(State(service): Shared, request: Queried<v1::WatchHostsRequ
 ))]
 async fn list_instances(
     State(service): Shared,
+    Extension(call): Extension<Call>,
     request: Queried<v1::ListInstancesRequest>,
 ) -> Answer<v1::ListInstancesResponse> {
-    Ok(Json(service.list_instances(query(request)?).await?))
+    Ok(Json(service.list_instances(query(request)?, call.fresh).await?))
 }
 
 /// Gives up the open claims of a consumer, or the consumer itself.
@@ -248,7 +263,7 @@ async fn healthz(State(service): Shared) -> Response {
 async fn readyz(State(service): Shared) -> Response {
     match service.ready() {
         Ok(()) => "ready\n".into_response(),
-        Err(why) => ApiError::unavailable("not_leader", why, 1).into_response(),
+        Err(why) => ApiError::unavailable("no_leader", why, 1).into_response(),
     }
 }
 

@@ -13,7 +13,7 @@ use axum::routing::post;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
-use raft::Node;
+use raft::{Freshness, Node};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -68,8 +68,11 @@ fn router(service: &Arc<Service>) -> Result<(Router, HealthReporter), ServeError
     Ok((router.with_state(Arc::clone(service)), health))
 }
 
+/// Says how new what is read must be.
+const READ: &str = "x-pallium-read";
+
 /// Paths as metrics name them; others are `other`.
-const PATHS: [&str; 18] = [
+const PATHS: [&str; 23] = [
     hook::NOVA,
     "/v1/place",
     "/v1/explain",
@@ -82,6 +85,11 @@ const PATHS: [&str; 18] = [
     "/v1/instances/{uuid}",
     "/v1/pipelines",
     "/v1/pipelines/{name}",
+    "/v1/cluster",
+    "/v1/cluster/members",
+    "/v1/cluster/members/{node}",
+    "/v1/cluster/members/{node}/promote",
+    "/v1/cluster/members/{node}/lead",
     "/v1/openapi.json",
     "/healthz",
     "/readyz",
@@ -91,7 +99,7 @@ const PATHS: [&str; 18] = [
 ];
 
 /// Methods of gRPC as metrics name them.
-const METHODS: [&str; 11] = [
+const METHODS: [&str; 17] = [
     "/pallium.v1.Scheduler/Place",
     "/pallium.v1.Scheduler/Explain",
     "/pallium.v1.Scheduler/Decisions",
@@ -103,6 +111,12 @@ const METHODS: [&str; 11] = [
     "/pallium.v1.Inventory/Release",
     "/pallium.v1.Pipelines/List",
     "/pallium.v1.Pipelines/Get",
+    "/pallium.v1.Cluster/Status",
+    "/pallium.v1.Cluster/Add",
+    "/pallium.v1.Cluster/Promote",
+    "/pallium.v1.Cluster/Remove",
+    "/pallium.v1.Cluster/Transfer",
+    "/pallium.v1.Cluster/Backup",
 ];
 
 fn path(request: &Request) -> &'static str {
@@ -145,6 +159,21 @@ fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
     })
 }
 
+/// How new what is read must be, as the caller says it: header of HTTP, metadata of gRPC.
+fn freshness(headers: &HeaderMap) -> Result<Freshness, ApiError> {
+    let Some(value) = headers.get(READ) else { return Ok(Freshness::default()) };
+    let text = value.to_str().unwrap_or_default();
+    match (text, text.strip_prefix("bounded:").map(str::parse)) {
+        ("linearizable", _) => Ok(Freshness::Linearizable),
+        ("local", _) => Ok(Freshness::Local),
+        (_, Some(Ok(millis))) => Ok(Freshness::Bounded(Duration::from_millis(millis))),
+        _ => Err(ApiError::bad_request(format!(
+            "{READ}: '{}' given, linearizable, bounded:MILLISECONDS or local expected",
+            text.escape_debug()
+        ))),
+    }
+}
+
 async fn around(State(service): State<Arc<Service>>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let (path, method) = (path(&request), method(&request));
@@ -153,16 +182,21 @@ async fn around(State(service): State<Arc<Service>>, mut request: Request, next:
     let id = given.map_or_else(|| format!("req-{}", Uuid::now_v7()), str::to_owned);
     let wait = service.config.deadline;
     let wait = grpc_timeout(request.headers()).map_or(wait, |asked| asked.min(wait));
-    let call = Call { id: id.clone(), given: given.is_some(), deadline: started + wait };
+    let fresh = freshness(request.headers());
     // Whoever looks after the server must be heard when it is busy.
     let exempt = matches!(path, "/healthz" | "/readyz" | "/metrics" | "/grpc.health.v1.Health/Check");
     let held = service.requests.take(usize::from(!exempt));
-    let mut response = if held.is_some() {
-        request.extensions_mut().insert(call);
-        next.run(request).await
-    } else {
-        let message = format!("{} requests are being worked on, which is the limit", service.requests.most());
-        ApiError::unavailable("overloaded", message, 1).into_response()
+    let mut response = match fresh {
+        Ok(fresh) if held.is_some() => {
+            let call = Call { id: id.clone(), given: given.is_some(), deadline: started + wait, fresh };
+            request.extensions_mut().insert(call);
+            next.run(request).await
+        }
+        Err(error) => error.into_response(),
+        Ok(_) => {
+            let message = format!("{} requests are being worked on, which is the limit", service.requests.most());
+            ApiError::unavailable("overloaded", message, 1).into_response()
+        }
     };
     drop(held);
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {

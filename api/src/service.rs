@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use futures::{StreamExt, stream};
-use raft::Node;
+use raft::{Freshness, Node};
 use scheduler::command::Change;
 use scheduler::decision::DetailView;
 use scheduler::state::Tables;
@@ -47,6 +47,8 @@ pub(crate) struct Call {
     pub given: bool,
     /// Until when it must be decided.
     pub deadline: Instant,
+    /// How new what it reads must be.
+    pub fresh: Freshness,
 }
 
 /// Names a host among what is known.
@@ -78,17 +80,21 @@ impl Service {
     }
 
     /// Decides a translated request, from whatever protocol.
-    pub(crate) async fn decide(&self, request: Request, deadline: Instant) -> Result<Arc<Decision>, ApiError> {
+    pub(crate) async fn decide(&self, request: Request, call: &Call) -> Result<Arc<Decision>, ApiError> {
         let started = Instant::now();
+        if request.options.read_only && call.fresh != Freshness::Linearizable {
+            self.node.read_barrier(call.fresh).await?;
+            return Ok(Arc::new(self.node.probe(request).await?));
+        }
         let flavor_group = request.extra_specs.get("quota:hw_version").cloned().unwrap_or_default();
-        let decision = self.node.decide(request, deadline).await?;
+        let decision = self.node.decide(request, call.deadline).await?;
         self.metrics.decided(&decision, &flavor_group, started.elapsed());
         Ok(decision)
     }
 
     pub(crate) async fn place(&self, request: v1::PlaceRequest, call: &Call) -> Result<v1::PlaceResponse, ApiError> {
         let request = convert::request(request, &call.id)?;
-        let decision = self.decide(request, call.deadline).await?;
+        let decision = self.decide(request, call).await?;
         Ok(v1::PlaceResponse { decision: Some(Arc::unwrap_or_clone(decision).into()) })
     }
 
@@ -107,17 +113,27 @@ impl Service {
             }
             (None, None, Some(request)) => {
                 let request = convert::request(v1::PlaceRequest { dry_run: true, ..request }, &call.id)?;
+                self.node.read_barrier(call.fresh).await?;
                 let detail = self.probe(request, hosts).await?;
                 return Ok(v1::ExplainResponse { record: None, detail: Some(detail.into()), note: None });
             }
             _ => return Err(ApiError::bad_request("exactly one of decision, consumer and request expected")),
         };
+        self.node.read_barrier(call.fresh).await?;
+        let here = hosts.clone();
         let found = self.node.query(move |core| {
             let id = subject.or_else(|uuid| core.decision_of(domain, uuid).ok_or(())).ok()?;
             let record = convert::record(core.state().tables(), core.state().tables().decision(id)?);
-            Some((record, core.explain(id, &hosts)?))
+            Some((id, record, core.explain(id, &here)?))
         });
-        let (record, explanation) = found.await?.ok_or_else(|| ApiError::not_found(nothing))?;
+        let (id, record, mut explanation) = found.await?.ok_or_else(|| ApiError::not_found(nothing))?;
+        // The stories of the hosts are on the node that decided: the leader, as a rule.
+        if explanation.detail.is_none()
+            && call.fresh == Freshness::Linearizable
+            && let Some(told) = self.node.explain(id, hosts).await?
+        {
+            explanation = *told;
+        }
         Ok(v1::ExplainResponse {
             record: Some(record),
             detail: explanation.detail.map(Into::into),
@@ -130,12 +146,16 @@ impl Service {
         Ok(self.node.probe_detail(request, hosts).await?)
     }
 
-    pub(crate) async fn decisions(&self, request: v1::DecisionsRequest) -> Result<v1::DecisionsResponse, ApiError> {
+    pub(crate) async fn decisions(
+        &self,
+        request: v1::DecisionsRequest,
+        fresh: Freshness,
+    ) -> Result<v1::DecisionsResponse, ApiError> {
         let domain = convert::some_domain(request.domain.as_deref())?;
         let consumer = request.consumer.as_deref().map(|text| convert::uuid("consumer", text)).transpose()?;
         let intent = convert::intent("intent", request.intent.as_deref())?;
         let most = page(request.limit);
-        self.look(move |tables| {
+        self.look(fresh, move |tables| {
             let project = request.project_id.as_deref().map(|project| tables.names.get(project));
             let fits = tables
                 .decisions()
@@ -198,7 +218,7 @@ impl Service {
         }
         drop(outcomes);
         if prune {
-            let gone = self.look(move |tables| gone(&tables, &kept)).await?;
+            let gone = self.look(Freshness::Linearizable, move |tables| gone(&tables, &kept)).await?;
             let commands = gone.into_iter().map(async |(name, domain, provider)| {
                 (name, self.node.propose(Command::RemoveHost { domain, provider }).await)
             });
@@ -218,6 +238,7 @@ impl Service {
         kept: Option<Vec<Key>>,
         mut answer: v1::ApplyHostsResponse,
     ) -> Result<v1::ApplyHostsResponse, ApiError> {
+        self.node.read_barrier(Freshness::Linearizable).await?;
         let frozen = self.node.query(Core::freeze).await?;
         let rehearsal = tokio::task::spawn_blocking(move || {
             let mut core = Core::of(frozen);
@@ -236,11 +257,15 @@ impl Service {
         rehearsal.await.map_err(|error| ApiError::internal(error.to_string()))?
     }
 
-    pub(crate) async fn list_hosts(&self, request: v1::ListHostsRequest) -> Result<v1::ListHostsResponse, ApiError> {
+    pub(crate) async fn list_hosts(
+        &self,
+        request: v1::ListHostsRequest,
+        fresh: Freshness,
+    ) -> Result<v1::ListHostsResponse, ApiError> {
         let domain = convert::some_domain(request.domain.as_deref())?;
         let after = token(request.page_token.as_deref())?.map(|(row, _)| row);
         let most = page(request.page_size);
-        self.look(move |tables| {
+        self.look(fresh, move |tables| {
             let zone = request.availability_zone.as_deref().map(|zone| tables.names.get(zone));
             let mut fits = tables
                 .providers()
@@ -269,12 +294,13 @@ impl Service {
     pub(crate) async fn list_instances(
         &self,
         request: v1::ListInstancesRequest,
+        fresh: Freshness,
     ) -> Result<v1::ListInstancesResponse, ApiError> {
         let domain = convert::some_domain(request.domain.as_deref())?;
         let uuid = request.uuid.as_deref().map(|text| convert::uuid("uuid", text)).transpose()?;
         let after = token(request.page_token.as_deref())?;
         let most = page(request.page_size);
-        self.look(move |tables| {
+        self.look(fresh, move |tables| {
             let project = request.project_id.as_deref().map(|project| tables.names.get(project));
             let fits = |consumer: &scheduler::Consumer| {
                 domain.is_none_or(|domain| consumer.domain == domain)
@@ -391,7 +417,12 @@ impl Service {
     }
 
     /// Reads a snapshot of the tables on a thread that may take its time.
-    async fn look<T: Send + 'static>(&self, read: impl FnOnce(Tables) -> T + Send + 'static) -> Result<T, ApiError> {
+    async fn look<T: Send + 'static>(
+        &self,
+        fresh: Freshness,
+        read: impl FnOnce(Tables) -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        self.node.read_barrier(fresh).await?;
         let tables = self.node.query(|core| core.state().tables().clone()).await?;
         tokio::task::spawn_blocking(move || read(tables)).await.map_err(|error| ApiError::internal(error.to_string()))
     }

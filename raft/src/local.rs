@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::{Raft, RaftMetrics, ReadPolicy};
+use scheduler::decision::Explanation;
 use scheduler::{Command, Decision, Outcome, Request};
 
 use crate::machine::Machine;
@@ -42,6 +43,15 @@ impl Local {
     /// Commits a command, if this node leads.
     pub async fn propose(&self, command: Command) -> Result<Outcome, Refused> {
         self.owner.propose(command).await
+    }
+
+    /// What is remembered of a decision, if this node leads: the leader has made it, or nobody
+    /// remembers more than the state does.
+    pub async fn explain(&self, id: u64, hosts: Vec<String>) -> Result<Option<Box<Explanation>>, Refused> {
+        if !self.owner.leads() {
+            return Err(Refused::NotLeader);
+        }
+        self.owner.look(move |core, _| core.explain(id, &hosts).map(Box::new)).await
     }
 
     /// The index that a read must have applied to see all that was acknowledged before now, if this

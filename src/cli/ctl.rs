@@ -1,6 +1,7 @@
 //! `ctl`: the operator's tool, over gRPC.
 
 mod client;
+mod cluster;
 mod decisions;
 mod explain;
 mod hosts;
@@ -56,6 +57,7 @@ enum Command {
     Decisions(decisions::Args),
     Pipelines(pipelines::Args),
     Release(release::Args),
+    Cluster(cluster::Args),
 }
 
 /// Runs one command against the server.
@@ -74,6 +76,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
             Command::Explain(args) => explain::run(&Client::connect(&server).await?, format, &args).await,
             Command::Decisions(args) => decisions::run(&Client::connect(&server).await?, format, &args).await,
             Command::Pipelines(args) => pipelines::run(&Client::connect(&server).await?, format, &args).await,
+            Command::Cluster(args) => cluster::run(&Client::connect(&server).await?, format, &args).await,
             Command::Release(args) => release::run(&Client::connect(&server).await?, format, &args).await,
         }
     })

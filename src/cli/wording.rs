@@ -36,6 +36,19 @@ fn tenths(amount: u64, unit: u64) -> String {
     if tenths.is_multiple_of(10) { (tenths / 10).to_string() } else { format!("{}.{}", tenths / 10, tenths % 10) }
 }
 
+/// Bytes with a unit that keeps it short: `1.5 GiB`.
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let digits = usize::from(unit > 0 && value < 10.0);
+    format!("{value:.digits$} {}", UNITS[unit])
+}
+
 /// Amounts of resource classes: `4 VCPU, 16 GiB, 64 GB disk`.
 pub fn amounts<'a>(amounts: impl IntoIterator<Item = (&'a String, &'a u64)>) -> String {
     let mut known = ["", "", ""].map(str::to_owned);

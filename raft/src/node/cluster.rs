@@ -46,7 +46,7 @@ impl Node {
                 }
             }
         };
-        self.on_leader(Instant::now() + CHANGE, here, there).await
+        self.on_leader(Instant::now() + CHANGE, true, here, there).await
     }
 
     /// The cluster, every member asked how it is.

@@ -1,11 +1,14 @@
 //! Requests on whichever node they arrive: decided here when this node leads, else by the leader.
-//! What was certainly not decided is tried again until the deadline; what may have been is not.
+//! What was certainly not done is tried again until the deadline, and so is what may have been done
+//! when doing it twice is the same as once.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use openraft::async_runtime::watch::WatchReceiver;
+use scheduler::decision::Explanation;
+use scheduler::request::Caller;
 use scheduler::{Batch, Command, Decision, Outcome, Proposer, Request};
 
 use super::Node;
@@ -31,9 +34,10 @@ pub enum Freshness {
 }
 
 impl Node {
-    /// Decides a request and commits its claim, on the leader. After `deadline` the answer is
-    /// [`Refused::Deadline`] or [`Refused::NoLeader`] when nothing was decided for sure, else
-    /// [`Refused::Unknown`].
+    /// Decides a request and commits its claim, on the leader. A request of the hook, or one with a
+    /// key, is asked again of the next leader when the fate of the first asking is not known: it gets
+    /// the same claim. After `deadline` the answer is [`Refused::Deadline`] or [`Refused::NoLeader`]
+    /// when nothing was decided for sure, else [`Refused::Unknown`].
     pub async fn decide(&self, request: Request, deadline: Instant) -> Result<Arc<Decision>, Refused> {
         let request = Arc::new(request);
         let here = || self.0.local.decide(Arc::clone(&request), deadline);
@@ -46,7 +50,8 @@ impl Node {
                 }
             }
         };
-        self.on_leader(deadline, here, there).await
+        let again = request.caller != Caller::Keyed { key: None };
+        self.on_leader(deadline, again, here, there).await
     }
 
     /// Commits a command, on the leader, and gives its outcome.
@@ -62,7 +67,23 @@ impl Node {
                 }
             }
         };
-        self.on_leader(Instant::now() + PATIENCE, here, there).await
+        self.on_leader(Instant::now() + PATIENCE, false, here, there).await
+    }
+
+    /// What is remembered of a decision, hosts' stories included while the leader is the node that
+    /// made it.
+    pub async fn explain(&self, id: u64, hosts: Vec<String>) -> Result<Option<Box<Explanation>>, Refused> {
+        let here = || self.0.local.explain(id, hosts.clone());
+        let there = |leader: Target, within: Duration| {
+            let ask = Ask::Explain { id, hosts: hosts.clone() };
+            async move {
+                match self.ask_leader(&leader, ask, within).await? {
+                    Answer::Explained(explained) => explained,
+                    other => Err(unexpected(&other)),
+                }
+            }
+        };
+        self.on_leader(Instant::now() + PATIENCE, true, here, there).await
     }
 
     /// Returns when what this node has applied is as new as asked for. Reads that wait together
@@ -86,20 +107,18 @@ impl Node {
                 other => Err(unexpected(&other)),
             }
         };
-        let index = match self.on_leader(began + PATIENCE, here, there).await {
-            // Asking again changes nothing, so neither does not knowing.
-            Err(Refused::Unknown) => Err(Refused::NoLeader("the leader does not answer".to_owned())),
-            other => other,
-        }?;
+        let index = self.on_leader(began + PATIENCE, true, here, there).await?;
         self.0.local.applied(index, PATIENCE).await?;
         *fresh = Some(began);
         Ok(())
     }
 
-    /// Has something done where the leader is, until it was done or may have been.
+    /// Has something done where the leader is. `again`: to do it twice is the same as once, so that
+    /// it is tried again when it is not known whether it was done.
     pub(super) async fn on_leader<T, H, R>(
         &self,
         deadline: Instant,
+        again: bool,
         here: impl Fn() -> H,
         there: impl Fn(Target, Duration) -> R,
     ) -> Result<T, Refused>
@@ -108,10 +127,15 @@ impl Node {
         R: Future<Output = Result<T, Refused>>,
     {
         let local = &self.0.local;
+        let mut unknown = false;
         loop {
             let why = if local.owner.leads() {
                 match here().await {
                     Err(Refused::NotLeader) => "the leader has just changed".to_owned(),
+                    Err(Refused::Unknown) if again => {
+                        unknown = true;
+                        "this node led, and does not know what it has done".to_owned()
+                    }
                     done => return done,
                 }
             } else if let Some(leader) = local.leader() {
@@ -119,6 +143,10 @@ impl Node {
                 match there(leader, deadline.saturating_duration_since(Instant::now())).await {
                     Err(Refused::NotLeader) => format!("node {node} does not lead yet or any more"),
                     Err(Refused::NoLeader(why)) => format!("node {node} does not answer: {why}"),
+                    Err(Refused::Unknown) if again => {
+                        unknown = true;
+                        format!("node {node} led, and does not answer")
+                    }
                     done => return done,
                 }
             } else if let Some(fatal) = self.fatal() {
@@ -136,7 +164,7 @@ impl Node {
                 }
             };
             if Instant::now() + PAUSE >= deadline {
-                return Err(Refused::NoLeader(why));
+                return Err(if unknown { Refused::Unknown } else { Refused::NoLeader(why) });
             }
             tokio::time::sleep(PAUSE).await;
         }

@@ -8,6 +8,7 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
     VoteRequest, VoteResponse,
 };
+use scheduler::decision::Explanation;
 use scheduler::{Decision, Outcome, Request};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -88,6 +89,13 @@ pub enum Ask {
     Propose(#[serde(with = "serde_bytes")] Vec<u8>),
     /// Change the membership. For the leader.
     Change(Change),
+    /// Tell of a decision what its maker remembers. For the leader.
+    Explain {
+        /// Its number.
+        id: u64,
+        /// Hosts whose story is told.
+        hosts: Vec<String>,
+    },
     /// How are you?
     Report,
 }
@@ -137,6 +145,8 @@ pub enum Answer {
     Done(Result<Outcome, Refused>),
     /// To [`Ask::Change`].
     Changed(Result<Changed, Refused>),
+    /// To [`Ask::Explain`].
+    Explained(Result<Option<Box<Explanation>>, Refused>),
     /// To [`Ask::Report`].
     Report(Box<Report>),
 }

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
+use api::proto::v1::cluster_client::ClusterClient;
 use api::proto::v1::inventory_client::InventoryClient;
 use api::proto::v1::pipelines_client::PipelinesClient;
 use api::proto::v1::scheduler_client::SchedulerClient;
@@ -60,6 +61,11 @@ impl Client {
     /// Pipelines.
     pub fn pipelines(&self) -> PipelinesClient<Channel> {
         PipelinesClient::new(self.channel.clone()).max_decoding_message_size(MOST_MESSAGE)
+    }
+
+    /// The cluster.
+    pub fn cluster(&self) -> ClusterClient<Channel> {
+        ClusterClient::new(self.channel.clone()).max_decoding_message_size(MOST_MESSAGE)
     }
 
     /// Why the server did not answer.
