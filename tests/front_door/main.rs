@@ -2,6 +2,7 @@
 //! them, claims as the inventory shows them.
 
 mod bad_input;
+mod cluster;
 mod command_line;
 mod fixtures;
 mod repeats;
