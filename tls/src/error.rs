@@ -1,6 +1,5 @@
 //! What is wrong with a file, and what a failed handshake means, in words.
 
-use std::error::Error as StdError;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -24,24 +23,9 @@ impl Error {
     }
 }
 
-/// What a TLS error on a client's connection means, wherever in the chain of `error` it is. A server
-/// refuses a client's certificate only after the client's side of the handshake is done, so such an
-/// error may come with the first answer. `None` when TLS is not the cause.
-pub fn words(error: &(dyn StdError + 'static)) -> Option<String> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        // The source of an io::Error is the source of what it wraps, so what it wraps is asked for.
-        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let tls = wrapped.and_then(|inner| inner.downcast_ref()).or_else(|| error.downcast_ref::<rustls::Error>());
-        if let Some(error) = tls {
-            return Some(told(error));
-        }
-        if let Some(words) = wrapped.and_then(|inner| words(inner)) {
-            return Some(words);
-        }
-        cause = error.source();
-    }
-    None
+/// What a TLS error on a client's connection means; `None` when TLS is not the cause.
+pub(crate) fn words(error: &io::Error) -> Option<String> {
+    error.get_ref()?.downcast_ref().map(told)
 }
 
 fn told(error: &rustls::Error) -> String {

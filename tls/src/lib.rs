@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 pub use client::{Client, ConnectError};
 pub use development::{Development, development};
-pub use error::{Error, words};
+pub use error::Error;
 pub use files::Files;
 pub use server::{ClientAuth, Refused, Server};
 pub use stream::Stream;

@@ -9,6 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
+use crate::error::words;
+
 /// A connection of either end.
 #[derive(Debug)]
 pub enum Stream {
@@ -40,7 +42,13 @@ impl<T: AsyncRead + AsyncWrite> Both for T {}
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.inner().poll_read(cx, into)
+        // A server refuses a client's certificate after the client's side of the handshake is done: the
+        // reason comes when an answer is read, and libraries above keep nothing of an error but its text.
+        let calling = matches!(&*self, Self::Tls(stream) if matches!(**stream, TlsStream::Client(_)));
+        self.inner().poll_read(cx, into).map_err(|error| match words(&error) {
+            Some(words) if calling => io::Error::new(error.kind(), words),
+            _ => error,
+        })
     }
 }
 
