@@ -1,5 +1,6 @@
 //! `serve`: one server process.
 
+pub mod certificates;
 pub mod config;
 
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::{Failure, output};
+use certificates::Certificates;
 use config::Config;
 
 const EXAMPLES: &str = "\
@@ -23,7 +25,8 @@ Examples:
   pallium serve --data-dir data --listen 127.0.0.1:0 --log-format json
 
 When it is ready it prints its addresses as one line of JSON on stdout; the log
-goes to stderr. SIGTERM and SIGINT stop it gracefully.
+goes to stderr. SIGTERM and SIGINT stop it gracefully, SIGHUP makes it read its
+certificates again (it also sees by itself when they change).
 `pallium schema config` prints the JSON Schema of the config file.";
 
 /// Run a server
@@ -45,7 +48,7 @@ pub struct Args {
     /// Number of this node in its cluster [default: 1]
     #[arg(long, value_name = "N")]
     node_id: Option<u64>,
-    /// Serve clients on other addresses than loopback although there is no TLS
+    /// Serve on other addresses than loopback although there is no TLS
     #[arg(long)]
     insecure_plaintext: bool,
     /// Start although the log is damaged, and forget entry N and all after it; N is in the message
@@ -94,6 +97,8 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let (stop, stopped) = watch::channel(false);
     let mut terminate = listen_for(SignalKind::terminate())?;
     let mut interrupt = listen_for(SignalKind::interrupt())?;
+    let certificates = Certificates::open(config)?;
+    certificates.follow(listen_for(SignalKind::hangup())?);
     let listener = bind(config.listen).await?;
     let address = listener.local_addr().map_err(|error| Failure::new(error.to_string()))?;
     let opening = open(config);
@@ -120,14 +125,14 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     output::print(
         &json!({
             "listen": address.to_string(),
-            "url": format!("http://{address}"),
+            "url": format!("{}://{address}", if certificates.client.is_some() { "https" } else { "http" }),
             "node_id": identity.node,
             "cluster": identity.cluster,
             "data_dir": config.data_dir,
         })
         .to_string(),
     );
-    serve_until(listener, node, config, stopped).await
+    serve_until(listener, certificates.client, node, config, stopped).await
 }
 
 /// Opens the node of a config.
@@ -150,6 +155,7 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
 /// Serves until told to stop, or until the node fails.
 pub async fn serve_until(
     listener: TcpListener,
+    tls: Option<tls::Server>,
     node: Node,
     config: &Config,
     mut stopped: watch::Receiver<bool>,
@@ -163,7 +169,7 @@ pub async fn serve_until(
             }
         }
     };
-    let served = api::serve(listener, node.clone(), config.limits.api(), told).await;
+    let served = api::serve(listener, tls, node.clone(), config.limits.api(), told).await;
     let fatal = node.status().fatal;
     node.shutdown().await;
     tracing::info!("stopped");

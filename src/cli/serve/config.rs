@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::Args;
+use super::{Args, certificates};
 use crate::cli::Failure;
 
 /// Everything that a server is started with.
@@ -26,6 +26,10 @@ pub struct Config {
     pub node_id: u64,
     /// Address for clients.
     pub listen: SocketAddr,
+    /// Certificates for the port of clients.
+    pub client_tls: Option<tls::Files>,
+    /// Certificates for connections between nodes; the CA is always there.
+    pub peer_tls: Option<tls::Files>,
     /// Settings of the decision path.
     pub scheduling: Settings,
     /// Limits.
@@ -140,8 +144,11 @@ struct File {
     peers: Option<std::collections::BTreeMap<u64, String>>,
     /// Begins a new cluster in an empty folder. Today always true.
     bootstrap: Option<bool>,
-    /// Serve clients on other addresses than loopback although there is no TLS.
+    /// Serve on other addresses than loopback although there is no TLS.
     insecure_plaintext: Option<bool>,
+    /// Certificates.
+    #[schemars(with = "Option<certificates::Section>")]
+    tls: certificates::Section,
     /// How decisions are made.
     #[schemars(with = "Option<scheduling::Scheduling>")]
     scheduling: Settings,
@@ -153,7 +160,7 @@ struct File {
     log: Log,
 }
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "node_id",
     "data_dir",
     "listen",
@@ -161,18 +168,18 @@ const KEYS: [&str; 10] = [
     "peers",
     "bootstrap",
     "insecure_plaintext",
+    "tls",
     "scheduling",
     "limits",
     "log",
 ];
 
 /// Keys of capabilities that do not exist yet.
-const LATER: [(&str, &str); 13] = [
+const LATER: [(&str, &str); 12] = [
     ("host_id", "failover does not exist yet"),
     ("chassis", "failover does not exist yet"),
     ("power_domain", "failover does not exist yet"),
     ("ha", "failover does not exist yet"),
-    ("tls", "TLS does not exist yet: serve on loopback behind a proxy that ends TLS"),
     ("auth", "authentication does not exist yet: serve on loopback behind a proxy that authenticates"),
     ("placement", "the Placement API does not exist yet"),
     ("placement_listen", "the Placement API does not exist yet"),
@@ -297,6 +304,7 @@ impl File {
             peers: peers(reader, fields, node_id.unwrap_or(1)),
             bootstrap: Some(true),
             insecure_plaintext: reader.flag(fields, "insecure_plaintext"),
+            tls: certificates::Section::read(reader, fields),
             scheduling: section(reader, fields, "scheduling"),
             limits: limits(reader, fields),
             log: section(reader, fields, "log"),
@@ -363,6 +371,8 @@ impl Config {
             data_dir: data_dir.into(),
             node_id: 1,
             listen,
+            client_tls: None,
+            peer_tls: None,
             scheduling: Settings::default(),
             limits: Limits::default(),
             accept_loss_from: None,
@@ -385,13 +395,10 @@ impl Config {
         })?;
         let listen = address("listen", args.listen, file.listen.as_deref(), LISTEN)?;
         // Checked although a lone node does not open it, so that a slip does not wait for the second node.
-        address("peer_listen", args.peer_listen, file.peer_listen.as_deref(), "127.0.0.1:8081")?;
-        if !listen.ip().is_loopback() && !args.insecure_plaintext && file.insecure_plaintext != Some(true) {
-            return Err(Failure::new(format!(
-                "listen: {listen} is not a loopback address, and there is no TLS: what clients send could be read \
-                 and changed on the way; use 127.0.0.1, or accept that with --insecure-plaintext"
-            )));
-        }
+        let peer_listen = address("peer_listen", args.peer_listen, file.peer_listen.as_deref(), "127.0.0.1:8081")?;
+        let insecure = args.insecure_plaintext || file.insecure_plaintext == Some(true);
+        certificates::guard("listen", listen, file.tls.client.is_some(), insecure)?;
+        certificates::guard("peer_listen", peer_listen, file.tls.peer.is_some(), insecure)?;
         let node_id = args.node_id.or(file.node_id).unwrap_or(1);
         if node_id == 0 {
             return Err(Failure::new("node_id: 0 given, at least 1 expected"));
@@ -400,7 +407,18 @@ impl Config {
         log.format = args.log_format.unwrap_or(log.format);
         log.level = args.log_level.clone().unwrap_or(log.level);
         let accept_loss_from = args.accept_loss_from;
-        Ok(Self { data_dir, node_id, listen, scheduling: file.scheduling, limits: file.limits, accept_loss_from, log })
+        let (client_tls, peer_tls) = (file.tls.client.map(Into::into), file.tls.peer.map(Into::into));
+        Ok(Self {
+            data_dir,
+            node_id,
+            listen,
+            client_tls,
+            peer_tls,
+            scheduling: file.scheduling,
+            limits: file.limits,
+            accept_loss_from,
+            log,
+        })
     }
 }
 
@@ -491,7 +509,21 @@ log: {format: json, level: debug}
             ("create:", "creat:", "line 9: scheduling.claim_expiry: unknown field `creat`"),
             ("bootstrap: true", "bootstrap: false", "line 5: bootstrap: joining a cluster does not exist yet"),
             ("peers: {3:", "peers: {4:", "line 6: peers: several nodes do not exist yet"),
-            ("bootstrap: true", "tls: {cert: x}", "line 5: tls: TLS does not exist yet"),
+            ("bootstrap: true", "tls: {cert: x}", "line 5: tls.cert: unknown key, known are client, peer"),
+            ("bootstrap: true", "tls: {}", "line 5: tls: nothing in it: client, peer or both expected"),
+            ("bootstrap: true", "tls: {client: {cert: x, key: 1}}", "line 5: tls.client.key: text expected, 1 given"),
+            ("bootstrap: true", "tls:\n  client:\n    cert: x", "line 7: tls.client.key: missing"),
+            ("bootstrap: true", "tls: {peer: {cert: x, key: y}}", "line 5: tls.peer.ca: missing"),
+            (
+                "bootstrap: true",
+                "tls: {peer: {crt: x, key: y, ca: z}}",
+                "tls.peer.crt: unknown key, did you mean 'cert'?",
+            ),
+            (
+                "127.0.0.1:9091",
+                "10.0.0.1:9091",
+                "peer_listen: 10.0.0.1:9091 is not a loopback address, and there is no TLS",
+            ),
             ("bootstrap: true", "ha: {}", "line 5: ha: failover does not exist yet"),
             ("127.0.0.1:9090", "localhost", "listen: 'localhost' given, an address and a port expected"),
             ("127.0.0.1:9090", "0.0.0.0:9090", "listen: 0.0.0.0:9090 is not a loopback address"),
@@ -504,6 +536,21 @@ log: {format: json, level: debug}
             let error = load(&text).unwrap_err();
             assert!(error.contains(want), "wanted {want}\ngot {error}");
         }
+    }
+
+    #[test]
+    fn others_can_reach_what_has_tls_or_is_told_to_be_plain() {
+        let open = FULL.replace("127.0.0.1:909", "0.0.0.0:909");
+        let (client, peer) = ("client: {cert: c, key: k}", "peer: {cert: pc, key: pk, ca: pca}");
+        assert!(load(&format!("{open}tls: {{{client}}}")).unwrap_err().contains("peer_listen: 0.0.0.0:9091 is not"));
+        assert!(load(&format!("{open}tls: {{{peer}}}")).unwrap_err().contains("listen: 0.0.0.0:9090 is not"));
+        let config = load(&format!("{open}tls: {{{client}, {peer}}}")).unwrap();
+        let files = |cert: &str, key: &str, ca: Option<&str>| {
+            Some(tls::Files { cert: cert.into(), key: key.into(), ca: ca.map(Into::into) })
+        };
+        assert_eq!(config.client_tls, files("c", "k", None));
+        assert_eq!(config.peer_tls, files("pc", "pk", Some("pca")));
+        assert_eq!(load(&format!("{open}insecure_plaintext: true")).unwrap().client_tls, None);
     }
 
     #[test]
