@@ -39,9 +39,13 @@ impl<C: Send + Sync + 'static> Live<C> {
     ) -> Result<Arc<Self>, Error> {
         let contents = sources.read()?;
         let tried = fingerprint(&Ok(&contents));
-        let current = ArcSwap::from_pointee(make(sources.load(&contents)?)?);
+        let loaded = sources.load(&contents)?;
+        let expires = loaded.validity.map(|validity| date(validity.not_after));
+        let current = ArcSwap::from_pointee(make(loaded)?);
         let looks = Mutex::new(Looks { last: tried, tried });
-        Ok(Arc::new(Self { sources, make: Box::new(make), current, looks }))
+        let live = Self { sources, make: Box::new(make), current, looks };
+        tracing::info!(files = %live.files(), expires, "certificates read");
+        Ok(Arc::new(live))
     }
 
     pub(crate) fn current(&self) -> Arc<C> {
