@@ -1,5 +1,6 @@
 //! The command line: one file for each command.
 
+mod certs;
 mod completions;
 mod ctl;
 mod demo;
@@ -37,6 +38,7 @@ enum Command {
     Demo(demo::Args),
     Serve(serve::Args),
     Ctl(Box<ctl::Args>),
+    Certs(certs::Args),
     Completions(completions::Args),
     Schema(schema::Args),
 }
@@ -47,6 +49,7 @@ pub fn run() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Ctl(args) => ctl::run(*args),
+        Command::Certs(args) => certs::run(&args),
         Command::Completions(args) => {
             completions::run(&args);
             Ok(())

@@ -92,7 +92,7 @@ impl Server {
         let shutdown = async move {
             let _ = stopped.await;
         };
-        let served = tokio::spawn(serve(listener, node.clone(), config, shutdown));
+        let served = tokio::spawn(serve(listener, None, node.clone(), config, shutdown));
         Self { address, node, stop: Some(stop), served, _folder: folder }
     }
 

@@ -1,13 +1,15 @@
 //! Three processes: any of them answers, they lose nothing when one is killed, and their membership
 //! is changed with `pallium ctl cluster`.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use scheduler::{HostReport, Inventory};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::server::{Server, run};
+use crate::server::{BINARY, Server, run};
 use crate::spec::{create, uuid};
 
 /// A node: its folder, and how it is started.
@@ -27,7 +29,8 @@ fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port()
 }
 
-fn three() -> Vec<Node> {
+/// Three nodes to be; with a folder of certificates they trust nobody without one.
+fn three(certificates: Option<&Path>) -> Vec<Node> {
     let ports = [free_port(), free_port(), free_port()];
     let peers: Vec<String> = (1..).zip(ports).map(|(id, port)| format!("{id}: \"127.0.0.1:{port}\"")).collect();
     (1..)
@@ -35,11 +38,16 @@ fn three() -> Vec<Node> {
         .map(|(id, port)| {
             let dir = tempfile::tempdir().expect("a folder");
             let config = dir.path().join("config.yaml");
-            let text = format!(
+            let mut text = format!(
                 "node_id: {id}\npeer_listen: 127.0.0.1:{port}\npeers: {{{}}}\nbootstrap: {}\n",
                 peers.join(", "),
                 id == 1
             );
+            if let Some(dir) = certificates {
+                let file = |name: &str| dir.join(name).display().to_string();
+                let (cert, key) = (file(&format!("peer-{id}.pem")), file(&format!("peer-{id}-key.pem")));
+                text += &format!("tls: {{peer: {{cert: {cert}, key: {key}, ca: {}}}}}\n", file("peer-ca.pem"));
+            }
             std::fs::write(&config, text).expect("written");
             Node { arguments: vec!["--config".to_owned(), config.display().to_string()], dir }
         })
@@ -108,7 +116,10 @@ async fn placed(server: &Server, n: u64) -> Vec<String> {
 #[test]
 fn any_node_answers_and_claims_outlive_their_leader() {
     run(async {
-        let nodes = three();
+        let certificates = tempfile::tempdir().expect("a folder");
+        let made = Command::new(BINARY).arg("certs").arg(certificates.path()).output().expect("it runs");
+        assert!(made.status.success(), "{made:?}");
+        let nodes = three(Some(certificates.path()));
         let mut servers: Vec<Server> = nodes.iter().map(Node::start).collect();
         for server in &servers {
             ready(server).await;
@@ -124,10 +135,17 @@ fn any_node_answers_and_claims_outlive_their_leader() {
             assert_eq!(places, [(host.clone(), "instance".to_owned(), "claimed".to_owned())]);
         }
         let leader = settled(&servers[0], 3).await as usize - 1;
+        // A stranger has no certificate, so it is no peer.
+        let port = free_port();
+        let arguments = ["--node-id", "4", "--join", "--peer-listen", &format!("127.0.0.1:{port}")].map(Into::into);
+        let stranger = Node { dir: tempfile::tempdir().expect("a folder"), arguments: arguments.into() };
+        let _stranger = stranger.start();
+        let refused = servers[0].ctl(&["cluster", "add", "4", &format!("127.0.0.1:{port}")]).expect_err("a refusal");
+        assert!(refused.contains("node 4 does not answer"), "{refused}");
         // The story of a decision is told by every node, though the leader made it.
         let follower = (leader + 1) % 3;
         let told = servers[follower].ctl(&["explain", &uuid(0)]).expect("an explanation");
-        assert!(told.contains("filter_has_enough_capacity"), "{told}");
+        assert!(told.contains("kvm_binpack  "), "{told}");
 
         servers[leader].kill();
         let left: Vec<usize> = (0..3).filter(|at| *at != leader).collect();
@@ -150,7 +168,7 @@ fn any_node_answers_and_claims_outlive_their_leader() {
 #[test]
 fn members_come_and_go() {
     run(async {
-        let nodes = three();
+        let nodes = three(None);
         let mut servers: Vec<Server> = nodes.iter().map(Node::start).collect();
         ready(&servers[0]).await;
         servers[0].apply(&fleet()).await;
@@ -217,7 +235,7 @@ fn members_come_and_go() {
 #[test]
 fn a_read_may_say_how_new_it_must_be() {
     run(async {
-        let nodes = three();
+        let nodes = three(None);
         let mut servers: Vec<Server> = nodes.iter().map(Node::start).collect();
         ready(&servers[0]).await;
         servers[0].apply(&fleet()).await;
