@@ -40,7 +40,7 @@ pub fn development(dir: &Path, set: &Development) -> Result<Vec<PathBuf>, Error>
     for host in &set.hosts {
         let name = host.strip_prefix("*.").unwrap_or(host);
         ServerName::try_from(name)
-            .map_err(|_| Error::new(dir, format!("'{host}' given, a host name or an address expected")))?;
+            .map_err(|_| Error::new(dir, format!("no certificate for '{host}': a host name or an address expected")))?;
     }
     let made = make(set).map_err(|error| Error::new(dir, format!("no certificate could be made: {error}")))?;
     let files: Vec<(PathBuf, String)> = made.into_iter().map(|(name, text)| (dir.join(name), text)).collect();

@@ -97,5 +97,5 @@ fn a_set_is_private_and_not_written_over() {
     assert_ne!(fs::read(folder.join("server.pem")).unwrap(), before);
     assert_eq!(fs::metadata(folder.join("server-key.pem")).unwrap().permissions().mode() & 0o777, 0o600);
     wanted.hosts = vec!["no name".into()];
-    assert!(development(&folder, &wanted).unwrap_err().what.starts_with("'no name' given"));
+    assert!(development(&folder, &wanted).unwrap_err().what.starts_with("no certificate for 'no name'"));
 }
