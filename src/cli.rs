@@ -7,6 +7,7 @@ mod failure;
 mod output;
 mod schema;
 mod serve;
+mod verify;
 mod wording;
 
 use std::process::ExitCode;
@@ -37,6 +38,7 @@ enum Command {
     Demo(demo::Args),
     Serve(serve::Args),
     Ctl(Box<ctl::Args>),
+    Verify(verify::Args),
     Completions(completions::Args),
     Schema(schema::Args),
 }
@@ -47,6 +49,7 @@ pub fn run() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Ctl(args) => ctl::run(*args),
+        Command::Verify(args) => verify::run(&args),
         Command::Completions(args) => {
             completions::run(&args);
             Ok(())

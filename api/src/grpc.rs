@@ -15,6 +15,7 @@ use tonic_health::server::HealthReporter;
 use tower::Service as Tower;
 
 use crate::error::ApiError;
+use crate::proto::v1::cluster_server::{Cluster, ClusterServer};
 use crate::proto::v1::inventory_server::{Inventory, InventoryServer};
 use crate::proto::v1::pipelines_server::{Pipelines, PipelinesServer};
 use crate::proto::v1::scheduler_server::{Scheduler, SchedulerServer};
@@ -44,7 +45,8 @@ pub(crate) fn add<S: Clone + Send + Sync + 'static>(
     };
     let router = route(router, SchedulerServer::new(methods.clone()).max_decoding_message_size(most));
     let router = route(router, InventoryServer::new(methods.clone()).max_decoding_message_size(most));
-    let router = route(router, PipelinesServer::new(methods).max_decoding_message_size(most));
+    let router = route(router, PipelinesServer::new(methods.clone()).max_decoding_message_size(most));
+    let router = route(router, ClusterServer::new(methods).max_decoding_message_size(most));
     let router = route(router, health_server);
     let router = route(router, reflection().build_v1()?);
     let router = route(router, reflection().build_v1alpha()?);
@@ -73,6 +75,7 @@ pub(crate) async fn report(health: &HealthReporter, ready: bool) {
         <SchedulerServer<Methods> as NamedService>::NAME,
         <InventoryServer<Methods> as NamedService>::NAME,
         <PipelinesServer<Methods> as NamedService>::NAME,
+        <ClusterServer<Methods> as NamedService>::NAME,
     ];
     for name in names {
         health.set_service_status(name, status).await;
@@ -145,5 +148,15 @@ impl Pipelines for Methods {
 
     async fn get(&self, request: Request<v1::GetPipelineRequest>) -> Answer<v1::GetPipelineResponse> {
         Ok(Response::new(self.0.pipeline(request.into_inner()).await?))
+    }
+}
+
+#[tonic::async_trait]
+impl Cluster for Methods {
+    type BackupStream = Streamed<v1::BackupChunk>;
+
+    async fn backup(&self, _: Request<v1::BackupRequest>) -> Answer<Self::BackupStream> {
+        let pieces = self.0.backup().await?;
+        Ok(Response::new(Box::pin(pieces.map(|piece| piece.map_err(Status::from)))))
     }
 }

@@ -1,5 +1,6 @@
 //! `ctl`: the operator's tool, over gRPC.
 
+mod backup;
 mod client;
 mod decisions;
 mod explain;
@@ -8,7 +9,9 @@ pub mod import;
 mod instances;
 mod pipelines;
 mod place;
+mod recover;
 mod release;
+mod restore;
 
 use clap::Subcommand;
 
@@ -56,6 +59,9 @@ enum Command {
     Decisions(decisions::Args),
     Pipelines(pipelines::Args),
     Release(release::Args),
+    Backup(backup::Args),
+    Restore(restore::Args),
+    Recover(recover::Args),
 }
 
 /// Runs one command against the server.
@@ -75,6 +81,9 @@ pub fn run(args: Args) -> Result<(), Failure> {
             Command::Decisions(args) => decisions::run(&Client::connect(&server).await?, format, &args).await,
             Command::Pipelines(args) => pipelines::run(&Client::connect(&server).await?, format, &args).await,
             Command::Release(args) => release::run(&Client::connect(&server).await?, format, &args).await,
+            Command::Backup(args) => backup::run(&server, format, &args).await,
+            Command::Restore(args) => restore::run(format, &args),
+            Command::Recover(args) => recover::run(format, &args),
         }
     })
 }

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
+use api::proto::v1::cluster_client::ClusterClient;
 use api::proto::v1::inventory_client::InventoryClient;
 use api::proto::v1::pipelines_client::PipelinesClient;
 use api::proto::v1::scheduler_client::SchedulerClient;
@@ -48,6 +49,11 @@ impl Client {
     /// Placements and explanations.
     pub fn scheduler(&self) -> SchedulerClient<Channel> {
         SchedulerClient::new(self.channel.clone()).max_decoding_message_size(MOST_MESSAGE)
+    }
+
+    /// The nodes and their data.
+    pub fn cluster(&self) -> ClusterClient<Channel> {
+        ClusterClient::new(self.channel.clone()).max_decoding_message_size(MOST_MESSAGE)
     }
 
     /// Hosts and instances.
