@@ -8,6 +8,7 @@ mod failure;
 mod output;
 mod schema;
 mod serve;
+mod verify;
 mod wording;
 
 use std::process::ExitCode;
@@ -39,6 +40,7 @@ enum Command {
     Serve(serve::Args),
     Ctl(Box<ctl::Args>),
     Certs(certs::Args),
+    Verify(verify::Args),
     Completions(completions::Args),
     Schema(schema::Args),
 }
@@ -50,6 +52,7 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Ctl(args) => ctl::run(*args),
         Command::Certs(args) => certs::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Completions(args) => {
             completions::run(&args);
             Ok(())

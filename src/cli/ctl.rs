@@ -1,5 +1,6 @@
 //! `ctl`: the operator's tool, over gRPC.
 
+mod backup;
 mod client;
 mod cluster;
 mod decisions;
@@ -9,7 +10,9 @@ pub mod import;
 mod instances;
 mod pipelines;
 mod place;
+mod recover;
 mod release;
+mod restore;
 
 use clap::Subcommand;
 
@@ -51,6 +54,9 @@ enum Command {
     Pipelines(pipelines::Args),
     Release(release::Args),
     Cluster(cluster::Args),
+    Backup(backup::Args),
+    Restore(restore::Args),
+    Recover(recover::Args),
 }
 
 /// Runs one command against the server.
@@ -71,6 +77,9 @@ pub fn run(args: Args) -> Result<(), Failure> {
             Command::Pipelines(args) => pipelines::run(&Client::connect(&target).await?, format, &args).await,
             Command::Release(args) => release::run(&Client::connect(&target).await?, format, &args).await,
             Command::Cluster(args) => cluster::run(&Client::connect(&target).await?, format, &args).await,
+            Command::Backup(args) => backup::run(&target, format, &args).await,
+            Command::Restore(args) => restore::run(format, &args),
+            Command::Recover(args) => recover::run(format, &args),
         }
     })
 }

@@ -104,6 +104,11 @@ impl Client {
         SchedulerClient::new(self.channel.clone()).max_decoding_message_size(MOST_MESSAGE)
     }
 
+    /// The nodes and their data.
+    pub fn cluster(&self) -> ClusterClient<Channel> {
+        ClusterClient::new(self.channel.clone()).max_decoding_message_size(MOST_MESSAGE)
+    }
+
     /// Hosts and instances.
     pub fn inventory(&self) -> InventoryClient<Channel> {
         InventoryClient::new(self.channel.clone())
@@ -114,11 +119,6 @@ impl Client {
     /// Pipelines.
     pub fn pipelines(&self) -> PipelinesClient<Channel> {
         PipelinesClient::new(self.channel.clone()).max_decoding_message_size(MOST_MESSAGE)
-    }
-
-    /// The cluster.
-    pub fn cluster(&self) -> ClusterClient<Channel> {
-        ClusterClient::new(self.channel.clone()).max_decoding_message_size(MOST_MESSAGE)
     }
 
     /// Why the server did not answer.
