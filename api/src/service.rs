@@ -418,6 +418,7 @@ impl Service {
         let counters = self.node.query(|core| *core.state().tables().counters());
         let counters = tokio::time::timeout(std::time::Duration::from_secs(1), counters).await;
         self.metrics.render(&Reading {
+            disk: self.node.disk().await,
             status: &self.node.status(),
             counters: counters.ok().and_then(Result::ok),
             requests: &self.requests,

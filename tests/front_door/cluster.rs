@@ -1,6 +1,7 @@
 //! Three processes: any of them answers, they lose nothing when one is killed, and their membership
 //! is changed with `pallium ctl cluster`.
 
+use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -46,7 +47,8 @@ fn three(certificates: Option<&Path>) -> Vec<Node> {
             if let Some(dir) = certificates {
                 let file = |name: &str| dir.join(name).display().to_string();
                 let (cert, key) = (file(&format!("peer-{id}.pem")), file(&format!("peer-{id}-key.pem")));
-                text += &format!("tls: {{peer: {{cert: {cert}, key: {key}, ca: {}}}}}\n", file("peer-ca.pem"));
+                let ca = file("peer-ca.pem");
+                let _ = writeln!(text, "tls: {{peer: {{cert: {cert}, key: {key}, ca: {ca}}}}}");
             }
             std::fs::write(&config, text).expect("written");
             Node { arguments: vec!["--config".to_owned(), config.display().to_string()], dir }
@@ -148,6 +150,10 @@ fn any_node_answers_and_claims_outlive_their_leader() {
         assert!(told.contains("kvm_binpack  "), "{told}");
 
         servers[leader].kill();
+        // One list of addresses: a dead one in it does not matter.
+        let list = format!("{},{}", servers[leader].url, servers[follower].url);
+        let status = Command::new(BINARY).args(["ctl", "--server", &list, "cluster", "status"]).output();
+        assert!(status.expect("it runs").status.success());
         let left: Vec<usize> = (0..3).filter(|at| *at != leader).collect();
         // The same request again, of another node, under another leader: the same claim.
         for (n, host) in (0..).zip(&hosts) {
@@ -232,6 +238,27 @@ fn members_come_and_go() {
     });
 }
 
+/// Every metric in the dashboard and the alerts is one that a leader shows.
+async fn dashboards_name_what_there_is(leader: &Server) {
+    // Whatever is refused is counted from then on.
+    assert_eq!(leader.get("/v1/nothing").await.status, 404);
+    until("the word of each peer", async || {
+        leader.get("/metrics").await.text.contains("pallium_raft_peer_lag_entries{").then_some(())
+    })
+    .await;
+    placed(leader, 0).await;
+    let shown = leader.get("/metrics").await.text;
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    for file in ["prometheus/alerts.yaml", "grafana/cluster.json"] {
+        let text = std::fs::read_to_string(deploy.join(file)).expect(file);
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let names = words.filter(|word| word.starts_with("pallium_") || word.starts_with("cortex_"));
+        for name in names {
+            assert!(shown.contains(&format!("\n{name}{{")) || shown.contains(&format!("\n{name} ")), "{file}: {name}");
+        }
+    }
+}
+
 #[test]
 fn a_read_may_say_how_new_it_must_be() {
     run(async {
@@ -239,7 +266,8 @@ fn a_read_may_say_how_new_it_must_be() {
         let mut servers: Vec<Server> = nodes.iter().map(Node::start).collect();
         ready(&servers[0]).await;
         servers[0].apply(&fleet()).await;
-        settled(&servers[0], 3).await;
+        let leader = settled(&servers[0], 3).await as usize - 1;
+        dashboards_name_what_there_is(&servers[leader]).await;
         let read = async |server: &Server, fresh: &str| {
             server.send_with("GET", "/v1/hosts", &[("x-pallium-read", fresh)], "").await.expect("an answer")
         };

@@ -396,7 +396,7 @@ async fn watch_leadership(local: Local, led: oneshot::Sender<()>) {
         {
             let _ = led.send(());
         }
-        finish_change(raft).await;
+        finish_change(raft);
         while holds(&server, metrics.vote) && server.changed().await.is_ok() {}
         owner.lead(false);
         lost = Some(metrics.vote);
@@ -411,7 +411,7 @@ async fn watch_leadership(local: Local, led: oneshot::Sender<()>) {
 
 /// A change of the membership that the former leader began and did not end stays half made until
 /// somebody ends it.
-async fn finish_change(raft: &Raft<TypeConfig, Machine>) {
+fn finish_change(raft: &Raft<TypeConfig, Machine>) {
     let joint = raft.metrics().borrow_watched().membership_config.membership().get_joint_config().len() > 1;
     if joint {
         let raft = raft.clone();

@@ -153,16 +153,16 @@ impl Link for Grpc {
         letter: Bytes,
         within: Duration,
     ) -> BoxFuture<'static, Result<Bytes, Broken>> {
-        let (line, addr) = (self.line(&to.addr, lane), to.addr.clone());
+        let (wire, addr) = (self.line(&to.addr, lane), to.addr.clone());
         async move {
             let deadline = tokio::time::Instant::now() + within;
-            let connected = tokio::time::timeout_at(deadline, line.client(addr.clone())).await;
+            let connected = tokio::time::timeout_at(deadline, wire.client(addr.clone())).await;
             let (mut client, number) =
                 connected.unwrap_or_else(|_| Err(Broken::NotSent(format!("{addr} did not answer in time"))))?;
             match tokio::time::timeout_at(deadline, client.call(proto::Letter { body: letter })).await {
                 Ok(Ok(answer)) => Ok(answer.into_inner().body),
                 Ok(Err(status)) => {
-                    line.drop_if(number).await;
+                    wire.drop_if(number).await;
                     Err(broken(&status))
                 }
                 Err(_) => Err(Broken::Unknown(format!("no answer from {addr} within {within:?}"))),

@@ -23,7 +23,7 @@ const MOST_MESSAGE: usize = 64 << 20;
 /// Which server, and what makes the two trust each other.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Target {
-    /// Address of a server
+    /// Address of a server; several with commas between: the first that answers is asked
     #[arg(
         long,
         global = true,
@@ -79,10 +79,21 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to a server.
+    /// Connects to the first server that answers.
     pub async fn connect(target: &Target) -> Result<Self, Failure> {
-        let server = &target.server;
-        let url = if server.contains("://") { server.clone() } else { format!("http://{server}") };
+        let servers = target.server.split(',').map(str::trim).filter(|server| !server.is_empty());
+        let mut failure = None;
+        for server in servers {
+            match Self::connect_to(target, server).await {
+                Ok(client) => return Ok(client),
+                Err(one) => failure = Some(one),
+            }
+        }
+        Err(failure.unwrap_or_else(|| Failure::new("server: no address given")))
+    }
+
+    async fn connect_to(target: &Target, server: &str) -> Result<Self, Failure> {
+        let url = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
         let expected = "an address as in http://127.0.0.1:8080 or https://… expected (--server or PALLIUM_SERVER)";
         let endpoint = Endpoint::from_shared(url.clone())
             .map_err(|error| Failure::new(format!("server: '{server}' given, {expected}: {error}")))?
