@@ -24,10 +24,12 @@ pub mod restore;
 pub mod verify;
 pub mod wal;
 
+mod clock;
 #[cfg(test)]
 mod fixture;
 mod local;
 mod machine;
+mod mailbox;
 mod owner;
 mod snapshot;
 mod store;
