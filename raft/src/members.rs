@@ -179,6 +179,12 @@ async fn settled(local: &Local) -> Result<(BTreeMap<u64, Member>, BTreeSet<u64>)
 }
 
 async fn commit(local: &Local, changes: ChangeMembers<u64, Member>, retain: bool) -> Result<Changed, Refused> {
+    // A leader that was removed leads on until the others have heard of it. It must not change them
+    // any more: openraft takes it for granted that a leader that does has a vote.
+    let metrics = local.metrics();
+    if !metrics.membership_config.membership().voter_ids().any(|voter| voter == metrics.id) {
+        return Err(Refused::NotLeader);
+    }
     match tokio::time::timeout(COMMIT, local.raft.change_membership(changes, retain)).await {
         Ok(Ok(_)) => Ok(Changed::Done),
         Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => Err(Refused::NotLeader),

@@ -230,7 +230,7 @@ fn damage_is_found_named_and_changed_by_nobody() {
         assert!(files(&data) == was, "verify changes nothing");
         let log = was
             .iter()
-            .filter(|(name, _)| name.ends_with(".wal"))
+            .filter(|(name, _)| name.contains(".wal"))
             .max_by_key(|(_, bytes)| bytes.iter().rposition(|&byte| byte != 0));
         let (log, bytes) = log.expect("a segment");
         let end = bytes.iter().rposition(|&byte| byte != 0).expect("records");

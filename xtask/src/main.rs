@@ -12,6 +12,7 @@ mod fuzz;
 mod licences;
 mod packages;
 mod profile;
+mod simulate;
 mod steps;
 mod timings;
 
@@ -63,6 +64,9 @@ enum Task {
         #[arg(value_name = "TARGET")]
         targets: Vec<String>,
     },
+    /// Simulate whole clusters under seeds, with crashes, cuts, bad disks and clocks
+    #[command(after_help = "Example: cargo xtask simulate --seed 7 --seeds 20 --minutes 20")]
+    Simulate(simulate::Plan),
     /// Run benches and print one table: hosts × percentile
     #[command(after_help = "Example: cargo xtask bench decide -- --hosts 10000")]
     Bench {
@@ -129,6 +133,7 @@ fn run(task: Task) -> Result<bool> {
             fix(&cache, &["clippy", "--workspace", "--all-targets", "--fix", "--allow-dirty", "--", "-Dwarnings"])
         }
         Task::Fuzz { seconds, targets } => fuzz::run(&cache, seconds, &targets),
+        Task::Simulate(plan) => simulate::run(&cache, &plan),
         Task::Bench { benches, markdown, arguments } => bench::run(&cache, &benches, markdown, &arguments),
         Task::Profile { bench, arguments } => profile::run(&cache, &bench, &arguments),
         Task::Deny => check(&cache, &[Step::Deny], 0),

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::cache::Cache;
 use crate::cargo::{self, cargo, targets};
-use crate::{fuzz, licences, packages};
+use crate::{fuzz, licences, packages, simulate};
 
 /// Lines of a failed step's log that are printed.
 const TAIL: usize = 60;
@@ -30,6 +30,8 @@ pub enum Step {
     Faults,
     /// Test targets named shared*: they read what lies in ../shared
     Shared,
+    /// Whole clusters under a few seeds, and faults that they must notice
+    Simulate,
     /// What strangers send, for a minute each
     Fuzz,
     /// Licences, bans and sources of the dependencies
@@ -51,7 +53,8 @@ impl Count {
         Self { passed: u64::from(passed), failed: u64::from(!passed) }
     }
 
-    fn add(&mut self, more: Self) {
+    /// Adds more checks.
+    pub fn add(&mut self, more: Self) {
         self.passed += more.passed;
         self.failed += more.failed;
     }
@@ -91,8 +94,17 @@ impl Log {
 
 impl Step {
     /// What CI runs, the quickest to fail first.
-    pub const ALL: [Self; 8] =
-        [Self::Fmt, Self::Deny, Self::Alerts, Self::Clippy, Self::Test, Self::Faults, Self::Shared, Self::Fuzz];
+    pub const ALL: [Self; 9] = [
+        Self::Fmt,
+        Self::Deny,
+        Self::Alerts,
+        Self::Clippy,
+        Self::Test,
+        Self::Faults,
+        Self::Shared,
+        Self::Simulate,
+        Self::Fuzz,
+    ];
     /// What a developer runs before each commit.
     pub const QUICK: [Self; 3] = [Self::Fmt, Self::Clippy, Self::Test];
 
@@ -103,6 +115,7 @@ impl Step {
             Self::Test => "test",
             Self::Faults => "faults",
             Self::Shared => "shared",
+            Self::Simulate => "simulate",
             Self::Fuzz => "fuzz",
             Self::Deny => "deny",
             Self::Alerts => "alerts",
@@ -120,6 +133,7 @@ impl Step {
                 Ok(Verdict::Skipped("there is no folder ../shared"))
             }
             Self::Shared => special_tests(cache, log, "shared", &[]),
+            Self::Simulate => simulate::step(cache, log),
             Self::Fuzz => fuzz::step(cache, log, seconds, &[]),
             Self::Deny => licences::step(cache, log),
             Self::Alerts => {
