@@ -98,6 +98,10 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     out
 }
 
+fn is_a(name: &str, kind: &str) -> bool {
+    Path::new(name).extension().is_some_and(|end| end == kind)
+}
+
 fn flip(file: &Path, at: usize) {
     let mut bytes = fs::read(file).expect("readable");
     bytes[at] ^= 4;
@@ -230,7 +234,7 @@ fn damage_is_found_named_and_changed_by_nobody() {
         assert!(files(&data) == was, "verify changes nothing");
         let log = was
             .iter()
-            .filter(|(name, _)| name.contains(".wal"))
+            .filter(|(name, _)| is_a(name, "wal"))
             .max_by_key(|(_, bytes)| bytes.iter().rposition(|&byte| byte != 0));
         let (log, bytes) = log.expect("a segment");
         let end = bytes.iter().rposition(|&byte| byte != 0).expect("records");
@@ -244,7 +248,7 @@ fn damage_is_found_named_and_changed_by_nobody() {
         assert!(files(&data) == damaged, "damage is left as it is");
 
         assert_eq!(pallium(&["ctl", "restore", path(&backup), "--data-dir", path(&new)], "").code, Some(0));
-        let snapshot = files(&new).into_iter().find(|(name, _)| name.ends_with(".snapshot")).expect("a snapshot").0;
+        let snapshot = files(&new).into_iter().find(|(name, _)| is_a(name, "snapshot")).expect("a snapshot").0;
         let middle = fs::metadata(&snapshot).expect("there").len() as usize / 2;
         flip(Path::new(&snapshot), middle);
         let found = verify(&new);
