@@ -21,11 +21,13 @@ pub mod node;
 pub mod peer;
 pub mod refused;
 pub mod restore;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 pub mod verify;
 pub mod wal;
 
 mod clock;
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 mod fixture;
 mod local;
 mod machine;
@@ -33,6 +35,7 @@ mod mailbox;
 mod owner;
 mod snapshot;
 mod store;
+mod tasks;
 mod types;
 
 pub use backup::Backup;

@@ -17,6 +17,7 @@ use crate::owner::Owner;
 use crate::peer::link::Target;
 use crate::peer::network::Peers;
 use crate::refused::Refused;
+use crate::tasks;
 use crate::types::TypeConfig;
 use crate::wal::Wal;
 
@@ -132,7 +133,7 @@ impl Local {
         let checksum =
             self.owner.look(|core, _| (core.state().tables().counters().commands, core.state().checksum())).await.ok();
         let folder = self.data_dir.clone();
-        let disk = tokio::task::spawn_blocking(move || crate::members::disk(&folder)).await.unwrap_or_default();
+        let disk = tasks::blocking(move || crate::members::disk(&folder)).await.unwrap_or_default();
         let (status, me) = (self.status(), self.peers.me.get());
         Report {
             node: me.node,

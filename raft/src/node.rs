@@ -8,6 +8,8 @@ mod begin;
 mod cluster;
 mod open;
 mod route;
+#[cfg(feature = "simulation")]
+mod simulated;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -26,6 +28,8 @@ use tokio::runtime::Runtime;
 pub use self::cluster::Cluster;
 pub use self::open::{Begin, OpenError, Options};
 pub use self::route::Freshness;
+#[cfg(feature = "simulation")]
+pub(crate) use self::simulated::Stage;
 use crate::identity::Identity;
 use crate::local::Local;
 use crate::refused::Refused;

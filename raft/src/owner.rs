@@ -21,6 +21,8 @@ use scheduler::{Batch, Command, Core, Decision, Engine, Frozen, Outcome, Request
 use tokio::sync::{mpsc, oneshot};
 
 use self::run::Running;
+#[cfg(feature = "simulation")]
+pub use self::run::Watch;
 use crate::clock::Wall;
 use crate::mailbox::{Sender, channel};
 use crate::refused::Refused;

@@ -34,6 +34,8 @@ use std::time::Duration;
 pub use error::{Failure, OpenError};
 pub use record::{Entry, LogId, Vote};
 pub use recovery::Torn;
+#[cfg(feature = "simulation")]
+pub(crate) use writer::Watch;
 
 use files::{Directory, Files, write_all};
 use index::{Index, Run};

@@ -15,15 +15,13 @@ pub enum Mutant {
     ForgetVote,
     /// A restarted leader leads on in its old term.
     LeaderRestore,
-    /// A node decides as soon as it is elected, before it has applied what was committed.
-    EarlyLead,
     /// A repeat with the same idempotency key is decided again.
     NoDedupe,
     /// Apply does not check the claim again.
     NoRecheck,
     /// Claims in flight are not counted.
     NoOverlay,
-    /// Reads do not ask whether the node still leads.
+    /// A read does not wait for what the leader has acknowledged.
     StaleRead,
     /// Requests are answered when they are proposed.
     AckBeforeCommit,
@@ -35,11 +33,10 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 11] = [
+    pub const ALL: [Mutant; 10] = [
         Mutant::NoFsync,
         Mutant::ForgetVote,
         Mutant::LeaderRestore,
-        Mutant::EarlyLead,
         Mutant::NoDedupe,
         Mutant::NoRecheck,
         Mutant::NoOverlay,
@@ -55,7 +52,6 @@ impl Mutant {
             Mutant::NoFsync => "no-fsync",
             Mutant::ForgetVote => "forget-vote",
             Mutant::LeaderRestore => "leader-restore",
-            Mutant::EarlyLead => "early-lead",
             Mutant::NoDedupe => "no-dedupe",
             Mutant::NoRecheck => "no-recheck",
             Mutant::NoOverlay => "no-overlay",

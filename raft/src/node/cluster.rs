@@ -1,11 +1,12 @@
 //! The cluster as an operator sees it, from any node.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::Node;
 use super::route::unexpected;
+use crate::clock;
 use crate::members::{self, Change, Changed, MemberView, Role};
 use crate::peer::link::{Lane, Target};
 use crate::peer::message::{Answer, Ask};
@@ -46,7 +47,7 @@ impl Node {
                 }
             }
         };
-        self.on_leader(Instant::now() + CHANGE, true, here, there).await
+        self.on_leader(clock::now() + CHANGE, true, here, there).await
     }
 
     /// The cluster, every member asked how it is.

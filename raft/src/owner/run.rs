@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use scheduler::command::{Action, Part};
+use scheduler::mutant::{self, Mutant};
 use scheduler::{Batch, Command, Core, Engine, Outcome, Proposer, Settled};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -52,7 +54,7 @@ pub type Watch = Box<dyn FnMut(&Core, Option<&Batch>) + Send>;
 
 impl Running {
     #[expect(clippy::too_many_arguments, reason = "called once, and each is a different thing")]
-    pub fn new(
+    pub(super) fn new(
         told: Receiver<Message>,
         mut core: Core,
         engine: Engine,
@@ -218,7 +220,16 @@ impl Running {
                 let _ = catch_unwind(look);
             }
             (ask, Some(refused)) => refuse(ask, refused),
-            (Ask::Propose { command, answer }, None) => self.packer.push(command, Waiting::Command(answer)),
+            (Ask::Propose { command, answer }, None) => {
+                let waiting = match early(&command).filter(|_| mutant::on(Mutant::AckBeforeCommit)) {
+                    Some(outcome) => {
+                        let _ = answer.send(Ok(outcome));
+                        Waiting::Tick
+                    }
+                    None => Waiting::Command(answer),
+                };
+                self.packer.push(command, waiting);
+            }
             (Ask::Decide { request, deadline, tries, answer }, None) => {
                 if answer.is_closed() {
                     return;
@@ -236,6 +247,15 @@ impl Running {
                     }
                     Ok(mut proposal) => match proposal.take_command() {
                         Some(command) => {
+                            if mutant::on(Mutant::AckBeforeCommit)
+                                && let Some(outcome) = early(&command)
+                            {
+                                let settled = self.core.settle(proposal, Some(outcome));
+                                if let Settled::Done(decision) = settled {
+                                    let _ = answer.send(Ok(decision));
+                                }
+                                return self.packer.push(command, Waiting::Tick);
+                            }
                             let tries = tries + 1;
                             let proposal = Box::new(proposal);
                             let waiting = Waiting::Decision { request, deadline, tries, proposal, answer };
@@ -294,7 +314,11 @@ impl Running {
     }
 
     fn apply(&mut self, batch: &Batch) {
-        let outcomes = self.core.apply(batch);
+        let outcomes = if mutant::on(Mutant::WallClockApply) {
+            self.core.apply(&Batch { wall: self.wall.now(), ..batch.clone() })
+        } else {
+            self.core.apply(batch)
+        };
         #[cfg(feature = "simulation")]
         self.look(Some(batch));
         let Proposer { node, run, seq } = batch.proposer;
@@ -353,6 +377,21 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.gauges.leads.store(false, Ordering::Release);
+    }
+}
+
+/// What [`Mutant::AckBeforeCommit`] answers.
+fn early(command: &Command) -> Option<Outcome> {
+    match command {
+        Command::Release { .. } => Some(Outcome::Released(1)),
+        Command::Place(place) if !place.parts.is_empty() => {
+            let row = |part: &Part| match &part.action {
+                Action::Claim { targets, .. } => targets.first().copied(),
+                _ => None,
+            };
+            Some(Outcome::Placed { decision: 0, wall: 0, rows: place.parts.iter().map(row).collect() })
+        }
+        _ => None,
     }
 }
 

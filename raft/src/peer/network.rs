@@ -28,6 +28,7 @@ use super::link::{Broken, Lane, Link, Target};
 use super::message::{Answer, Ask, Head, Letter, Part, VERSION, decode, encode};
 use crate::identity::Me;
 use crate::machine::SnapshotFile;
+use crate::tasks;
 use crate::types::{Member, Snapshot, TypeConfig, Vote};
 
 type RpcError = RPCError<TypeConfig>;
@@ -191,7 +192,7 @@ impl Peer {
 
 /// Reads a file on a thread that may wait for the disk.
 async fn off<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> Result<T, RpcError> {
-    let done = tokio::task::spawn_blocking(work).await.map_err(|error| unreachable(&error))?;
+    let done = tasks::blocking(work).await.map_err(|error| unreachable(&error))?;
     done.map_err(|error| unreachable(&error))
 }
 

@@ -4,6 +4,7 @@
 //! was not synced. Creations and renames are durable at once.
 
 #![allow(clippy::unwrap_used)]
+#![cfg_attr(not(test), allow(dead_code))]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

@@ -49,28 +49,39 @@ enum Placed {
 
 /// The state of the thread.
 pub struct Writer {
-    pub queue: Receiver<Request>,
-    pub files: Arc<dyn Files>,
-    pub shared: Arc<Shared>,
-    pub pool: Pool,
+    pub(super) queue: Receiver<Request>,
+    pub(super) files: Arc<dyn Files>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) pool: Pool,
     /// Oldest first; the last one is written to.
-    pub segments: VecDeque<Arc<Segment>>,
+    pub(super) segments: VecDeque<Arc<Segment>>,
     /// Where to write next.
-    pub end: u64,
+    pub(super) end: u64,
     /// Bytes after which a write is begun.
-    pub batch_bytes: usize,
+    pub(super) batch_bytes: usize,
     /// Size of a segment from the pool.
-    pub segment_bytes: u64,
+    pub(super) segment_bytes: u64,
     /// Bytes of entries kept in memory.
-    pub tail_bytes: usize,
+    pub(super) tail_bytes: usize,
     /// What the log says at the point the writer has come to.
-    pub state: State,
+    pub(super) state: State,
     /// A committed log id that is not written yet.
-    pub committed: Option<LogId>,
+    pub(super) committed: Option<LogId>,
     /// The write being put together.
-    pub pending: Pending,
+    pub(super) pending: Pending,
     /// Why nothing is written any more.
-    pub failed: Option<Arc<Failure>>,
+    pub(super) failed: Option<Arc<Failure>>,
+}
+
+/// Sees what a simulated log promises.
+#[cfg(feature = "simulation")]
+pub trait Watch: Send + Sync + 'static {
+    /// A write is about to be made; entries from this index on may be dropped by it.
+    fn writes(&self, truncated: Option<u64>);
+    /// Takes as long as a sync takes.
+    fn syncs(&self) -> impl Future<Output = ()> + Send;
+    /// All up to this vote and this next index is about to be reported durable.
+    fn durable(&self, vote: Option<Vote>, next: u64);
 }
 
 /// What each segment starts with, so that the older ones are needed for entries only.
@@ -91,6 +102,9 @@ pub struct Pending {
     waiting: Vec<Done>,
     /// Bytes that are written and not synced.
     written: usize,
+    /// The first entry that was dropped of late.
+    #[cfg(feature = "simulation")]
+    truncated: Option<u64>,
 }
 
 impl Writer {
@@ -104,15 +118,19 @@ impl Writer {
         }
     }
 
-    /// The same as a task; between a write and its sync it waits for `syncing`.
+    /// The same as a task, watched: between a write and its sync it waits.
     #[cfg(feature = "simulation")]
-    pub async fn drive<F: Future<Output = ()>>(mut self, mut syncing: impl FnMut() -> F) {
+    pub async fn drive(mut self, watch: impl Watch) {
         let mut stop = false;
         while !stop {
             let first = self.queue.next().await;
             stop = self.collect(first);
+            watch.writes(self.pending.truncated.take());
             self.write();
-            syncing().await;
+            watch.syncs().await;
+            if self.failed.is_none() {
+                watch.durable(self.state.vote, self.state.next);
+            }
             self.complete();
         }
     }
@@ -192,10 +210,9 @@ impl Writer {
                 self.pending.waiting.push(done);
                 room?;
                 let epoch = self.epoch();
-                if mutant::on(Mutant::ForgetVote) {
-                    return Ok(());
+                if !mutant::on(Mutant::ForgetVote) {
+                    record::push_vote(&mut self.pending.buffer, epoch, &vote);
                 }
-                record::push_vote(&mut self.pending.buffer, epoch, &vote);
                 self.state.vote = Some(vote);
                 Ok(())
             }
@@ -206,6 +223,10 @@ impl Writer {
                 let epoch = self.epoch();
                 record::push_truncate(&mut self.pending.buffer, epoch, from, last.as_ref());
                 self.pending.placed.push(Placed::Truncate(from));
+                #[cfg(feature = "simulation")]
+                {
+                    self.pending.truncated = Some(self.pending.truncated.map_or(from, |first| first.min(from)));
+                }
                 self.state.next = from;
                 Ok(())
             }
