@@ -1,13 +1,16 @@
 //! Three processes: any of them answers, they lose nothing when one is killed, and their membership
 //! is changed with `pallium ctl cluster`.
 
+use std::fmt::Write;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use scheduler::{HostReport, Inventory};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::server::{Server, run};
+use crate::server::{BINARY, Server, run};
 use crate::spec::{create, uuid};
 
 /// A node: its folder, and how it is started.
@@ -27,7 +30,8 @@ fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port()
 }
 
-fn three() -> Vec<Node> {
+/// Three nodes to be; with a folder of certificates they trust nobody without one.
+fn three(certificates: Option<&Path>) -> Vec<Node> {
     let ports = [free_port(), free_port(), free_port()];
     let peers: Vec<String> = (1..).zip(ports).map(|(id, port)| format!("{id}: \"127.0.0.1:{port}\"")).collect();
     (1..)
@@ -35,11 +39,17 @@ fn three() -> Vec<Node> {
         .map(|(id, port)| {
             let dir = tempfile::tempdir().expect("a folder");
             let config = dir.path().join("config.yaml");
-            let text = format!(
+            let mut text = format!(
                 "node_id: {id}\npeer_listen: 127.0.0.1:{port}\npeers: {{{}}}\nbootstrap: {}\n",
                 peers.join(", "),
                 id == 1
             );
+            if let Some(dir) = certificates {
+                let file = |name: &str| dir.join(name).display().to_string();
+                let (cert, key) = (file(&format!("peer-{id}.pem")), file(&format!("peer-{id}-key.pem")));
+                let ca = file("peer-ca.pem");
+                let _ = writeln!(text, "tls: {{peer: {{cert: {cert}, key: {key}, ca: {ca}}}}}");
+            }
             std::fs::write(&config, text).expect("written");
             Node { arguments: vec!["--config".to_owned(), config.display().to_string()], dir }
         })
@@ -108,7 +118,10 @@ async fn placed(server: &Server, n: u64) -> Vec<String> {
 #[test]
 fn any_node_answers_and_claims_outlive_their_leader() {
     run(async {
-        let nodes = three();
+        let certificates = tempfile::tempdir().expect("a folder");
+        let made = Command::new(BINARY).arg("certs").arg(certificates.path()).output().expect("it runs");
+        assert!(made.status.success(), "{made:?}");
+        let nodes = three(Some(certificates.path()));
         let mut servers: Vec<Server> = nodes.iter().map(Node::start).collect();
         for server in &servers {
             ready(server).await;
@@ -124,12 +137,23 @@ fn any_node_answers_and_claims_outlive_their_leader() {
             assert_eq!(places, [(host.clone(), "instance".to_owned(), "claimed".to_owned())]);
         }
         let leader = settled(&servers[0], 3).await as usize - 1;
+        // A stranger has no certificate, so it is no peer.
+        let port = free_port();
+        let arguments = ["--node-id", "4", "--join", "--peer-listen", &format!("127.0.0.1:{port}")].map(Into::into);
+        let stranger = Node { dir: tempfile::tempdir().expect("a folder"), arguments: arguments.into() };
+        let _stranger = stranger.start();
+        let refused = servers[0].ctl(&["cluster", "add", "4", &format!("127.0.0.1:{port}")]).expect_err("a refusal");
+        assert!(refused.contains("node 4 does not answer"), "{refused}");
         // The story of a decision is told by every node, though the leader made it.
         let follower = (leader + 1) % 3;
         let told = servers[follower].ctl(&["explain", &uuid(0)]).expect("an explanation");
-        assert!(told.contains("filter_has_enough_capacity"), "{told}");
+        assert!(told.contains("kvm_binpack  "), "{told}");
 
         servers[leader].kill();
+        // One list of addresses: a dead one in it does not matter.
+        let list = format!("{},{}", servers[leader].url, servers[follower].url);
+        let status = Command::new(BINARY).args(["ctl", "--server", &list, "cluster", "status"]).output();
+        assert!(status.expect("it runs").status.success());
         let left: Vec<usize> = (0..3).filter(|at| *at != leader).collect();
         // The same request again, of another node, under another leader: the same claim.
         for (n, host) in (0..).zip(&hosts) {
@@ -150,7 +174,7 @@ fn any_node_answers_and_claims_outlive_their_leader() {
 #[test]
 fn members_come_and_go() {
     run(async {
-        let nodes = three();
+        let nodes = three(None);
         let mut servers: Vec<Server> = nodes.iter().map(Node::start).collect();
         ready(&servers[0]).await;
         servers[0].apply(&fleet()).await;
@@ -214,14 +238,36 @@ fn members_come_and_go() {
     });
 }
 
+/// Every metric in the dashboard and the alerts is one that a leader shows.
+async fn dashboards_name_what_there_is(leader: &Server) {
+    // Whatever is refused is counted from then on.
+    assert_eq!(leader.get("/v1/nothing").await.status, 404);
+    until("the word of each peer", async || {
+        leader.get("/metrics").await.text.contains("pallium_raft_peer_lag_entries{").then_some(())
+    })
+    .await;
+    placed(leader, 0).await;
+    let shown = leader.get("/metrics").await.text;
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    for file in ["prometheus/alerts.yaml", "grafana/cluster.json"] {
+        let text = std::fs::read_to_string(deploy.join(file)).expect(file);
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let names = words.filter(|word| word.starts_with("pallium_") || word.starts_with("cortex_"));
+        for name in names {
+            assert!(shown.contains(&format!("\n{name}{{")) || shown.contains(&format!("\n{name} ")), "{file}: {name}");
+        }
+    }
+}
+
 #[test]
 fn a_read_may_say_how_new_it_must_be() {
     run(async {
-        let nodes = three();
+        let nodes = three(None);
         let mut servers: Vec<Server> = nodes.iter().map(Node::start).collect();
         ready(&servers[0]).await;
         servers[0].apply(&fleet()).await;
-        settled(&servers[0], 3).await;
+        let leader = settled(&servers[0], 3).await as usize - 1;
+        dashboards_name_what_there_is(&servers[leader]).await;
         let read = async |server: &Server, fresh: &str| {
             server.send_with("GET", "/v1/hosts", &[("x-pallium-read", fresh)], "").await.expect("an answer")
         };

@@ -8,5 +8,6 @@ mod fixtures;
 mod repeats;
 #[path = "../support/support.rs"]
 mod support;
+mod tls;
 
 use support::{server, spec};

@@ -104,7 +104,7 @@ impl Server {
             let _ = std::fs::remove_file(&log);
             return Err(text);
         };
-        let url = format!("http://{}", ready["listen"].as_str().expect("the address"));
+        let url = ready["url"].as_str().expect("the URL").to_owned();
         let http = Client::builder(TokioExecutor::new()).build_http();
         Ok(Self { child, url, http, stderr: log })
     }
@@ -113,6 +113,12 @@ impl Server {
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        let sent = Command::new("kill").args(["-HUP", &self.child.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success());
     }
 
     /// What it wrote to stderr so far.

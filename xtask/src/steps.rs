@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::cache::Cache;
 use crate::cargo::{self, cargo, targets};
-use crate::{fuzz, licences, simulate};
+use crate::{fuzz, licences, packages, simulate};
 
 /// Lines of a failed step's log that are printed.
 const TAIL: usize = 60;
@@ -36,6 +36,8 @@ pub enum Step {
     Fuzz,
     /// Licences, bans and sources of the dependencies
     Deny,
+    /// The alerts fire when they should, and only then
+    Alerts,
 }
 
 /// Checks that passed and failed.
@@ -92,8 +94,17 @@ impl Log {
 
 impl Step {
     /// What CI runs, the quickest to fail first.
-    pub const ALL: [Self; 8] =
-        [Self::Fmt, Self::Deny, Self::Clippy, Self::Test, Self::Faults, Self::Shared, Self::Simulate, Self::Fuzz];
+    pub const ALL: [Self; 9] = [
+        Self::Fmt,
+        Self::Deny,
+        Self::Alerts,
+        Self::Clippy,
+        Self::Test,
+        Self::Faults,
+        Self::Shared,
+        Self::Simulate,
+        Self::Fuzz,
+    ];
     /// What a developer runs before each commit.
     pub const QUICK: [Self; 3] = [Self::Fmt, Self::Clippy, Self::Test];
 
@@ -107,6 +118,7 @@ impl Step {
             Self::Simulate => "simulate",
             Self::Fuzz => "fuzz",
             Self::Deny => "deny",
+            Self::Alerts => "alerts",
         }
     }
 
@@ -124,6 +136,14 @@ impl Step {
             Self::Simulate => simulate::step(cache, log),
             Self::Fuzz => fuzz::step(cache, log, seconds, &[]),
             Self::Deny => licences::step(cache, log),
+            Self::Alerts => {
+                let Some(promtool) = packages::unpacked(cache, "promtool", "prometheus")? else {
+                    return Ok(Verdict::Skipped("promtool is not there, and Debian's package could not be fetched"));
+                };
+                let tests = cargo::root()?.join("deploy/prometheus/alerts-test.yaml");
+                let mut test = Command::new(promtool);
+                Ok(Verdict::Ran(Count::one(log.run(test.args(["test", "rules"]).arg(tests))?)))
+            }
         }
     }
 }

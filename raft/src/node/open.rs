@@ -64,6 +64,8 @@ pub struct Options {
     pub begin: Begin,
     /// Address of the port for peers; none: a lone node that stays alone.
     pub peer_listen: Option<SocketAddr>,
+    /// Certificates for connections between nodes: those that come, those that are made.
+    pub peer_tls: Option<(tls::Server, tls::Client)>,
     /// Milliseconds between two heartbeats of a leader.
     pub heartbeat: u64,
     /// Milliseconds without one after which a node stands for election: at least, at most.
@@ -94,6 +96,7 @@ impl Options {
             cluster: None,
             begin: Begin::Alone,
             peer_listen: None,
+            peer_tls: None,
             heartbeat: 100,
             election: (300, 500),
             snapshot_rate: 128 << 20,
@@ -183,7 +186,8 @@ impl Node {
 
 fn open(options: &Options, engine: Engine) -> Result<Node, OpenError> {
     let wal = Wal::open(&options.data_dir.join("log"), &options.wal)?;
-    assemble(options, engine, wal, Arc::new(Grpc::default()))
+    let tls = options.peer_tls.as_ref().map(|(_, client)| client.clone());
+    assemble(options, engine, wal, Arc::new(Grpc::new(tls)))
 }
 
 /// What a data folder holds.
@@ -251,7 +255,8 @@ pub(super) fn assemble(options: &Options, engine: Engine, wal: Wal, link: Arc<dy
     if let Some(listener) = listener {
         let _in_runtime = runtime.enter();
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        runtime.spawn(grpc::serve(listener, Arc::clone(&door), std::future::pending()));
+        let tls = options.peer_tls.as_ref().map(|(server, _)| server.clone());
+        runtime.spawn(grpc::serve(listener, tls, Arc::clone(&door)));
     }
     let failed = Arc::new(OnceLock::new());
     let parts = Start { options, peers, owner: &owner, wal: &wal, door: &door, peer_addr, failed: &failed };
@@ -415,7 +420,7 @@ async fn watch_leadership(local: Local, led: oneshot::Sender<()>) {
         {
             let _ = led.send(());
         }
-        finish_change(raft).await;
+        finish_change(raft);
         while holds(&server, metrics.vote) && server.changed().await.is_ok() {}
         owner.lead(false);
         lost = Some(metrics.vote);
@@ -430,7 +435,7 @@ async fn watch_leadership(local: Local, led: oneshot::Sender<()>) {
 
 /// A change of the membership that the former leader began and did not end stays half made until
 /// somebody ends it.
-async fn finish_change(raft: &Raft<TypeConfig, Machine>) {
+fn finish_change(raft: &Raft<TypeConfig, Machine>) {
     let joint = raft.metrics().borrow_watched().membership_config.membership().get_joint_config().len() > 1;
     if joint {
         let raft = raft.clone();

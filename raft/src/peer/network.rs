@@ -216,11 +216,11 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         }
     }
 
-    fn stream_append<'s, S>(
-        &'s mut self,
+    fn stream_append<S>(
+        &mut self,
         mut input: S,
         option: RPCOption,
-    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RpcError>>, RpcError>>
+    ) -> BoxFuture<'_, Result<BoxStream<'_, Result<StreamAppendResult<TypeConfig>, RpcError>>, RpcError>>
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     {
@@ -244,11 +244,11 @@ impl RaftNetworkV2<TypeConfig> for Peer {
                     })
                     .boxed()
             };
-            let Some(answers) = self.peers.link.stream(&self.to, letters) else {
+            let Some(incoming) = self.peers.link.stream(&self.to, letters) else {
                 return Err(unreachable(&"this link carries no streams"));
             };
             let answers = Answers {
-                answers,
+                incoming,
                 sent,
                 received: 0,
                 patience: self.peers.patience,
@@ -333,7 +333,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
 
 /// The answers to a stream of entries, with the patience for the next one.
 struct Answers {
-    answers: BoxStream<'static, Result<Bytes, Broken>>,
+    incoming: BoxStream<'static, Result<Bytes, Broken>>,
     sent: Arc<AtomicU64>,
     received: u64,
     patience: Duration,
@@ -346,7 +346,7 @@ impl Answers {
     async fn next(&mut self) -> Option<Result<StreamAppendResult<TypeConfig>, RpcError>> {
         let mut waited = false;
         let answer = loop {
-            match tokio::time::timeout(self.patience / 2, self.answers.next()).await {
+            match tokio::time::timeout(self.patience / 2, self.incoming.next()).await {
                 Ok(answer) => break answer,
                 // Nothing is due, or what is due was not due for a whole while.
                 Err(_) if !self.is_due() => waited = false,
