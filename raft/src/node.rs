@@ -144,7 +144,7 @@ impl Node {
     /// The disk of the data folder. Looks at every file of it.
     pub async fn disk(&self) -> Disk {
         let folder = self.0.local.data_dir.clone();
-        tokio::task::spawn_blocking(move || members::disk(&folder)).await.unwrap_or_default()
+        crate::tasks::blocking(move || members::disk(&folder)).await.unwrap_or_default()
     }
 
     /// Who this node is.

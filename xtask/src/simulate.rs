@@ -148,7 +148,7 @@ fn simulate(cache: &Cache, program: &PathBuf, plan: &Plan) -> Result<Count> {
         .fold((0, Duration::ZERO), |(simulated, busy), done| (simulated + done.job.minutes, busy + done.took));
     let rate = simulated as f64 / (busy.as_secs_f64() / 60.0).max(0.001);
     println!(
-        "  {} runs, {simulated} simulated minutes in {}: {rate:.0} for each minute of a processor",
+        "  {} runs, {simulated} simulated minutes in {}: {rate:.0} for each minute of a run",
         done.len(),
         words(began.elapsed())
     );

@@ -48,30 +48,25 @@ impl History {
     /// commands that it had applied; gives the new one.
     pub fn applied(&self, host: u64, before: u64, core: &Core, batch: Option<&Batch>) -> u64 {
         let after = core.state().tables().counters().commands;
-        match batch {
-            Some(batch) => {
-                if before + batch.commands.len() as u64 != after {
-                    self.trace.broken(format_args!("host {host} went from command {before} to {after} by one batch"));
-                }
-                let sum = u64::from(crc32c::crc32c(&batch.encode()));
-                self.trace.event(format_args!("host {host} applied to command {after}, batch {sum:x}"));
-                let mut inner = self.get();
-                let known = *inner.versions.entry(after).or_default().batch.get_or_insert(sum);
-                drop(inner);
-                if known != sum {
-                    self.trace.broken(format_args!("host {host} applied another batch than others up to {after}"));
-                }
-                if before / CHECK_EVERY != after / CHECK_EVERY {
-                    self.check(host, core);
-                }
+        let Some(batch) = batch else {
+            self.trace.event(format_args!("host {host} took over a snapshot at command {after}, from {before}"));
+            if after < before {
+                self.trace.broken(format_args!("a snapshot took host {host} back from {before} to {after}"));
             }
-            None => {
-                self.trace.event(format_args!("host {host} took over a snapshot at command {after}, from {before}"));
-                if after < before {
-                    self.trace.broken(format_args!("a snapshot took host {host} back from {before} to {after}"));
-                }
-                self.check(host, core);
-            }
+            self.check(host, core);
+            return after;
+        };
+        if before + batch.commands.len() as u64 != after {
+            self.trace.broken(format_args!("host {host} went from command {before} to {after} by one batch"));
+        }
+        let sum = u64::from(crc32c::crc32c(&batch.encode()));
+        self.trace.event(format_args!("host {host} applied to command {after}, batch {sum:x}"));
+        let known = *self.get().versions.entry(after).or_default().batch.get_or_insert(sum);
+        if known != sum {
+            self.trace.broken(format_args!("host {host} applied another batch than others up to {after}"));
+        }
+        if before / CHECK_EVERY != after / CHECK_EVERY {
+            self.check(host, core);
         }
         after
     }

@@ -354,14 +354,13 @@ impl World {
             }
             let (_, learners) = self.members();
             let ready = learners.into_iter().find(|learner| !lost.contains(learner));
-            let node = match ready {
-                Some(learner) => learner,
-                None => {
-                    let node = self.add_host(false);
-                    self.start(node).await;
-                    self.insist(Change::Add { node, addr: address(node) }).await;
-                    node
-                }
+            let node = if let Some(learner) = ready {
+                learner
+            } else {
+                let node = self.add_host(false);
+                self.start(node).await;
+                self.insist(Change::Add { node, addr: address(node) }).await;
+                node
             };
             self.insist(Change::Promote { node }).await;
         }

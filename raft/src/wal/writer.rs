@@ -111,7 +111,7 @@ impl Writer {
     /// Runs until told to stop.
     pub fn run(mut self) {
         let mut stop = false;
-        while let (false, Some(first)) = (stop, self.queue.recv()) {
+        while !stop && let Some(first) = self.queue.recv() {
             stop = self.collect(first);
             self.write();
             self.complete();
