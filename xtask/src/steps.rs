@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::cache::Cache;
 use crate::cargo::{self, cargo, targets};
-use crate::{fuzz, licences};
+use crate::{chaos, fuzz, licences};
 
 /// Lines of a failed step's log that are printed.
 const TAIL: usize = 60;
@@ -28,6 +28,8 @@ pub enum Step {
     Test,
     /// Test targets named faults*: they kill processes, fill disks and cut links, one at a time
     Faults,
+    /// Test targets named chaos*: a real cluster under faults, and its checker
+    Chaos,
     /// Test targets named shared*: they read what lies in ../shared
     Shared,
     /// What strangers send, for a minute each
@@ -89,8 +91,8 @@ impl Log {
 
 impl Step {
     /// What CI runs, the quickest to fail first.
-    pub const ALL: [Self; 7] =
-        [Self::Fmt, Self::Deny, Self::Clippy, Self::Test, Self::Faults, Self::Shared, Self::Fuzz];
+    pub const ALL: [Self; 8] =
+        [Self::Fmt, Self::Deny, Self::Clippy, Self::Test, Self::Faults, Self::Chaos, Self::Shared, Self::Fuzz];
     /// What a developer runs before each commit.
     pub const QUICK: [Self; 3] = [Self::Fmt, Self::Clippy, Self::Test];
 
@@ -100,6 +102,7 @@ impl Step {
             Self::Clippy => "clippy",
             Self::Test => "test",
             Self::Faults => "faults",
+            Self::Chaos => "chaos",
             Self::Shared => "shared",
             Self::Fuzz => "fuzz",
             Self::Deny => "deny",
@@ -113,6 +116,10 @@ impl Step {
             Self::Clippy => one(&["clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-Dwarnings"]),
             Self::Test => plain_tests(cache, log),
             Self::Faults => special_tests(cache, log, "faults", &["--test-threads=1"]),
+            Self::Chaos => {
+                chaos::prepare();
+                special_tests(cache, log, "chaos", &["--test-threads=1", "--nocapture"])
+            }
             Self::Shared if !cargo::root()?.join("../shared").is_dir() => {
                 Ok(Verdict::Skipped("there is no folder ../shared"))
             }
@@ -127,7 +134,8 @@ impl Step {
 fn plain_tests(cache: &Cache, log: &Log) -> Result<Verdict> {
     let targets = targets(cache, "test")?;
     let mut command = cargo(cache, &["test", "--workspace", "--locked", "--no-fail-fast", "--lib", "--bins"])?;
-    for target in targets.iter().filter(|name| !name.starts_with("faults") && !name.starts_with("shared")) {
+    let special = |name: &str| ["faults", "chaos", "shared"].iter().any(|prefix| name.starts_with(prefix));
+    for target in targets.iter().filter(|name| !special(name)) {
         command.args(["--test", target]);
     }
     let tests = log.run(&mut command)?;
