@@ -54,7 +54,7 @@ impl Cluster {
         if !cluster.small_disk {
             println!("no full disk: a tmpfs cannot be mounted here");
         }
-        if !cluster.has_clock() {
+        if cluster.skewed().is_none() {
             println!("no skewed clock: libfaketime is not installed");
         }
         cluster.skew("+0");
@@ -82,19 +82,15 @@ impl Cluster {
 
     /// The node whose wall clock can be skewed: the last.
     pub fn skewed(&self) -> Option<u64> {
-        self.has_clock().then_some(self.voters.len() as u64)
-    }
-
-    #[expect(clippy::unused_self, reason = "what this cluster has, as of the disk")]
-    fn has_clock(&self) -> bool {
-        Path::new(FAKETIME).exists()
+        Path::new(FAKETIME).exists().then_some(self.voters.len() as u64)
     }
 
     fn file(&self, id: u64, end: &str) -> PathBuf {
         self.folder.join(format!("node-{id}.{end}"))
     }
 
-    fn data(&self, id: u64) -> PathBuf {
+    /// The data folder of a node.
+    pub fn data(&self, id: u64) -> PathBuf {
         self.folder.join(format!("data-{id}"))
     }
 
@@ -112,13 +108,11 @@ impl Cluster {
     fn config(&self, id: u64) -> String {
         let addr = |id: &u64| (id.to_string(), self.peer(*id).to_string().into());
         let peers: serde_json::Map<String, serde_json::Value> = self.voters.iter().map(addr).collect();
-        let peers = self.voters.contains(&id).then_some(peers).unwrap_or_default();
-        let config = json!({
+        let mut config = json!({
             "node_id": id,
             "data_dir": self.data(id),
             "listen": format!("{}:{CLIENTS}", self.network.addr(id)),
             "peer_listen": self.peer(id).to_string(),
-            "peers": peers,
             "bootstrap": id == 1,
             "insecure_plaintext": true,
             "raft": {
@@ -128,6 +122,9 @@ impl Cluster {
             // Claims that expire would be changes that no client made.
             "scheduling": {"claim_expiry": {"create": 864_000, "resize": 864_000, "live_migration": 864_000}},
         });
+        if self.voters.contains(&id) {
+            config["peers"] = peers.into();
+        }
         config.to_string()
     }
 

@@ -119,6 +119,7 @@ async fn run(cluster: &mut Cluster, seed: u64, minutes: Option<u64>) -> Report {
         report.check(client.err().map(|error| error.to_string()));
     }
     verdict::agreement(cluster, &workload, &mut report).await;
+    verdict::folders(cluster, &mut report);
     verdict::history(&workload, &mut report);
     tell(&workload);
     report
@@ -147,5 +148,9 @@ fn tell(workload: &Workload) {
     }
     let (gap, end) = records.gap;
     println!("longest time without a success: {:.1} s, until {:.1} s", gap.as_secs_f64(), end.as_secs_f64());
-    println!("{} instances, {} calls about them", records.calls.len(), records.calls.values().map(Vec::len).sum::<usize>());
+    println!(
+        "{} instances, {} calls about them",
+        records.calls.len(),
+        records.calls.values().map(Vec::len).sum::<usize>()
+    );
 }

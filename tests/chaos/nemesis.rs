@@ -1,7 +1,7 @@
 //! What goes wrong, when, and what was done about it. Each step strikes, lasts, is healed, and is
 //! over when every node is ready and a client was served again.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rand::Rng;
 use rand::rngs::SmallRng;
@@ -204,7 +204,8 @@ impl<'a> Nemesis<'a> {
                 tokio::time::sleep(lasts).await;
             }
             Step::Halves | Step::IsolatedLeader => {
-                let mut cut = if step == Step::Halves { self.cluster.voters.clone() } else { vec![self.leader().await] };
+                let mut cut =
+                    if step == Step::Halves { self.cluster.voters.clone() } else { vec![self.leader().await] };
                 cut.shuffle(&mut self.random);
                 cut.truncate((self.cluster.voters.len() / 2).max(1));
                 self.log(&format!("{step:?}: {cut:?} and the rest"));
@@ -260,9 +261,9 @@ impl<'a> Nemesis<'a> {
                 let node = self.cluster.skewed().expect("asked before");
                 self.lead(node).await;
                 for by in ["+2h", "-2d", "+0"] {
-                    self.log(&format!("Clock: node {node} {by}"));
                     self.cluster.skew(by);
                     tokio::time::sleep(lasts / 2).await;
+                    self.log(&format!("Clock: node {node} {by}, decisions are dated {}", self.dated(node).await));
                 }
             }
             Step::Transfer => {
@@ -282,6 +283,15 @@ impl<'a> Nemesis<'a> {
         self.log(&format!("Transfer: {came:?}"));
     }
 
+    /// How far the wall time of the last decision is from ours.
+    async fn dated(&self, node: u64) -> String {
+        let url = format!("{}/v1/decisions?limit=1", self.cluster.url(node));
+        let last = self.workload.http.get(&url).await.unwrap_or_default();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+        let dated = last["decisions"][0]["wall_ms"].as_i64();
+        dated.map_or_else(|| "unknown".to_owned(), |dated| format!("{:+.1} s from now", (dated - now) as f64 / 1000.0))
+    }
+
     async fn full_disk(&mut self, lasts: Duration) {
         let node = self.cluster.small().expect("asked before");
         let other = *self.others(node).first().expect("others");
@@ -293,7 +303,8 @@ impl<'a> Nemesis<'a> {
         let until = Instant::now() + RECOVERY;
         // Every report differs, so that each is written.
         while self.cluster.runs(node) && sent < REPORTS && Instant::now() < until {
-            let report = json!({"hosts": [{"name": "large", "disabled": true, "traits": &traits[(sent % 2) as usize..]}]});
+            let report =
+                json!({"hosts": [{"name": "large", "disabled": true, "traits": &traits[(sent % 2) as usize..]}]});
             self.workload.http.send("POST", &url, Some(&report)).await;
             sent += 1;
         }

@@ -157,7 +157,8 @@ impl Network {
             return;
         }
         for &node in &self.nodes {
-            let mut text = "flush chain inet chaos in\nflush chain inet chaos out\nflush chain ip chaos_nat out\n".to_owned();
+            let mut text =
+                "flush chain inet chaos in\nflush chain inet chaos out\nflush chain ip chaos_nat out\n".to_owned();
             for rule in rules {
                 // Writing to a string cannot fail.
                 let _ = match *rule {

@@ -55,6 +55,19 @@ pub async fn agreement(cluster: &Cluster, workload: &Workload, report: &mut Repo
     report.check((!equal).then(|| format!("the nodes list different things: {lists:?}")));
 }
 
+/// Ends the nodes and reads what lies in their folders.
+pub fn folders(cluster: &mut Cluster, report: &mut Report) {
+    for id in cluster.voters.clone() {
+        cluster.kill(id);
+        let whole = match raft::verify::verify(&cluster.data(id)) {
+            Ok(found) if found.damaged.is_empty() => None,
+            Ok(found) => Some(format!("the folder of node {id} is damaged: {}", found.damaged.join("; "))),
+            Err(error) => Some(format!("the folder of node {id} cannot be read: {error}")),
+        };
+        report.check(whole);
+    }
+}
+
 /// Waits until all members have applied the same and have the same checksum.
 async fn checksums(cluster: &Cluster, workload: &Workload) -> Result<(), String> {
     let until = Instant::now() + RECOVERY;
@@ -111,7 +124,9 @@ fn last_reads(workload: &Workload, instances: &Value, from: u64, to: u64) {
         Err(what) => return workload.history.wrong(what),
     };
     let known: Vec<u64> = workload.history.records().calls.keys().copied().collect();
-    for instance in known.into_iter().chain(claims.iter().map(|claim| claim.0)).collect::<std::collections::BTreeSet<_>>() {
+    for instance in
+        known.into_iter().chain(claims.iter().map(|claim| claim.0)).collect::<std::collections::BTreeSet<_>>()
+    {
         workload.history.call(instance, Call::List(places(&claims, instance)), from, Some(to));
     }
     for host in 0..HOSTS {
@@ -131,7 +146,9 @@ pub fn history(workload: &Workload, report: &mut Report) {
             Verdict::Undecided => {
                 Some(format!("instance {instance}: {} calls, no order found in time: use it less", calls.len()))
             }
-            Verdict::Broken(at) => Some(format!("instance {instance}: no order explains call {at}:\n{}", shown(calls, at))),
+            Verdict::Broken(at) => {
+                Some(format!("instance {instance}: no order explains call {at}:\n{}", shown(calls, at)))
+            }
         });
     }
     for host in 0..HOSTS {

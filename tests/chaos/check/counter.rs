@@ -19,7 +19,8 @@ impl Bounds {
     pub fn add(&mut self, hosts: Host, calls: &[Timed<Call>]) {
         for purpose in [Purpose::Instance, Purpose::Move] {
             let writes: Vec<Write> = calls.iter().filter_map(|call| Write::of(call, purpose, hosts)).collect();
-            let moments: BTreeSet<u64> = writes.iter().flat_map(|write| [Some(write.from), write.to]).flatten().collect();
+            let moments: BTreeSet<u64> =
+                writes.iter().flat_map(|write| [Some(write.from), write.to]).flatten().collect();
             let mut before = BTreeSet::from([None]);
             for moment in moments {
                 let now = possible(&writes, moment);

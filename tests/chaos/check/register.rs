@@ -71,7 +71,13 @@ impl Model for Instance {
                 let held = state.iter().flatten().count() as u32;
                 if answer.is_none_or(|answer| answer == held) { vec![[None; 2]] } else { Vec::new() }
             }
-            Call::List(places) => if places == *state { vec![*state] } else { Vec::new() },
+            Call::List(places) => {
+                if places == *state {
+                    vec![*state]
+                } else {
+                    Vec::new()
+                }
+            }
             Call::On { host, seen } => {
                 let there = state.map(|place| place == Some(host));
                 if there == seen { vec![*state] } else { Vec::new() }
@@ -137,19 +143,34 @@ mod tests {
     fn histories_with_an_order() {
         for (what, calls) in [
             ("nothing", vec![]),
-            ("place, read, release", vec![place(0, 1, Some(3)), list(2, 3, at(3)), release(4, 5, 1), list(6, 7, NOWHERE)]),
+            (
+                "place, read, release",
+                vec![place(0, 1, Some(3)), list(2, 3, at(3)), release(4, 5, 1), list(6, 7, NOWHERE)],
+            ),
             ("a read beside a place sees either", vec![place(0, 10, Some(3)), list(1, 2, NOWHERE), list(3, 4, at(3))]),
             ("a repeat keeps", vec![place(0, 1, Some(3)), place(2, 3, Some(3))]),
             ("a move", vec![place(0, 1, Some(3)), place_without(2, 3, 1 << 3, Some(4)), list(4, 5, at(4))]),
-            ("a move that fits nowhere gives up", vec![place(0, 1, Some(3)), place_without(2, 3, 8, None), list(4, 5, NOWHERE)]),
+            (
+                "a move that fits nowhere gives up",
+                vec![place(0, 1, Some(3)), place_without(2, 3, 8, None), list(4, 5, NOWHERE)],
+            ),
             ("full", vec![place(0, 1, None), list(2, 3, NOWHERE)]),
-            ("two claims", vec![place(0, 1, Some(3)), migrate(2, 3, 5), list(4, 5, [Some(3), Some(5)]), release(6, 7, 2)]),
+            (
+                "two claims",
+                vec![place(0, 1, Some(3)), migrate(2, 3, 5), list(4, 5, [Some(3), Some(5)]), release(6, 7, 2)],
+            ),
             ("an unknown place took effect late", vec![unknown_place(0), list(5, 6, NOWHERE), list(7, 8, at(2))]),
             ("an unknown place never took effect", vec![unknown_place(0), list(5, 6, NOWHERE), place(7, 8, Some(1))]),
-            ("an unknown release took effect late", vec![place(0, 1, Some(3)), unknown_release(2), list(5, 6, at(3)), list(7, 8, NOWHERE)]),
+            (
+                "an unknown release took effect late",
+                vec![place(0, 1, Some(3)), unknown_release(2), list(5, 6, at(3)), list(7, 8, NOWHERE)],
+            ),
             ("two at once, one after the other", vec![place(0, 9, Some(3)), release(1, 8, 0), list(10, 11, at(3))]),
             ("a host's list", vec![place(0, 1, Some(3)), on(2, 3, 3, [true, false]), on(2, 3, 4, [false, false])]),
-            ("a read is between two writes", vec![place(0, 9, Some(3)), release(0, 9, 1), list(0, 9, at(3)), list(10, 11, NOWHERE)]),
+            (
+                "a read is between two writes",
+                vec![place(0, 9, Some(3)), release(0, 9, 1), list(0, 9, at(3)), list(10, 11, NOWHERE)],
+            ),
         ] {
             assert_eq!(check(8, &calls, Duration::from_secs(5)), Verdict::Ordered, "{what}");
         }
@@ -171,8 +192,16 @@ mod tests {
             ("a phantom on a host", vec![on(0, 1, 3, [false, true])], 0),
             ("a release that comes back", vec![place(0, 1, Some(3)), release(2, 3, 1), on(4, 5, 3, [true, false])], 2),
             ("a host that was excluded", vec![place_without(0, 1, 1 << 3, Some(3))], 0),
-            ("an unknown place that took effect and vanished", vec![unknown_place(0), list(5, 6, at(2)), list(7, 8, NOWHERE)], 2),
-            ("an unknown place that took effect twice", vec![unknown_place(0), list(5, 6, at(2)), release(7, 8, 1), list(9, 10, at(2))], 3),
+            (
+                "an unknown place that took effect and vanished",
+                vec![unknown_place(0), list(5, 6, at(2)), list(7, 8, NOWHERE)],
+                2,
+            ),
+            (
+                "an unknown place that took effect twice",
+                vec![unknown_place(0), list(5, 6, at(2)), release(7, 8, 1), list(9, 10, at(2))],
+                3,
+            ),
             ("reads that go back", vec![place(0, 10, Some(3)), list(1, 2, at(3)), list(3, 4, NOWHERE)], 2),
         ] {
             assert_eq!(check(8, &calls, Duration::from_secs(5)), Verdict::Broken(broken), "{what}");
