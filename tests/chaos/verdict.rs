@@ -177,10 +177,14 @@ fn seconds(nanos: u64) -> f64 {
     Duration::from_nanos(nanos).as_secs_f64()
 }
 
-/// The calls up to the one that broke the order, in the order of their invocation.
+/// The calls up to the one that broke the order, in the order of their invocation, without those that
+/// saw the instance not on a host.
 fn shown(calls: &[Timed<Call>], broken: usize) -> String {
     let end = calls[broken].to.unwrap_or(u64::MAX);
-    let mut order: Vec<usize> = (0..calls.len()).filter(|&at| calls[at].from <= end).collect();
+    let mut order: Vec<usize> = (0..calls.len())
+        .filter(|&at| calls[at].from <= end)
+        .filter(|&at| at == broken || !matches!(calls[at].call, Call::On { seen: [false, false], .. }))
+        .collect();
     order.sort_by_key(|&at| calls[at].from);
     let line = |&at: &usize| {
         let Timed { call, from, to } = &calls[at];

@@ -2,6 +2,7 @@
 //! node. A place whose outcome is not known is sent again with the same id, until an end; a release
 //! has no id, so each try is a call of its own.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Tries to release an instance that is used no more.
 const LAST_TRIES: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(100);
+/// Answered places of a client of which one may be sent again.
+const ANSWERED: usize = 16;
 /// Most milliseconds between two calls of a client.
 const THINK: u64 = 40;
 
@@ -89,6 +92,12 @@ pub fn claims(list: &Value) -> Result<Vec<(u64, Purpose, Host)>, String> {
     items.iter().map(|item| claim(item).ok_or_else(|| format!("a claim that nobody asked for: {item}"))).collect()
 }
 
+/// The host of an answered place; none when nothing fits.
+fn placed(answer: &Value) -> Result<Option<Host>, String> {
+    let Some(name) = answer["decision"]["placements"][0]["host"].as_str() else { return Ok(None) };
+    host_number(name).map(Some).ok_or_else(|| format!("a place on an unknown host: {answer}"))
+}
+
 /// Where the claims of one instance are.
 pub fn places(claims: &[(u64, Purpose, Host)], instance: u64) -> Places {
     let mut places = [None; 2];
@@ -122,10 +131,12 @@ impl Workload {
     /// One client, until it is told to stop.
     pub async fn client(self: Arc<Self>, seed: u64, stop: watch::Receiver<bool>) {
         let mut random = SmallRng::seed_from_u64(seed);
+        let mut answered = VecDeque::new();
         while !*stop.borrow() {
             match random.random_range(0..100) {
-                0..35 => self.place(&mut random, Purpose::Instance).await,
-                35..50 => self.place(&mut random, Purpose::Move).await,
+                0..30 => answered.extend(self.place(&mut random, Purpose::Instance).await),
+                30..45 => answered.extend(self.place(&mut random, Purpose::Move).await),
+                45..50 => self.again(&mut random, &answered).await,
                 50..68 => {
                     let instance = self.pick(&mut random);
                     let released = self.release(&mut random, instance).await;
@@ -135,6 +146,7 @@ impl Workload {
                 82..92 => self.list_host(&mut random).await,
                 _ => self.use_of_host(&mut random).await,
             }
+            answered.drain(..answered.len().saturating_sub(ANSWERED));
             tokio::time::sleep(Duration::from_millis(random.random_range(0..THINK))).await;
         }
     }
@@ -174,7 +186,8 @@ impl Workload {
         }
     }
 
-    async fn place(&self, random: &mut SmallRng, purpose: Purpose) {
+    /// Gives what was sent and the host that was answered.
+    async fn place(&self, random: &mut SmallRng, purpose: Purpose) -> Option<(Value, Option<Host>)> {
         let kind = if purpose == Purpose::Instance { "place" } else { "migrate" };
         let instance = self.pick(random);
         let without: u16 = match random.random_range(0..4) {
@@ -193,15 +206,18 @@ impl Workload {
         loop {
             match self.http.send("POST", &self.url(random, "/v1/place"), Some(&body)).await {
                 Came::Done(answer) => {
-                    let placed = &answer["decision"]["placements"];
-                    let host = placed[0]["host"].as_str().map(host_number);
-                    let Some(host) = host.map_or(Some(None), |host| host.map(Some)) else {
-                        return self.history.wrong(format!("a place on an unknown host: {answer}"));
+                    let host = match placed(&answer) {
+                        Ok(host) => host,
+                        Err(what) => {
+                            self.history.wrong(what);
+                            return None;
+                        }
                     };
                     let call = Call::Place { purpose, without, answer: Some(host) };
                     self.history.call(instance, call, from, Some(self.history.now()));
                     self.history.ok(kind);
-                    return self.note(random, instance, false).await;
+                    self.note(random, instance, false).await;
+                    return Some((body, host));
                 }
                 Came::Wrong(what) => self.history.wrong(what),
                 Came::Nothing => {}
@@ -215,9 +231,29 @@ impl Workload {
         if unknown {
             self.history.call(instance, Call::Place { purpose, without, answer: None }, from, None);
             self.history.unknown(kind);
-            return self.note(random, instance, true).await;
+            self.note(random, instance, true).await;
+        } else {
+            self.history.refused(kind);
         }
-        self.history.refused(kind);
+        None
+    }
+
+    /// Sends a place that was answered once more, as a network might: it must get the same answer,
+    /// and as a call that changes nothing it is no part of the history.
+    async fn again(&self, random: &mut SmallRng, answered: &VecDeque<(Value, Option<Host>)>) {
+        let Some((body, host)) = answered.get(random.random_range(0..ANSWERED)) else { return };
+        match self.http.send("POST", &self.url(random, "/v1/place"), Some(body)).await {
+            Came::Done(answer) => {
+                self.history.ok("repeat");
+                match placed(&answer) {
+                    Ok(again) if again == *host => {}
+                    _ => self.history.wrong(format!("{body} was answered {host:?}, and then {answer}")),
+                }
+            }
+            Came::Wrong(what) => self.history.wrong(what),
+            Came::Nothing => self.history.refused("repeat"),
+            Came::Unknown => self.history.unknown("repeat"),
+        }
     }
 
     /// Whether it was done; `None`: not known.
