@@ -49,7 +49,9 @@ impl Cluster {
         let network = Network::new(&(1..=count).collect::<Vec<_>>());
         let voters: Vec<u64> = (1..=count).collect();
         let mut cluster = Self { network, folder, voters: voters.clone(), nodes: Vec::new(), small_disk: false };
-        voters.into_iter().for_each(|id| cluster.prepare(id));
+        for id in voters {
+            cluster.prepare(id);
+        }
         cluster.small_disk = cluster.mount(&format!("size={SMALL_MIB}m"));
         if !cluster.small_disk {
             println!("no full disk: a tmpfs cannot be mounted here");

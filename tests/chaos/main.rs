@@ -109,8 +109,8 @@ async fn run(cluster: &mut Cluster, seed: u64, minutes: Option<u64>) -> Report {
                 nemesis.step(Step::FullDisk, SHORT).await;
             }
             while Instant::now() < until {
-                let step = nemesis.choose();
-                nemesis.step(step, Duration::from_secs(random.random_range(LONG.0..=LONG.1))).await;
+                let chosen = nemesis.choose();
+                nemesis.step(chosen, Duration::from_secs(random.random_range(LONG.0..=LONG.1))).await;
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::relay::Relay;
 use crate::workload::Workload;
 
 /// Longest time from healing until all is well.
-pub const RECOVERY: Duration = Duration::from_secs(60);
+pub const RECOVERY: Duration = Duration::from_mins(1);
 /// Wait between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
 /// A flapping link: so long each way.
@@ -195,7 +195,9 @@ impl<'a> Nemesis<'a> {
                 self.log("KillAll");
                 let mut nodes = self.cluster.voters.clone();
                 nodes.shuffle(&mut self.random);
-                nodes.into_iter().for_each(|id| self.cluster.kill(id));
+                for id in nodes {
+                    self.cluster.kill(id);
+                }
             }
             Step::Pause | Step::PauseLeader => {
                 let node = if step == Step::Pause { self.any() } else { self.leader().await };

@@ -48,19 +48,19 @@ impl Relay {
 }
 
 async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: (u64, u64), seed: u64) {
-    let (send, mut receive) = mpsc::channel::<(Instant, Vec<u8>)>(PIECES);
+    let (queue, mut queued) = mpsc::channel::<(Instant, Vec<u8>)>(PIECES);
     let reads = async move {
         let mut random = SmallRng::seed_from_u64(seed);
         let mut piece = vec![0; 16 << 10];
         while let Ok(length @ 1..) = from.read(&mut piece).await {
             let due = Instant::now() + Duration::from_millis(random.random_range(delay.0..=delay.1));
-            if send.send((due, piece[..length].to_vec())).await.is_err() {
+            if queue.send((due, piece[..length].to_vec())).await.is_err() {
                 break;
             }
         }
     };
     let writes = async move {
-        while let Some((due, piece)) = receive.recv().await {
+        while let Some((due, piece)) = queued.recv().await {
             tokio::time::sleep_until(due).await;
             if to.write_all(&piece).await.is_err() {
                 break;

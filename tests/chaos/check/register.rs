@@ -19,6 +19,7 @@ pub enum Purpose {
 pub type Places = [Option<Host>; 2];
 
 /// A call about one instance, with its answer.
+#[expect(clippy::option_option, reason = "that nothing fits is an answer too")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
     /// A host was asked for, but not one of the bits `without`; it was given, or none fits. No
