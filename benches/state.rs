@@ -54,7 +54,8 @@ fn main() {
     let claims = hosts * ON_EACH / CLAIMED;
     for first in (0..claims).step_by(64) {
         let numbers = first..claims.min(first + 64);
-        apply(&mut core, numbers.map(|number| claim(&core, number, hosts, &mut random)).collect());
+        let commands = numbers.map(|number| claim(&core, number, hosts, &mut random)).collect();
+        apply(&mut core, commands);
     }
     let consumers = core.state().tables().counters().consumers;
     let built = began.elapsed();

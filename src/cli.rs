@@ -1,5 +1,6 @@
 //! The command line: one file for each command.
 
+mod certs;
 mod completions;
 mod ctl;
 mod demo;
@@ -7,6 +8,7 @@ mod failure;
 mod output;
 mod schema;
 mod serve;
+mod verify;
 mod wording;
 
 use std::process::ExitCode;
@@ -37,6 +39,8 @@ enum Command {
     Demo(demo::Args),
     Serve(serve::Args),
     Ctl(Box<ctl::Args>),
+    Certs(certs::Args),
+    Verify(verify::Args),
     Completions(completions::Args),
     Schema(schema::Args),
 }
@@ -47,6 +51,8 @@ pub fn run() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Ctl(args) => ctl::run(*args),
+        Command::Certs(args) => certs::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Completions(args) => {
             completions::run(&args);
             Ok(())

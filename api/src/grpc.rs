@@ -162,7 +162,8 @@ impl Cluster for Methods {
     type BackupStream = Streamed<v1::BackupChunk>;
 
     async fn backup(&self, _: Request<v1::BackupRequest>) -> Answer<Self::BackupStream> {
-        Err(Status::unimplemented("backup"))
+        let pieces = self.0.backup().await?;
+        Ok(Response::new(Box::pin(pieces.map(|piece| piece.map_err(Status::from)))))
     }
 
     async fn status(&self, _: Request<v1::ClusterStatusRequest>) -> Answer<v1::ClusterStatusResponse> {

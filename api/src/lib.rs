@@ -16,6 +16,7 @@ pub mod nova;
 pub mod proto;
 pub mod server;
 
+mod backup;
 mod cluster;
 mod convert;
 mod grpc;

@@ -24,6 +24,8 @@ pub struct ApiConfig {
     pub concurrency: usize,
     /// Connections at one time. More wait to be accepted.
     pub connections: usize,
+    /// Time for the TLS handshake of a new connection.
+    pub handshake: Duration,
     /// Bytes of the head of a request.
     pub head: usize,
     /// Time for the head of a request to arrive, from its connection's last use.
@@ -44,6 +46,7 @@ impl Default for ApiConfig {
             deadline: Duration::from_secs(5),
             concurrency: 1024,
             connections: 4096,
+            handshake: Duration::from_secs(10),
             head: 64 << 10,
             head_timeout: Duration::from_secs(30),
             watchers: 64,

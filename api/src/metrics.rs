@@ -18,6 +18,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Metric, Registry};
 use raft::Status;
+use raft::members::{Disk, Role};
 use scheduler::decision::StepKind;
 use scheduler::state::Counters;
 use scheduler::{Decision, Intent};
@@ -98,6 +99,11 @@ struct HookLabels {
     error: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PeerLabels {
+    peer: u64,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
@@ -146,6 +152,13 @@ struct StateMetrics {
     committed: Gauge,
     last: Gauge,
     snapshot: Gauge,
+    role: Gauge,
+    voters: Gauge,
+    learners: Gauge,
+    lags: Family<PeerLabels, Gauge>,
+    disk_used: Gauge,
+    disk_free: Gauge,
+    disk_size: Gauge,
     queue: Gauge,
     batches_in_flight: Gauge,
     decided: Counter,
@@ -173,6 +186,8 @@ pub(crate) struct Reading<'a> {
     pub connections: usize,
     pub bodies: &'a Slots,
     pub watchers: &'a Slots,
+    /// The disk of the data folder.
+    pub disk: Disk,
 }
 
 /// One answered HTTP request.
@@ -480,6 +495,8 @@ impl Families {
 
 impl StateMetrics {
     fn register(&self, registry: &mut Registry) {
+        let help = "Of the leader: log entries that a peer has not acknowledged";
+        registry.register("pallium_raft_peer_lag_entries", help, self.lags.clone());
         for (name, help, gauge) in [
             ("pallium_ready", "1 when this node decides", &self.ready),
             ("pallium_raft_leader", "Node id of the leader; 0 = not known", &self.leader),
@@ -488,6 +505,12 @@ impl StateMetrics {
             ("pallium_raft_committed_index", "Index of the last committed entry", &self.committed),
             ("pallium_raft_last_index", "Index of the last entry", &self.last),
             ("pallium_raft_snapshot_index", "Index of the last entry in the newest snapshot", &self.snapshot),
+            ("pallium_raft_role", "Part of this node: 0 no member, 1 learner, 2 voter, 3 leader", &self.role),
+            ("pallium_raft_voters", "Members with a vote, as this node knows them", &self.voters),
+            ("pallium_raft_learners", "Members without a vote", &self.learners),
+            ("pallium_disk_used_bytes", "Bytes of the log and the snapshots", &self.disk_used),
+            ("pallium_disk_free_bytes", "Bytes free on the file system of the data folder", &self.disk_free),
+            ("pallium_disk_size_bytes", "Size of the file system of the data folder", &self.disk_size),
             ("pallium_queue_length", "Requests that wait for the owner thread", &self.queue),
             ("pallium_batches_in_flight", "Batches that are proposed and not yet applied", &self.batches_in_flight),
             ("pallium_hosts", "Registered hosts", &self.hosts),
@@ -527,6 +550,24 @@ impl StateMetrics {
         gauge(&self.committed, status.committed.unwrap_or(0));
         gauge(&self.last, status.last.unwrap_or(0));
         gauge(&self.snapshot, status.last_snapshot.unwrap_or(0));
+        gauge(
+            &self.role,
+            status.role.map_or(0, |role| match role {
+                Role::Learner => 1,
+                Role::Voter => 2,
+                Role::Leader => 3,
+            }),
+        );
+        gauge(&self.voters, status.members.0 as u64);
+        gauge(&self.learners, status.members.1 as u64);
+        // Only a leader knows, and members come and go.
+        self.lags.clear();
+        for (peer, lag) in &status.lags {
+            self.lags.get_or_create(&PeerLabels { peer: *peer }).set(*lag as i64);
+        }
+        gauge(&self.disk_used, reading.disk.used);
+        gauge(&self.disk_free, reading.disk.free);
+        gauge(&self.disk_size, reading.disk.size);
         gauge(&self.queue, status.queue_len as u64);
         gauge(&self.batches_in_flight, status.in_flight as u64);
         counter(&self.decided, status.decided);

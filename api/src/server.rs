@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use raft::{Freshness, Node};
+use tls::Stream;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -36,10 +37,11 @@ pub enum ServeError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Serves every client protocol on `listener` until `shutdown` is done. Then no connection is
+/// Serves every client protocol on `listener`, over TLS when there is `tls`, until `shutdown` is done. Then no connection is
 /// accepted any more, watches end, and running requests get `config.drain` to be answered.
 pub async fn serve(
     listener: TcpListener,
+    tls: Option<tls::Server>,
     node: Node,
     config: ApiConfig,
     shutdown: impl Future<Output = ()>,
@@ -52,7 +54,7 @@ pub async fn serve(
         async move { service.watch.run(&service.node).await }
     });
     tasks.spawn(tell_health(Arc::clone(&service), health));
-    accept(listener, router, &service, shutdown).await;
+    accept(listener, tls, router, &service, shutdown).await;
     tasks.shutdown().await;
     Ok(())
 }
@@ -253,7 +255,13 @@ async fn tell_health(service: Arc<Service>, health: HealthReporter) {
     }
 }
 
-async fn accept(listener: TcpListener, router: Router, service: &Arc<Service>, shutdown: impl Future<Output = ()>) {
+async fn accept(
+    listener: TcpListener,
+    tls: Option<tls::Server>,
+    router: Router,
+    service: &Arc<Service>,
+    shutdown: impl Future<Output = ()>,
+) {
     let config = &service.config;
     let mut builder = Builder::new(TokioExecutor::new());
     builder
@@ -280,9 +288,17 @@ async fn accept(listener: TcpListener, router: Router, service: &Arc<Service>, s
         };
         let Some((stream, place)) = accepted else { continue };
         let held = service.connections.take(1);
-        let connection = connection(stream, router.clone(), Arc::clone(&builder), closing.clone());
+        let (tls, within) = (tls.clone(), config.handshake);
+        let (router, builder, mut closing) = (router.clone(), Arc::clone(&builder), closing.clone());
         connections.spawn(async move {
-            connection.await;
+            // Here, not in the loop: a client that dawdles keeps nobody waiting.
+            let stream = tokio::select! {
+                stream = secured(stream, tls, within) => stream,
+                () = closed(&mut closing) => None,
+            };
+            if let Some(stream) = stream {
+                connection(stream, router, builder, closing).await;
+            }
             drop((place, held));
         });
         while connections.try_join_next().is_some() {}
@@ -313,19 +329,49 @@ async fn accept_one(
     }
 }
 
+/// The connection after its TLS handshake, if there is one to be made.
+async fn secured(stream: TcpStream, tls: Option<tls::Server>, within: Duration) -> Option<Stream> {
+    let _ = stream.set_nodelay(true);
+    let Some(tls) = tls else { return Some(Stream::Plain(stream)) };
+    let from = stream.peer_addr().ok();
+    match tls.accept(stream, within, plaintext().as_bytes()).await {
+        Ok(stream) => Some(stream),
+        Err(error) => {
+            tracing::debug!(?from, %error, "a connection was refused");
+            None
+        }
+    }
+}
+
+/// What a client hears that speaks plain HTTP to a port with TLS.
+fn plaintext() -> String {
+    let id = format!("req-{}", Uuid::now_v7());
+    let body = format!(
+        r#"{{"error":{{"code":"bad_request","message":"this port speaks TLS: use https://","request_id":"{id}"}}}}"#
+    );
+    let length = body.len();
+    format!(
+        "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nx-request-id: {id}\r\nconnection: close\r\n\
+         content-length: {length}\r\n\r\n{body}"
+    )
+}
+
+async fn closed(closing: &mut watch::Receiver<bool>) {
+    let _ = closing.wait_for(|closing| *closing).await;
+}
+
 async fn connection(
-    stream: TcpStream,
+    stream: Stream,
     router: Router,
     builder: Arc<Builder<TokioExecutor>>,
     mut closing: watch::Receiver<bool>,
 ) {
-    let _ = stream.set_nodelay(true);
     let service = TowerToHyperService::new(router);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = async { let _ = closing.wait_for(|closing| *closing).await; } => {
+        () = closed(&mut closing) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -12,18 +12,20 @@ use scheduler::state::Tables;
 use scheduler::{Batch, Command, Core, Decision, Domain, HostReport, Outcome, Proposer, Purpose, Request, Row};
 use uuid::Uuid;
 
-use crate::convert;
 use crate::error::ApiError;
 use crate::limits::{ApiConfig, Slots};
 use crate::metrics::{Metrics, Reading};
 use crate::nova::BadRequest;
 use crate::proto::v1;
 use crate::watch::{Events, Watch};
+use crate::{backup, convert};
 
 /// Reports that are proposed together.
 const TOGETHER: usize = 256;
 /// Errors that one answer names.
 const NAMED: usize = 20;
+/// Backups that are written at one time: each holds a copy of the state as it was.
+const BACKUPS: usize = 2;
 /// Most items of a page.
 const PAGE: usize = 1000;
 
@@ -35,6 +37,7 @@ pub(crate) struct Service {
     pub watch: Watch,
     pub requests: Slots,
     pub bodies: Slots,
+    pub backups: Slots,
     pub connections: Slots,
 }
 
@@ -74,6 +77,7 @@ impl Service {
             watch: Watch::new(&config),
             requests: Slots::new(config.concurrency),
             bodies: Slots::new(config.bodies),
+            backups: Slots::new(BACKUPS),
             connections: Slots::new(config.connections),
             config,
         }
@@ -389,6 +393,13 @@ impl Service {
         Ok(v1::GetPipelineResponse { pipeline: Some(pipeline) })
     }
 
+    pub(crate) async fn backup(&self) -> Result<Events<Result<v1::BackupChunk, ApiError>>, ApiError> {
+        let held = self.backups.take(1).ok_or_else(|| {
+            ApiError::unavailable("overloaded", format!("{BACKUPS} backups are being written, which is the limit"), 10)
+        })?;
+        Ok(backup::pieces(self.node.backup().await?, held))
+    }
+
     /// Whether this node can answer requests: it leads and has applied its log, or knows the leader.
     pub(crate) fn ready(&self) -> Result<(), String> {
         let status = self.node.status();
@@ -407,6 +418,7 @@ impl Service {
         let counters = self.node.query(|core| *core.state().tables().counters());
         let counters = tokio::time::timeout(std::time::Duration::from_secs(1), counters).await;
         self.metrics.render(&Reading {
+            disk: self.node.disk().await,
             status: &self.node.status(),
             counters: counters.ok().and_then(Result::ok),
             requests: &self.requests,

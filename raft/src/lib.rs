@@ -21,16 +21,21 @@ pub mod node;
 pub mod peer;
 pub mod refused;
 pub mod restore;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 pub mod verify;
 pub mod wal;
 
-#[cfg(test)]
+mod clock;
+#[cfg(any(test, feature = "simulation"))]
 mod fixture;
 mod local;
 mod machine;
+mod mailbox;
 mod owner;
 mod snapshot;
 mod store;
+mod tasks;
 mod types;
 
 pub use backup::Backup;

@@ -11,12 +11,13 @@ use scheduler::decision::Explanation;
 use scheduler::{Command, Decision, Outcome, Request};
 
 use crate::machine::Machine;
-use crate::members::Report;
+use crate::members::{self, Report};
 use crate::node::Status;
 use crate::owner::Owner;
 use crate::peer::link::Target;
 use crate::peer::network::Peers;
 use crate::refused::Refused;
+use crate::tasks;
 use crate::types::TypeConfig;
 use crate::wal::Wal;
 
@@ -115,6 +116,9 @@ impl Local {
             committed: metrics.cluster_committed.map(|id| id.index),
             applied: metrics.last_applied.map(|id| id.index),
             last_snapshot: metrics.snapshot.map(|id| id.index),
+            role: members::role(&metrics, metrics.id),
+            members: members::count(&metrics),
+            lags: members::lags(&metrics),
             queue_len: self.owner.queue_len(),
             in_flight: self.owner.in_flight(),
             decided,
@@ -132,7 +136,7 @@ impl Local {
         let checksum =
             self.owner.look(|core, _| (core.state().tables().counters().commands, core.state().checksum())).await.ok();
         let folder = self.data_dir.clone();
-        let disk = tokio::task::spawn_blocking(move || crate::members::disk(&folder)).await.unwrap_or_default();
+        let disk = tasks::blocking(move || members::disk(&folder)).await.unwrap_or_default();
         let (status, me) = (self.status(), self.peers.me.get());
         Report {
             node: me.node,

@@ -136,7 +136,8 @@ pub fn disk(folder: &Path) -> Disk {
     let used = ["log", "snapshots"]
         .iter()
         .filter_map(|name| std::fs::read_dir(folder.join(name)).ok())
-        .flat_map(|entries| entries.flatten())
+        .flatten()
+        .flatten()
         .filter_map(|entry| entry.metadata().ok())
         .map(|metadata| metadata.len())
         .sum();
@@ -178,6 +179,12 @@ async fn settled(local: &Local) -> Result<(BTreeMap<u64, Member>, BTreeSet<u64>)
 }
 
 async fn commit(local: &Local, changes: ChangeMembers<u64, Member>, retain: bool) -> Result<Changed, Refused> {
+    // A leader that was removed leads on until the others have heard of it. It must not change them
+    // any more: openraft takes it for granted that a leader that does has a vote.
+    let metrics = local.metrics();
+    if !metrics.membership_config.membership().voter_ids().any(|voter| voter == metrics.id) {
+        return Err(Refused::NotLeader);
+    }
     match tokio::time::timeout(COMMIT, local.raft.change_membership(changes, retain)).await {
         Ok(Ok(_)) => Ok(Changed::Done),
         Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => Err(Refused::NotLeader),
@@ -227,14 +234,13 @@ async fn add(local: &Local, node: u64, addr: String) -> Result<Changed, Refused>
             ));
         }
         Some(member) if member.addr == addr => return Ok(Changed::Already),
-        Some(_) => {}
         None if greeted.has_log => {
             return conflict(format!(
                 "node {node} has a log already, of a time when it was a member: empty its data folder, and start it \
                  with a node id that was never used"
             ));
         }
-        None => {}
+        Some(_) | None => {}
     }
     let adopted = hello(local, node, &addr, Ask::Adopt).await;
     adopted.or_else(|why| conflict(format!("node {node} at {addr} does not join: {why}")))?;
@@ -311,6 +317,30 @@ async fn transfer(local: &Local, to: u64) -> Result<Changed, Refused> {
         Ok(_) => Ok(Changed::Done),
         Err(_) => conflict(format!("node {to} did not take over in time: look who leads, then ask again")),
     }
+}
+
+/// A node's part in the cluster; none: it is no member.
+pub fn role(metrics: &RaftMetrics<TypeConfig>, node: u64) -> Option<Role> {
+    let membership = metrics.membership_config.membership();
+    membership.get_node(&node)?;
+    Some(match membership.voter_ids().any(|voter| voter == node) {
+        true if metrics.current_leader == Some(node) => Role::Leader,
+        true => Role::Voter,
+        false => Role::Learner,
+    })
+}
+
+/// Voters and learners.
+pub fn count(metrics: &RaftMetrics<TypeConfig>) -> (usize, usize) {
+    let membership = metrics.membership_config.membership();
+    (membership.voter_ids().count(), membership.learner_ids().count())
+}
+
+/// Entries that the other members lack, as the leader knows.
+pub fn lags(metrics: &RaftMetrics<TypeConfig>) -> Vec<(u64, u64)> {
+    let last = metrics.last_log_index.unwrap_or(0);
+    let matched = metrics.replication.iter().flatten().filter(|(node, _)| **node != metrics.id);
+    matched.map(|(node, id)| (*node, last.saturating_sub(id.map_or(0, |id| id.index)))).collect()
 }
 
 /// Entries that a member lacks, as the leader knows.

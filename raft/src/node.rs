@@ -8,6 +8,8 @@ mod begin;
 mod cluster;
 mod open;
 mod route;
+#[cfg(feature = "simulation")]
+mod simulated;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -26,8 +28,11 @@ use tokio::runtime::Runtime;
 pub use self::cluster::Cluster;
 pub use self::open::{Begin, OpenError, Options};
 pub use self::route::Freshness;
+#[cfg(feature = "simulation")]
+pub(crate) use self::simulated::Stage;
 use crate::identity::Identity;
 use crate::local::Local;
+use crate::members::{self, Disk, Role};
 use crate::refused::Refused;
 use crate::wal::Stats;
 
@@ -50,6 +55,12 @@ pub struct Status {
     pub applied: Option<u64>,
     /// Index of the last entry in the newest snapshot.
     pub last_snapshot: Option<u64>,
+    /// The node's part in the cluster; none: it is no member.
+    pub role: Option<Role>,
+    /// Members with a vote, and without.
+    pub members: (usize, usize),
+    /// Of the leader: entries that it knows to be lacking, of each other member that answers.
+    pub lags: Vec<(u64, u64)>,
     /// Requests that wait for the owner thread.
     pub queue_len: usize,
     /// Batches in flight.
@@ -128,6 +139,12 @@ impl Node {
 
     fn fatal(&self) -> Option<String> {
         self.0.failed.get().cloned().or_else(|| self.0.local.fatal())
+    }
+
+    /// The disk of the data folder. Looks at every file of it.
+    pub async fn disk(&self) -> Disk {
+        let folder = self.0.local.data_dir.clone();
+        tokio::task::spawn_blocking(move || members::disk(&folder)).await.unwrap_or_default()
     }
 
     /// Who this node is.

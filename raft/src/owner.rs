@@ -13,7 +13,6 @@ mod tests;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -21,6 +20,11 @@ use bytes::Bytes;
 use scheduler::{Batch, Command, Core, Decision, Engine, Frozen, Outcome, Request};
 use tokio::sync::{mpsc, oneshot};
 
+use self::run::Running;
+#[cfg(feature = "simulation")]
+pub use self::run::Watch;
+use crate::clock::Wall;
+use crate::mailbox::{Sender, channel};
 use crate::refused::Refused;
 
 /// Limits of the owner thread.
@@ -116,12 +120,25 @@ impl Owner {
         (node, run): (u64, u64),
         proposals: mpsc::UnboundedSender<Proposed>,
     ) -> io::Result<(Owner, JoinHandle<()>)> {
+        let (owner, at_rest) = Owner::at_rest(core, engine, limits, (node, run), proposals, Wall::system());
+        let thread = thread::Builder::new().name("core".into()).spawn(move || at_rest.run())?;
+        Ok((owner, thread))
+    }
+
+    /// All that [`Owner::start`] makes but the thread.
+    pub(crate) fn at_rest(
+        core: Core,
+        engine: Engine,
+        limits: Limits,
+        names: (u64, u64),
+        proposals: mpsc::UnboundedSender<Proposed>,
+        wall: Wall,
+    ) -> (Owner, Running) {
         let (tell, told) = channel();
         let gauges = Arc::new(Gauges::default());
         let queue = limits.queue;
-        let core_thread = run::Running::new(core, engine, limits, (node, run), proposals, Arc::clone(&gauges));
-        let thread = thread::Builder::new().name("core".into()).spawn(move || core_thread.run(&told))?;
-        Ok((Owner { tell, gauges, queue }, thread))
+        let running = Running::new(told, core, engine, limits, names, proposals, Arc::clone(&gauges), wall);
+        (Owner { tell, gauges, queue }, running)
     }
 
     fn ask(&self, ask: Ask) -> Result<(), Refused> {

@@ -14,6 +14,7 @@ use openraft::impls::leader_id_adv::LeaderId;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use tokio::sync::oneshot;
 
+use crate::tasks;
 use crate::types::{Entry, LogId, Payload, TypeConfig, Vote};
 use crate::wal::{self, Done, Wal};
 
@@ -42,7 +43,7 @@ impl LogStore {
             self.wal.read(start, end, bytes)?
         } else {
             let wal = Arc::clone(&self.wal);
-            tokio::task::spawn_blocking(move || wal.read(start, end, bytes)).await.map_err(io::Error::other)??
+            tasks::blocking(move || wal.read(start, end, bytes)).await??
         };
         entries.into_iter().map(from_wal).collect()
     }

@@ -35,7 +35,7 @@ impl openraft::RaftTypeConfig for TypeConfig {
     type Vote = openraft::impls::Vote<Self::LeaderId>;
     type Payload = openraft::EntryPayload<Self::D, Self::NodeId, Self::Node>;
     type Entry = openraft::Entry<Self::LeaderId, Self::Payload>;
-    type AsyncRuntime = openraft::impls::TokioRuntime;
+    type AsyncRuntime = crate::tasks::Runtime;
     type Responder<T>
         = Callback<T>
     where

@@ -18,7 +18,7 @@ mod recovery;
 mod segment;
 mod writer;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 pub(crate) mod faulty;
 #[cfg(test)]
 mod tests;
@@ -26,7 +26,7 @@ mod tests;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -34,12 +34,16 @@ use std::time::Duration;
 pub use error::{Failure, OpenError};
 pub use record::{Entry, LogId, Vote};
 pub use recovery::Torn;
+#[cfg(feature = "simulation")]
+pub(crate) use writer::Watch;
 
 use files::{Directory, Files, write_all};
 use index::{Index, Run};
 use pool::Pool;
 use segment::{Header, Segment};
 use writer::{Pending, Request, State, Writer};
+
+use crate::mailbox::{self, Sender};
 
 /// Called when a request is durable, or has failed. Called by the writer thread: must not block.
 pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
@@ -165,6 +169,27 @@ impl Wal {
             let path = files.directory().to_owned();
             move |source| OpenError::File { path, doing, source }
         };
+        let AtRest { wal, mut writer, salvaged } = Wal::at_rest(files, options)?;
+        writer.pool.start().map_err(fail("starting the thread that prepares segments"))?;
+        let thread = thread::Builder::new()
+            .name("wal".into())
+            .spawn(move || writer.run())
+            .map_err(fail("starting the writer thread"))?;
+        *wal.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        if let Some(vote) = salvaged {
+            let (done, result) = waiter();
+            wal.save_vote(vote, done);
+            wait(&result).map_err(fail("writing the salvaged vote"))?;
+        }
+        Ok(wal)
+    }
+
+    /// All of an open log but its threads.
+    pub(crate) fn at_rest(files: &Arc<dyn Files>, options: &Options) -> Result<AtRest, OpenError> {
+        let fail = |doing| {
+            let path = files.directory().to_owned();
+            move |source| OpenError::File { path, doing, source }
+        };
         let (segments, free) = sort_files(&**files, options).map_err(fail("listing the folder"))?;
         let found = if segments.is_empty() {
             let first = first_segment(&**files, options).map_err(fail("creating the first segment"))?;
@@ -185,8 +210,7 @@ impl Wal {
                  acknowledged. Only if the disk is damaged, and this node is the only voter, decisions from this index on may be lost"
             );
         }
-        let pool = Pool::start(Arc::clone(files), options.segment_bytes, options.ready_segments, free)
-            .map_err(fail("starting the thread that prepares segments"))?;
+        let pool = Pool::new(Arc::clone(files), options.segment_bytes, options.ready_segments, free);
         let index = &found.index;
         let state = State { vote: index.vote, purged: index.purged, committed: index.committed, next: index.next };
         let shared = Arc::new(Shared {
@@ -194,7 +218,9 @@ impl Wal {
             failure: OnceLock::new(),
             counters: Counters::default(),
         });
+        let (queue, requests) = mailbox::channel();
         let writer = Writer {
+            queue: requests,
             files: Arc::clone(files),
             shared: Arc::clone(&shared),
             pool,
@@ -206,26 +232,17 @@ impl Wal {
             state,
             committed: None,
             pending: Pending::default(),
+            failed: None,
         };
-        let (queue, requests) = channel();
-        let thread = thread::Builder::new()
-            .name("wal".into())
-            .spawn(move || writer.run(&requests))
-            .map_err(fail("starting the writer thread"))?;
         let wal = Wal {
             shared,
             files: Arc::clone(files),
             max_entry: options.max_entry(),
             torn: found.torn,
             queue,
-            thread: Mutex::new(Some(thread)),
+            thread: Mutex::new(None),
         };
-        if let Some(vote) = found.salvaged {
-            let (done, result) = waiter();
-            wal.save_vote(vote, done);
-            wait(&result).map_err(fail("writing the salvaged vote"))?;
-        }
-        Ok(wal)
+        Ok(AtRest { wal, writer, salvaged: found.salvaged })
     }
 
     /// Adds entries behind the last one. They can be read when this returns; `done` is called when
@@ -408,7 +425,7 @@ impl Wal {
 
     fn send(&self, request: Request) {
         let Err(unsent) = self.queue.send(request) else { return };
-        match unsent.0 {
+        match unsent {
             Request::Append(_, done)
             | Request::Vote(_, done)
             | Request::Truncate(_, _, done)
@@ -422,6 +439,14 @@ impl Drop for Wal {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// An open log whose threads are not started.
+pub(crate) struct AtRest {
+    pub wal: Wal,
+    pub writer: Writer,
+    /// A vote found behind damage that was accepted; it must be written first.
+    pub salvaged: Option<Vote>,
 }
 
 enum Look {

@@ -306,5 +306,6 @@ fn facets_of(tables: &Tables, provider: &Provider) -> Vec<(Facet, Sym)> {
     out.extend(flags.into_iter().filter(|&(_, set)| set).map(|(facet, _)| (facet, NO_VALUE)));
     out.sort_unstable();
     out.dedup();
+    out.shrink_to_fit();
     out
 }

@@ -20,6 +20,7 @@ pub mod index;
 pub mod intent;
 pub mod invariants;
 pub mod inventory;
+pub mod mutant;
 pub mod names;
 pub mod pipeline;
 pub mod provider;

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::consumer::Purpose;
 use crate::domain::Domain;
 use crate::intent::Intent;
+use crate::mutant::{self, Mutant};
 use crate::names::Sym;
 use crate::provider::{Amounts, Provider, Row};
 
@@ -76,7 +77,7 @@ impl Overlay {
         if let Some(hidden) = self.hidden.get(&row) {
             used = used.saturating_sub(hidden.get(class));
         }
-        if let Some(added) = self.added.get(&row) {
+        if let Some(added) = self.added.get(&row).filter(|_| !mutant::on(Mutant::NoOverlay)) {
             used = used.saturating_add(added.get(class));
         }
         used

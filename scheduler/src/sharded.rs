@@ -54,6 +54,13 @@ impl Sharded {
         shard.insert_unique(spread(half), (half, value), |&(stored, _)| spread(stored));
     }
 
+    /// Makes room for `more` numbers in all, so that the shards need not grow one by one.
+    pub fn reserve(&mut self, more: usize) {
+        for shard in &mut self.shards {
+            Arc::make_mut(shard).reserve(more / SHARDS, |&(stored, _)| spread(stored));
+        }
+    }
+
     /// Removes `value` under `hash`, if it is there.
     pub fn remove(&mut self, hash: u64, value: u32) {
         let shard = Arc::make_mut(&mut self.shards[shard_of(hash)]);

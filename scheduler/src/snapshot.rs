@@ -26,6 +26,8 @@ const SLOTS: usize = 262_144;
 const AGGREGATES: usize = 2_048;
 const DECISIONS: usize = 4_096;
 const KEYS: usize = 16_384;
+/// Consumers that room is made for before they come, whatever the first piece says.
+const MOST_ROOM: u64 = 1 << 24;
 
 /// A consistent copy of the tables, cheap to take; encode it on any thread.
 #[derive(Clone, Debug)]
@@ -273,6 +275,7 @@ impl Restore {
         match content {
             Content::Head { counters, keys_arrived, keys_horizon } => {
                 self.begun = true;
+                tables.consumer_index.reserve(counters.consumers.min(MOST_ROOM) as usize);
                 tables.counters = counters;
                 tables.keys.arrived = keys_arrived;
                 tables.keys.horizon = keys_horizon;

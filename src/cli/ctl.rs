@@ -1,5 +1,6 @@
 //! `ctl`: the operator's tool, over gRPC.
 
+mod backup;
 mod client;
 mod cluster;
 mod decisions;
@@ -9,11 +10,13 @@ pub mod import;
 mod instances;
 mod pipelines;
 mod place;
+mod recover;
 mod release;
+mod restore;
 
 use clap::Subcommand;
 
-pub use client::Client;
+pub use client::{Client, Target};
 
 use super::Failure;
 use super::output::Format;
@@ -24,22 +27,15 @@ Examples:
   kubectl get hypervisors -o json | pallium ctl import -
   pallium ctl hosts --zone az-a
   pallium ctl explain 198d1710-5a6c-4990-8a9f-9ea722780747 --host node-001
-  PALLIUM_SERVER=http://10.0.0.1:8080 pallium ctl decisions --watch";
+  PALLIUM_SERVER=http://10.0.0.1:8080 pallium ctl decisions --watch
+  pallium ctl --server https://10.0.0.1:8080 --ca ca.pem hosts";
 
 /// Look at and change what a server knows
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Address of a server
-    #[arg(
-        long,
-        global = true,
-        value_name = "URL",
-        env = "PALLIUM_SERVER",
-        hide_env_values = true,
-        default_value = "http://127.0.0.1:8080"
-    )]
-    server: String,
+    #[command(flatten)]
+    target: Target,
     /// Form of the output
     #[arg(short, long, global = true, value_enum, default_value_t)]
     output: Format,
@@ -58,6 +54,9 @@ enum Command {
     Pipelines(pipelines::Args),
     Release(release::Args),
     Cluster(cluster::Args),
+    Backup(backup::Args),
+    Restore(restore::Args),
+    Recover(recover::Args),
 }
 
 /// Runs one command against the server.
@@ -66,18 +65,21 @@ pub fn run(args: Args) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new(format!("no runtime: {error}")))?;
-    let (server, format) = (args.server, args.output);
+    let (target, format) = (args.target, args.output);
     runtime.block_on(async {
         match args.command {
-            Command::Import(args) => import::run(&server, format, &args).await,
-            Command::Hosts(args) => hosts::run(&Client::connect(&server).await?, format, &args).await,
-            Command::Instances(args) => instances::run(&Client::connect(&server).await?, format, &args).await,
-            Command::Place(args) => place::run(&server, format, &args).await,
-            Command::Explain(args) => explain::run(&Client::connect(&server).await?, format, &args).await,
-            Command::Decisions(args) => decisions::run(&Client::connect(&server).await?, format, &args).await,
-            Command::Pipelines(args) => pipelines::run(&Client::connect(&server).await?, format, &args).await,
-            Command::Cluster(args) => cluster::run(&Client::connect(&server).await?, format, &args).await,
-            Command::Release(args) => release::run(&Client::connect(&server).await?, format, &args).await,
+            Command::Import(args) => import::run(&target, format, &args).await,
+            Command::Hosts(args) => hosts::run(&Client::connect(&target).await?, format, &args).await,
+            Command::Instances(args) => instances::run(&Client::connect(&target).await?, format, &args).await,
+            Command::Place(args) => place::run(&target, format, &args).await,
+            Command::Explain(args) => explain::run(&Client::connect(&target).await?, format, &args).await,
+            Command::Decisions(args) => decisions::run(&Client::connect(&target).await?, format, &args).await,
+            Command::Pipelines(args) => pipelines::run(&Client::connect(&target).await?, format, &args).await,
+            Command::Release(args) => release::run(&Client::connect(&target).await?, format, &args).await,
+            Command::Cluster(args) => cluster::run(&Client::connect(&target).await?, format, &args).await,
+            Command::Backup(args) => backup::run(&target, format, &args).await,
+            Command::Restore(args) => restore::run(format, &args),
+            Command::Recover(args) => recover::run(format, &args),
         }
     })
 }

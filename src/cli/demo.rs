@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::ctl::{Client, import};
+use super::ctl::{Client, Target, import};
 use super::output::print;
 use super::serve::config::Config;
 use super::{Failure, serve, wording};
@@ -108,9 +108,9 @@ async fn demo(args: &Args, folder: &Path) -> Result<(), Failure> {
     let listener = listener(args.listen).await?;
     let address = listener.local_addr().map_err(|error| Failure::new(error.to_string()))?;
     let config = Config::new(folder.join("data"), address);
-    let node = serve::open(&config).await?;
+    let node = serve::open(&config, None).await?;
     let (stop, stopped) = watch::channel(false);
-    let serving = serve::serve_until(listener, node, &config, stopped);
+    let serving = serve::serve_until(listener, None, node, &config, stopped);
     tokio::pin!(serving);
     let shown = tokio::select! {
         shown = show(address, folder) => shown,
@@ -187,7 +187,7 @@ fn body(name: &str) -> Value {
 
 async fn show(address: SocketAddr, folder: &Path) -> Result<(), Failure> {
     let url = format!("http://{address}");
-    let client = Client::connect(&url).await?;
+    let client = Client::connect(&Target::plain(&url)).await?;
     let fleet = fleet();
     let instances: usize = fleet.iter().map(|host| host.instances.as_ref().map_or(0, Vec::len)).sum();
     let start = Instant::now();

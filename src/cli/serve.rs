@@ -1,5 +1,6 @@
 //! `serve`: one server process.
 
+pub mod certificates;
 pub mod config;
 
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::{Failure, output};
+use certificates::Certificates;
 use config::Config;
 
 const EXAMPLES: &str = "\
@@ -24,7 +26,8 @@ Examples:
   pallium serve --data-dir data-4 --node-id 4 --join --listen 127.0.0.1:8380 --peer-listen 127.0.0.1:8381
 
 When it is ready it prints its addresses as one line of JSON on stdout; the log
-goes to stderr. SIGTERM and SIGINT stop it gracefully.
+goes to stderr. SIGTERM and SIGINT stop it gracefully, SIGHUP makes it read its
+certificates again (it also sees by itself when they change).
 `pallium schema config` prints the JSON Schema of the config file.";
 
 /// Run a server
@@ -51,7 +54,7 @@ pub struct Args {
     /// beginning one
     #[arg(long)]
     join: bool,
-    /// Serve clients and nodes on other addresses than loopback although there is no TLS
+    /// Serve on other addresses than loopback although there is no TLS
     #[arg(long)]
     insecure_plaintext: bool,
     /// Start although the log is damaged, and forget entry N and all after it; N is in the message
@@ -100,9 +103,11 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let (stop, stopped) = watch::channel(false);
     let mut terminate = listen_for(SignalKind::terminate())?;
     let mut interrupt = listen_for(SignalKind::interrupt())?;
+    let certificates = Certificates::open(config)?;
+    certificates.follow(listen_for(SignalKind::hangup())?);
     let listener = bind(config.listen).await?;
     let address = listener.local_addr().map_err(|error| Failure::new(error.to_string()))?;
-    let opening = open(config);
+    let opening = open(config, certificates.peer.clone());
     let node = tokio::select! {
         node = opening => node?,
         _ = terminate.recv() => return Ok(()),
@@ -126,7 +131,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     output::print(
         &json!({
             "listen": address.to_string(),
-            "url": format!("http://{address}"),
+            "url": format!("{}://{address}", if certificates.client.is_some() { "https" } else { "http" }),
             "peer_listen": node.peer_addr().map(|address| address.to_string()),
             "node_id": identity.node,
             "cluster": identity.cluster,
@@ -134,11 +139,11 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         })
         .to_string(),
     );
-    serve_until(listener, node, config, stopped).await
+    serve_until(listener, certificates.client, node, config, stopped).await
 }
 
 /// Opens the node of a config.
-pub async fn open(config: &Config) -> Result<Node, Failure> {
+pub async fn open(config: &Config, peer_tls: Option<(tls::Server, tls::Client)>) -> Result<Node, Failure> {
     let mut engine = plugins::engine(config.scheduling.clone());
     engine.timer = nanos;
     let mut options = raft::Options::new(&config.data_dir, config.node_id);
@@ -146,6 +151,7 @@ pub async fn open(config: &Config) -> Result<Node, Failure> {
     options.wal.accept_loss_from = config.accept_loss_from;
     options.begin = config.begin.clone();
     options.peer_listen = config.peer_listen;
+    options.peer_tls = peer_tls;
     options.heartbeat = config.raft.heartbeat_ms;
     options.election = (config.raft.election_min_ms, config.raft.election_max_ms);
     options.snapshot_rate = config.raft.snapshot_bytes_per_s;
@@ -162,6 +168,7 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
 /// Serves until told to stop, or until the node fails.
 pub async fn serve_until(
     listener: TcpListener,
+    tls: Option<tls::Server>,
     node: Node,
     config: &Config,
     mut stopped: watch::Receiver<bool>,
@@ -175,7 +182,7 @@ pub async fn serve_until(
             }
         }
     };
-    let served = api::serve(listener, node.clone(), config.limits.api(), told).await;
+    let served = api::serve(listener, tls, node.clone(), config.limits.api(), told).await;
     let fatal = node.status().fatal;
     node.shutdown().await;
     tracing::info!("stopped");

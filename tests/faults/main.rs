@@ -1,6 +1,7 @@
-//! The real binary under faults: killed at any moment, on a full disk, with a damaged log, and when
+//! The real binary under faults: killed at any moment, on a full disk, with damaged files, restored, and when
 //! a thousand requests want the last slots. `cargo xtask test` runs these one at a time.
 
+mod backup;
 mod crash;
 mod last_slot;
 mod storage;

@@ -5,11 +5,11 @@ use std::process::{Command, Output};
 use crate::server::{BINARY, Server, run};
 use crate::spec;
 
-fn pallium(arguments: &[&str]) -> Output {
+pub fn pallium(arguments: &[&str]) -> Output {
     Command::new(BINARY).args(arguments).env("NO_COLOR", "1").output().expect("the binary runs")
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("UTF-8")
 }
 
@@ -31,6 +31,7 @@ fn usage_errors_are_two_and_refusals_are_one() {
         &["ctl", "place", "--help"],
         &["ctl", "explain", "--help"],
         &["ctl", "decisions", "--help"],
+        &["certs", "--help"],
         &["completions", "--help"],
         &["schema", "--help"],
     ] {

@@ -2,10 +2,12 @@
 //! them, claims as the inventory shows them.
 
 mod bad_input;
+mod cluster;
 mod command_line;
 mod fixtures;
 mod repeats;
 #[path = "../support/support.rs"]
 mod support;
+mod tls;
 
 use support::{server, spec};

@@ -79,7 +79,7 @@ impl Server {
     pub fn try_start(data_dir: &Path, arguments: &[&str]) -> Result<Self, String> {
         let log = tempfile::NamedTempFile::new().expect("a log file").into_temp_path().keep().expect("kept");
         let mut child = Command::new(BINARY)
-            .args(["serve", "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--data-dir"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(data_dir)
             .args(arguments)
             .stdout(Stdio::piped())
@@ -104,7 +104,7 @@ impl Server {
             let _ = std::fs::remove_file(&log);
             return Err(text);
         };
-        let url = format!("http://{}", ready["listen"].as_str().expect("the address"));
+        let url = ready["url"].as_str().expect("the URL").to_owned();
         let http = Client::builder(TokioExecutor::new()).build_http();
         Ok(Self { child, url, http, stderr: log })
     }
@@ -113,6 +113,12 @@ impl Server {
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        let sent = Command::new("kill").args(["-HUP", &self.child.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success());
     }
 
     /// What it wrote to stderr so far.
@@ -126,12 +132,21 @@ impl Server {
     }
 
     pub async fn send(&self, method: &str, path: &str, body: impl Into<Bytes>) -> Result<Answer, String> {
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.url))
-            .header("content-type", "application/json")
-            .body(Full::new(body.into()))
-            .expect("a request");
+        self.send_with(method, path, &[], body).await
+    }
+
+    pub async fn send_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Result<Answer, String> {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.url));
+        for (name, value) in [("content-type", "application/json")].iter().chain(headers) {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(body.into())).expect("a request");
         let response = self.http.request(request).await.map_err(|e| e.to_string())?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.into_body().collect().await.map_err(|e| e.to_string())?.to_bytes();
@@ -140,6 +155,20 @@ impl Server {
 
     pub async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, Bytes::new()).await.expect("an answer")
+    }
+
+    /// What `pallium ctl` prints against this server; `Err` has what it complains of.
+    pub fn ctl(&self, arguments: &[&str]) -> Result<String, String> {
+        let done = Command::new(BINARY).args(["ctl", "--server", &self.url]).args(arguments).output().expect("it runs");
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        if done.status.success() { Ok(text(done.stdout)) } else { Err(text(done.stderr)) }
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub fn stop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+        assert!(self.wait().success(), "{}", self.log());
     }
 
     /// The hook.

@@ -13,6 +13,7 @@ mod fuzz;
 mod licences;
 mod packages;
 mod profile;
+mod simulate;
 mod steps;
 mod timings;
 
@@ -77,6 +78,9 @@ enum Task {
         #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(3..=5))]
         nodes: u64,
     },
+    /// Simulate whole clusters under seeds, with crashes, cuts, bad disks and clocks
+    #[command(after_help = "Example: cargo xtask simulate --seed 7 --seeds 20 --minutes 20")]
+    Simulate(simulate::Plan),
     /// Run benches and print one table: hosts × percentile
     #[command(after_help = "Example: cargo xtask bench decide -- --hosts 10000")]
     Bench {
@@ -144,6 +148,7 @@ fn run(task: Task) -> Result<bool> {
         }
         Task::Fuzz { seconds, targets } => fuzz::run(&cache, seconds, &targets),
         Task::Chaos { minutes, seed, nodes } => chaos::run(&cache, minutes, seed, nodes),
+        Task::Simulate(plan) => simulate::run(&cache, &plan),
         Task::Bench { benches, markdown, arguments } => bench::run(&cache, &benches, markdown, &arguments),
         Task::Profile { bench, arguments } => profile::run(&cache, &bench, &arguments),
         Task::Deny => check(&cache, &[Step::Deny], 0),

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::cache::Cache;
 use crate::cargo::{self, cargo, targets};
-use crate::{chaos, fuzz, licences};
+use crate::{chaos, fuzz, licences, packages, simulate};
 
 /// Lines of a failed step's log that are printed.
 const TAIL: usize = 60;
@@ -32,10 +32,14 @@ pub enum Step {
     Chaos,
     /// Test targets named shared*: they read what lies in ../shared
     Shared,
+    /// Whole clusters under a few seeds, and faults that they must notice
+    Simulate,
     /// What strangers send, for a minute each
     Fuzz,
     /// Licences, bans and sources of the dependencies
     Deny,
+    /// The alerts fire when they should, and only then
+    Alerts,
 }
 
 /// Checks that passed and failed.
@@ -51,7 +55,8 @@ impl Count {
         Self { passed: u64::from(passed), failed: u64::from(!passed) }
     }
 
-    fn add(&mut self, more: Self) {
+    /// Adds more checks.
+    pub fn add(&mut self, more: Self) {
         self.passed += more.passed;
         self.failed += more.failed;
     }
@@ -91,8 +96,18 @@ impl Log {
 
 impl Step {
     /// What CI runs, the quickest to fail first.
-    pub const ALL: [Self; 8] =
-        [Self::Fmt, Self::Deny, Self::Clippy, Self::Test, Self::Faults, Self::Chaos, Self::Shared, Self::Fuzz];
+    pub const ALL: [Self; 10] = [
+        Self::Fmt,
+        Self::Deny,
+        Self::Alerts,
+        Self::Clippy,
+        Self::Test,
+        Self::Faults,
+        Self::Chaos,
+        Self::Shared,
+        Self::Simulate,
+        Self::Fuzz,
+    ];
     /// What a developer runs before each commit.
     pub const QUICK: [Self; 3] = [Self::Fmt, Self::Clippy, Self::Test];
 
@@ -104,8 +119,10 @@ impl Step {
             Self::Faults => "faults",
             Self::Chaos => "chaos",
             Self::Shared => "shared",
+            Self::Simulate => "simulate",
             Self::Fuzz => "fuzz",
             Self::Deny => "deny",
+            Self::Alerts => "alerts",
         }
     }
 
@@ -124,8 +141,17 @@ impl Step {
                 Ok(Verdict::Skipped("there is no folder ../shared"))
             }
             Self::Shared => special_tests(cache, log, "shared", &[]),
+            Self::Simulate => simulate::step(cache, log),
             Self::Fuzz => fuzz::step(cache, log, seconds, &[]),
             Self::Deny => licences::step(cache, log),
+            Self::Alerts => {
+                let Some(promtool) = packages::unpacked(cache, "promtool", "prometheus")? else {
+                    return Ok(Verdict::Skipped("promtool is not there, and Debian's package could not be fetched"));
+                };
+                let tests = cargo::root()?.join("deploy/prometheus/alerts-test.yaml");
+                let mut test = Command::new(promtool);
+                Ok(Verdict::Ran(Count::one(log.run(test.args(["test", "rules"]).arg(tests))?)))
+            }
         }
     }
 }

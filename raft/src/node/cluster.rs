@@ -1,11 +1,12 @@
 //! The cluster as an operator sees it, from any node.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::Node;
 use super::route::unexpected;
+use crate::clock;
 use crate::members::{self, Change, Changed, MemberView, Role};
 use crate::peer::link::{Lane, Target};
 use crate::peer::message::{Answer, Ask};
@@ -46,7 +47,7 @@ impl Node {
                 }
             }
         };
-        self.on_leader(Instant::now() + CHANGE, true, here, there).await
+        self.on_leader(clock::now() + CHANGE, true, here, there).await
     }
 
     /// The cluster, every member asked how it is.
@@ -54,7 +55,6 @@ impl Node {
         let local = &self.0.local;
         let metrics = local.metrics();
         let membership = metrics.membership_config.membership();
-        let voters: Vec<u64> = membership.voter_ids().collect();
         let asked = membership.nodes().map(|(node, member)| {
             let to = Target { node: *node, addr: member.addr.clone(), store: Some(member.store) };
             async move {
@@ -78,11 +78,7 @@ impl Node {
                 node: *node,
                 addr: member.addr.clone(),
                 store: member.store,
-                role: match (metrics.current_leader == Some(*node), voters.contains(node)) {
-                    (true, _) => Role::Leader,
-                    (false, true) => Role::Voter,
-                    (false, false) => Role::Learner,
-                },
+                role: members::role(&metrics, *node).unwrap_or(Role::Learner),
                 lag: report.as_ref().ok().and_then(|report| Some(last?.saturating_sub(report.applied.unwrap_or(0)))),
                 sending: sending.get(node).copied(),
                 report,

@@ -13,6 +13,7 @@ use openraft::errors::ClientWriteError;
 use openraft::metrics::RaftServerMetrics;
 use openraft::raft::ClientWriteResult;
 use openraft::{ChangeMembers, Config, Raft, RaftMetrics, ServerState, SnapshotPolicy};
+use scheduler::mutant::{self, Mutant};
 use scheduler::{Core, Engine};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
@@ -31,8 +32,9 @@ use crate::peer::grpc::{self, Grpc};
 use crate::peer::incoming::Incoming;
 use crate::peer::link::Link;
 use crate::peer::network::{Network, Peers};
-use crate::snapshot::{Folder, SnapshotError};
+use crate::snapshot::{Folder, Header, SnapshotError};
 use crate::store::LogStore;
+use crate::tasks;
 use crate::types::{Callback, Member, Payload, TypeConfig, Vote};
 use crate::wal::{self, Wal};
 
@@ -62,6 +64,8 @@ pub struct Options {
     pub begin: Begin,
     /// Address of the port for peers; none: a lone node that stays alone.
     pub peer_listen: Option<SocketAddr>,
+    /// Certificates for connections between nodes: those that come, those that are made.
+    pub peer_tls: Option<(tls::Server, tls::Client)>,
     /// Milliseconds between two heartbeats of a leader.
     pub heartbeat: u64,
     /// Milliseconds without one after which a node stands for election: at least, at most.
@@ -92,6 +96,7 @@ impl Options {
             cluster: None,
             begin: Begin::Alone,
             peer_listen: None,
+            peer_tls: None,
             heartbeat: 100,
             election: (300, 500),
             snapshot_rate: 128 << 20,
@@ -181,12 +186,21 @@ impl Node {
 
 fn open(options: &Options, engine: Engine) -> Result<Node, OpenError> {
     let wal = Wal::open(&options.data_dir.join("log"), &options.wal)?;
-    assemble(options, engine, wal, Arc::new(Grpc::default()))
+    let tls = options.peer_tls.as_ref().map(|(_, client)| client.clone());
+    assemble(options, engine, wal, Arc::new(Grpc::new(tls)))
 }
 
-/// Puts a node together on an open log and a link to its peers.
-pub(super) fn assemble(options: &Options, engine: Engine, wal: Wal, link: Arc<dyn Link>) -> Result<Node, OpenError> {
-    let wal = Arc::new(wal);
+/// What a data folder holds.
+pub(super) struct Unpacked {
+    pub me: Arc<Me>,
+    pub has_log: bool,
+    pub core: Core,
+    pub snapshots: Folder,
+    pub snapshot: Option<(PathBuf, Header)>,
+}
+
+/// Reads a data folder, and makes it a member of a cluster if it is none and need not wait.
+pub(super) fn unpack(options: &Options, wal: &Wal) -> Result<Unpacked, OpenError> {
     let has_log = wal.vote().is_some() || wal.ends().1.is_some();
     let cluster = if options.begin == Begin::Wait { Some(Uuid::nil()) } else { options.cluster };
     let me = identify(&options.data_dir, options.node_id, cluster, has_log)?;
@@ -194,10 +208,8 @@ pub(super) fn assemble(options: &Options, engine: Engine, wal: Wal, link: Arc<dy
     if me.get().cluster.is_nil() && options.begin != Begin::Wait {
         me.adopt(Uuid::now_v7())?;
     }
-    let identity = me.get();
-    let snapshots = options.data_dir.join("snapshots");
-    let folder = Folder::open(&snapshots)?;
-    let (core, snapshot) = match folder.load_newest()? {
+    let snapshots = Folder::open(&options.data_dir.join("snapshots"))?;
+    let (core, snapshot) = match snapshots.load_newest()? {
         Some((path, header, core)) => (core, Some((path, header))),
         None => (Core::new(), None),
     };
@@ -207,28 +219,44 @@ pub(super) fn assemble(options: &Options, engine: Engine, wal: Wal, link: Arc<dy
     {
         return Err(OpenError::Gap { folder: options.data_dir.clone(), snapshot: covered, log: purged.index + 1 });
     }
-    let listener = options.peer_listen.map(listen).transpose()?;
-    let peer_addr = listener.as_ref().map(TcpListener::local_addr).transpose()?;
-    let (proposals, proposed) = mpsc::unbounded_channel();
-    let run = RandomState::new().hash_one(identity.store);
-    let (owner, thread) = Owner::start(core, engine, options.limits.clone(), (identity.node, run), proposals)?;
-    let machine = Machine::new(owner.clone(), folder, snapshot);
-    let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("raft").enable_all().build()?;
+    Ok(Unpacked { me, has_log, core, snapshots, snapshot })
+}
+
+/// What a node and its peers meet through: peers are asked through the first and answered by the
+/// second.
+pub(super) fn doors(options: &Options, me: &Arc<Me>, has_log: bool, link: Arc<dyn Link>) -> (Peers, Arc<Door>) {
     let ledger = Arc::new(Ledger::default());
-    let incoming = Incoming::new(snapshots);
-    let door = Arc::new(Door::new(Arc::clone(&me), Arc::clone(&ledger), incoming, has_log));
+    let incoming = Incoming::new(options.data_dir.join("snapshots"));
+    let door = Arc::new(Door::new(Arc::clone(me), Arc::clone(&ledger), incoming, has_log));
     let peers = Peers {
         link,
-        me,
+        me: Arc::clone(me),
         ledger,
         sending: Arc::default(),
         patience: Duration::from_millis((3 * options.heartbeat).max(1000)),
         snapshot_rate: options.snapshot_rate,
     };
+    (peers, door)
+}
+
+/// Puts a node together on an open log and a link to its peers.
+pub(super) fn assemble(options: &Options, engine: Engine, wal: Wal, link: Arc<dyn Link>) -> Result<Node, OpenError> {
+    let wal = Arc::new(wal);
+    let Unpacked { me, has_log, core, snapshots, snapshot } = unpack(options, &wal)?;
+    let identity = me.get();
+    let listener = options.peer_listen.map(listen).transpose()?;
+    let peer_addr = listener.as_ref().map(TcpListener::local_addr).transpose()?;
+    let (proposals, proposed) = mpsc::unbounded_channel();
+    let run = RandomState::new().hash_one(identity.store);
+    let (owner, thread) = Owner::start(core, engine, options.limits.clone(), (identity.node, run), proposals)?;
+    let machine = Machine::new(owner.clone(), snapshots, snapshot);
+    let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("raft").enable_all().build()?;
+    let (peers, door) = doors(options, &me, has_log, link);
     if let Some(listener) = listener {
         let _in_runtime = runtime.enter();
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        runtime.spawn(grpc::serve(listener, Arc::clone(&door), std::future::pending()));
+        let tls = options.peer_tls.as_ref().map(|(server, _)| server.clone());
+        runtime.spawn(grpc::serve(listener, tls, Arc::clone(&door)));
     }
     let failed = Arc::new(OnceLock::new());
     let parts = Start { options, peers, owner: &owner, wal: &wal, door: &door, peer_addr, failed: &failed };
@@ -252,14 +280,14 @@ fn listen(addr: SocketAddr) -> Result<TcpListener, OpenError> {
 }
 
 /// What starting takes.
-struct Start<'a> {
-    options: &'a Options,
-    peers: Peers,
-    owner: &'a Owner,
-    wal: &'a Arc<Wal>,
-    door: &'a Door,
-    peer_addr: Option<SocketAddr>,
-    failed: &'a Arc<OnceLock<String>>,
+pub(super) struct Start<'a> {
+    pub options: &'a Options,
+    pub peers: Peers,
+    pub owner: &'a Owner,
+    pub wal: &'a Arc<Wal>,
+    pub door: &'a Door,
+    pub peer_addr: Option<SocketAddr>,
+    pub failed: &'a Arc<OnceLock<String>>,
 }
 
 fn take_apart(runtime: Runtime, owner: &Owner, thread: std::thread::JoinHandle<()>, wal: &Wal) {
@@ -279,7 +307,7 @@ fn config(options: &Options, identity: Identity) -> Config {
         enable_pre_vote: Some(true),
         // Unset it means true: a restarted leader would lead on in its old term, before it has applied
         // entries that it acknowledged but had not yet marked as committed.
-        enable_leader_restore: Some(false),
+        enable_leader_restore: Some(mutant::on(Mutant::LeaderRestore)),
         max_payload_entries: 1024,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_entries),
         max_in_snapshot_log_to_keep: options.kept_entries,
@@ -291,7 +319,8 @@ fn config(options: &Options, identity: Identity) -> Config {
     }
 }
 
-async fn start(
+/// Starts openraft and what stands between it and the owner.
+pub(super) async fn start(
     parts: Start<'_>,
     machine: Machine,
     proposed: mpsc::UnboundedReceiver<Proposed>,
@@ -317,10 +346,10 @@ async fn start(
     check_memory(&local).await?;
     raft.runtime_config().elect(true);
     door.open(local.clone());
-    tokio::spawn(propose(raft.clone(), owner.clone(), proposed));
+    tasks::spawn(propose(raft.clone(), owner.clone(), proposed));
     let (leads, led) = oneshot::channel();
-    tokio::spawn(watch_leadership(local.clone(), leads));
-    tokio::spawn(tick(raft.clone(), owner.clone(), Arc::clone(wal), options.snapshot_bytes));
+    tasks::spawn(watch_leadership(local.clone(), leads));
+    tasks::spawn(tick(raft.clone(), owner.clone(), Arc::clone(wal), options.snapshot_bytes));
     let initialized = raft.is_initialized().await.map_err(|error| refused(error.to_string()))?;
     match &options.begin {
         _ if initialized => {}
@@ -330,7 +359,7 @@ async fn start(
             raft.initialize(members).await.map_err(|error| refused(error.to_string()))?;
         }
         Begin::Bootstrap(voters) => {
-            tokio::spawn(bootstrap(local.clone(), voters.clone(), Arc::clone(failed)));
+            tasks::spawn(bootstrap(local.clone(), voters.clone(), Arc::clone(failed)));
         }
         Begin::Wait => {}
     }
@@ -345,7 +374,7 @@ async fn start(
             let what = wal.failure().map_or(metrics, |failure| failure.to_string());
             return Err(OpenError::NotReady { waited, what });
         }
-        tokio::spawn(tell_address(local.clone(), peer_addr));
+        tasks::spawn(tell_address(local.clone(), peer_addr));
     }
     Ok(local)
 }
@@ -391,7 +420,7 @@ async fn watch_leadership(local: Local, led: oneshot::Sender<()>) {
         {
             let _ = led.send(());
         }
-        finish_change(raft).await;
+        finish_change(raft);
         while holds(&server, metrics.vote) && server.changed().await.is_ok() {}
         owner.lead(false);
         lost = Some(metrics.vote);
@@ -406,11 +435,11 @@ async fn watch_leadership(local: Local, led: oneshot::Sender<()>) {
 
 /// A change of the membership that the former leader began and did not end stays half made until
 /// somebody ends it.
-async fn finish_change(raft: &Raft<TypeConfig, Machine>) {
+fn finish_change(raft: &Raft<TypeConfig, Machine>) {
     let joint = raft.metrics().borrow_watched().membership_config.membership().get_joint_config().len() > 1;
     if joint {
         let raft = raft.clone();
-        tokio::spawn(async move {
+        tasks::spawn(async move {
             let ended = raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::new()), true).await;
             tracing::info!(ended = ended.is_ok(), "a change of the membership that was half made");
         });

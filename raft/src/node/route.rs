@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 
 use openraft::async_runtime::watch::WatchReceiver;
 use scheduler::decision::Explanation;
+use scheduler::mutant::{self, Mutant};
 use scheduler::request::Caller;
 use scheduler::{Batch, Command, Decision, Outcome, Proposer, Request};
 
 use super::Node;
+use crate::clock;
 use crate::peer::link::{Broken, Lane, Target};
 use crate::peer::message::{Answer, Ask};
 use crate::refused::Refused;
@@ -67,7 +69,7 @@ impl Node {
                 }
             }
         };
-        self.on_leader(Instant::now() + PATIENCE, false, here, there).await
+        self.on_leader(clock::now() + PATIENCE, false, here, there).await
     }
 
     /// What is remembered of a decision, hosts' stories included while the leader is the node that
@@ -83,15 +85,16 @@ impl Node {
                 }
             }
         };
-        self.on_leader(Instant::now() + PATIENCE, true, here, there).await
+        self.on_leader(clock::now() + PATIENCE, true, here, there).await
     }
 
     /// Returns when what this node has applied is as new as asked for. Reads that wait together
     /// share one question to the leader.
     pub async fn read_barrier(&self, freshness: Freshness) -> Result<(), Refused> {
-        let arrived = Instant::now();
+        let arrived = clock::now();
         let wanted = match freshness {
             Freshness::Local => return Ok(()),
+            _ if mutant::on(Mutant::StaleRead) => return Ok(()),
             Freshness::Linearizable => Some(arrived),
             Freshness::Bounded(age) => arrived.checked_sub(age),
         };
@@ -99,7 +102,7 @@ impl Node {
         if fresh.is_some_and(|fresh| wanted.is_none_or(|wanted| fresh >= wanted)) {
             return Ok(());
         }
-        let began = Instant::now();
+        let began = clock::now();
         let here = || self.0.local.read_index();
         let there = |leader: Target, within: Duration| async move {
             match self.ask_leader(&leader, Ask::ReadIndex, within).await? {
@@ -140,7 +143,7 @@ impl Node {
                 }
             } else if let Some(leader) = local.leader() {
                 let node = leader.node;
-                match there(leader, deadline.saturating_duration_since(Instant::now())).await {
+                match there(leader, deadline.saturating_duration_since(clock::now())).await {
                     Err(Refused::NotLeader) => format!("node {node} does not lead yet or any more"),
                     Err(Refused::NoLeader(why)) => format!("node {node} does not answer: {why}"),
                     Err(Refused::Unknown) if again => {
@@ -163,7 +166,7 @@ impl Node {
                     "no node leads that this one can reach: an election is going on, or a majority is away".to_owned()
                 }
             };
-            if Instant::now() + PAUSE >= deadline {
+            if clock::now() + PAUSE >= deadline {
                 return Err(if unknown { Refused::Unknown } else { Refused::NoLeader(why) });
             }
             tokio::time::sleep(PAUSE).await;

@@ -123,8 +123,8 @@ async fn without_a_majority_nothing_is_decided() {
     }
     let error = last.decide(ask(1), Instant::now() + Duration::from_secs(1)).await.unwrap_err();
     assert!(matches!(error, Refused::Unknown | Refused::NoLeader(_)), "{error}");
-    let lost = async || last.read_barrier(Freshness::Linearizable).await.is_err().then_some(());
-    until("no leader any more", lost).await;
+    let none = async || last.read_barrier(Freshness::Linearizable).await.is_err().then_some(());
+    until("no leader any more", none).await;
     last.read_barrier(Freshness::Local).await.unwrap();
     assert_eq!(last.query(|core| core.state().tables().counters().hosts).await.unwrap(), 1);
     last.shutdown().await;

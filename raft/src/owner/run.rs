@@ -8,14 +8,17 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Receiver;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
+use scheduler::command::{Action, Part};
+use scheduler::mutant::{self, Mutant};
 use scheduler::{Batch, Command, Core, Engine, Outcome, Proposer, Settled};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::packer::{Flights, Packer, Waiting};
 use super::{Ask, Fate, Gauges, Limits, Message, Proposed};
+use crate::clock::{self, Wall};
+use crate::mailbox::Receiver;
 use crate::refused::Refused;
 
 /// How often a request is decided when the state moves on under it.
@@ -23,6 +26,7 @@ const TRIES: u32 = 3;
 
 /// What the thread owns.
 pub struct Running {
+    told: Receiver<Message>,
     core: Core,
     engine: Engine,
     limits: Limits,
@@ -31,6 +35,7 @@ pub struct Running {
     seq: u64,
     proposals: UnboundedSender<Proposed>,
     gauges: Arc<Gauges>,
+    wall: Wall,
     backlog: VecDeque<Ask>,
     packer: Packer,
     flights: Flights,
@@ -39,19 +44,29 @@ pub struct Running {
     tick_in_flight: bool,
     stopped: Option<String>,
     ended: bool,
+    #[cfg(feature = "simulation")]
+    watch: Option<Watch>,
 }
 
+/// Sees the core after each batch, and with none after it was replaced by a snapshot's.
+#[cfg(feature = "simulation")]
+pub type Watch = Box<dyn FnMut(&Core, Option<&Batch>) + Send>;
+
 impl Running {
-    pub fn new(
+    #[expect(clippy::too_many_arguments, reason = "called once, and each is a different thing")]
+    pub(super) fn new(
+        told: Receiver<Message>,
         mut core: Core,
         engine: Engine,
         limits: Limits,
         (node, run): (u64, u64),
         proposals: UnboundedSender<Proposed>,
         gauges: Arc<Gauges>,
+        wall: Wall,
     ) -> Running {
         core.set_run(run);
         Running {
+            told,
             core,
             engine,
             limits,
@@ -60,6 +75,7 @@ impl Running {
             seq: 0,
             proposals,
             gauges,
+            wall,
             backlog: VecDeque::new(),
             packer: Packer::default(),
             flights: Flights::default(),
@@ -67,33 +83,61 @@ impl Running {
             tick_in_flight: false,
             stopped: None,
             ended: false,
+            #[cfg(feature = "simulation")]
+            watch: None,
         }
     }
 
-    pub fn run(mut self, told: &Receiver<Message>) {
+    /// Runs until told to end.
+    pub fn run(mut self) {
         while !self.ended {
-            // It is full here only when as many batches are in flight as may be.
-            if self.backlog.is_empty() || self.packer.is_full(&self.limits) {
-                let Ok(message) = told.recv() else { break };
+            if self.waits() {
+                let Some(message) = self.told.recv() else { break };
                 self.take(message);
             }
-            while let Ok(message) = told.try_recv() {
-                self.take(message);
-            }
-            if self.packer.is_full(&self.limits) {
-                self.flush();
-            }
-            if !self.packer.is_full(&self.limits)
-                && let Some(ask) = self.backlog.pop_front()
-            {
-                self.gauges.queue.fetch_sub(1, Ordering::Relaxed);
-                self.serve(ask);
-            }
-            if self.backlog.is_empty() || self.packer.is_full(&self.limits) || self.flights.len() == 0 {
-                self.flush();
-            }
+            self.turn();
         }
         self.stop("it was shut down".to_owned());
+    }
+
+    /// The same as a task, watched.
+    #[cfg(feature = "simulation")]
+    pub async fn drive(mut self, watch: Watch) {
+        self.watch = Some(watch);
+        while !self.ended {
+            if self.waits() {
+                let message = self.told.next().await;
+                self.take(message);
+            }
+            self.turn();
+            // A long backlog must not hold up the other tasks.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Whether there is nothing to do but wait for a message. The packer is full here only when as
+    /// many batches are in flight as may be.
+    fn waits(&self) -> bool {
+        self.backlog.is_empty() || self.packer.is_full(&self.limits)
+    }
+
+    /// Takes all messages that wait, serves one request, and sends a batch out if it is time to.
+    fn turn(&mut self) {
+        while let Some(message) = self.told.try_recv() {
+            self.take(message);
+        }
+        if self.packer.is_full(&self.limits) {
+            self.flush();
+        }
+        if !self.packer.is_full(&self.limits)
+            && let Some(ask) = self.backlog.pop_front()
+        {
+            self.gauges.queue.fetch_sub(1, Ordering::Relaxed);
+            self.serve(ask);
+        }
+        if self.backlog.is_empty() || self.packer.is_full(&self.limits) || self.flights.len() == 0 {
+            self.flush();
+        }
     }
 
     fn take(&mut self, message: Message) {
@@ -112,6 +156,8 @@ impl Running {
                 self.give_up_all(&Refused::Unknown);
                 self.core = *core;
                 self.core.set_run(self.run);
+                #[cfg(feature = "simulation")]
+                self.look(None);
                 let _ = done.send(());
             }
             Message::Failed(seq, fate) => {
@@ -135,7 +181,7 @@ impl Running {
         if leads == self.lead_since.is_some() {
             return;
         }
-        self.lead_since = leads.then(|| (self.core.state().now(), Instant::now()));
+        self.lead_since = leads.then(|| (self.core.state().now(), clock::now()));
         if !leads {
             self.give_up_all(&Refused::Unknown);
         }
@@ -158,7 +204,7 @@ impl Running {
     /// Replicated time: what was applied when this node began to lead, and the time since.
     fn now(&self) -> u64 {
         let applied = self.core.state().now();
-        self.lead_since.map_or(applied, |(at, since)| applied.max(at + since.elapsed().as_millis() as u64))
+        self.lead_since.map_or(applied, |(at, since)| applied.max(at + clock::since(since).as_millis() as u64))
     }
 
     fn serve(&mut self, ask: Ask) {
@@ -174,12 +220,21 @@ impl Running {
                 let _ = catch_unwind(look);
             }
             (ask, Some(refused)) => refuse(ask, refused),
-            (Ask::Propose { command, answer }, None) => self.packer.push(command, Waiting::Command(answer)),
+            (Ask::Propose { command, answer }, None) => {
+                let waiting = match early(&command).filter(|_| mutant::on(Mutant::AckBeforeCommit)) {
+                    Some(outcome) => {
+                        let _ = answer.send(Ok(outcome));
+                        Waiting::Tick
+                    }
+                    None => Waiting::Command(answer),
+                };
+                self.packer.push(command, waiting);
+            }
             (Ask::Decide { request, deadline, tries, answer }, None) => {
                 if answer.is_closed() {
                     return;
                 }
-                if Instant::now() >= deadline {
+                if clock::now() >= deadline {
                     let _ = answer.send(Err(Refused::Deadline));
                     return;
                 }
@@ -192,6 +247,15 @@ impl Running {
                     }
                     Ok(mut proposal) => match proposal.take_command() {
                         Some(command) => {
+                            if mutant::on(Mutant::AckBeforeCommit)
+                                && let Some(outcome) = early(&command)
+                            {
+                                let settled = self.core.settle(proposal, Some(outcome));
+                                if let Settled::Done(decision) = settled {
+                                    let _ = answer.send(Ok(decision));
+                                }
+                                return self.packer.push(command, Waiting::Tick);
+                            }
                             let tries = tries + 1;
                             let proposal = Box::new(proposal);
                             let waiting = Waiting::Decision { request, deadline, tries, proposal, answer };
@@ -225,7 +289,7 @@ impl Running {
         let (commands, waiting) = self.packer.take();
         self.seq += 1;
         let proposer = Proposer { node: self.node, run: self.run, seq: self.seq };
-        let batch = Batch { proposer, now: self.now(), wall: wall(), commands };
+        let batch = Batch { proposer, now: self.now(), wall: self.wall.now(), commands };
         let bytes = batch.encode();
         self.packer.encoded(batch.commands.len(), bytes.len());
         self.gauges.batches.fetch_add(1, Ordering::Relaxed);
@@ -238,12 +302,25 @@ impl Running {
         self.count_flights();
     }
 
+    #[cfg(feature = "simulation")]
+    fn look(&mut self, batch: Option<&Batch>) {
+        if let Some(watch) = &mut self.watch {
+            watch(&self.core, batch);
+        }
+    }
+
     fn count_flights(&self) {
         self.gauges.in_flight.store(self.flights.len(), Ordering::Relaxed);
     }
 
     fn apply(&mut self, batch: &Batch) {
-        let outcomes = self.core.apply(batch);
+        let outcomes = if mutant::on(Mutant::WallClockApply) {
+            self.core.apply(&Batch { wall: self.wall.now(), ..batch.clone() })
+        } else {
+            self.core.apply(batch)
+        };
+        #[cfg(feature = "simulation")]
+        self.look(Some(batch));
         let Proposer { node, run, seq } = batch.proposer;
         if (node, run) != (self.node, self.run) {
             return;
@@ -303,15 +380,25 @@ impl Drop for Running {
     }
 }
 
+/// What [`Mutant::AckBeforeCommit`] answers.
+fn early(command: &Command) -> Option<Outcome> {
+    match command {
+        Command::Release { .. } => Some(Outcome::Released(1)),
+        Command::Place(place) if !place.parts.is_empty() => {
+            let row = |part: &Part| match &part.action {
+                Action::Claim { targets, .. } => targets.first().copied(),
+                _ => None,
+            };
+            Some(Outcome::Placed { decision: 0, wall: 0, rows: place.parts.iter().map(row).collect() })
+        }
+        _ => None,
+    }
+}
+
 fn refuse(ask: Ask, refused: Refused) {
     match ask {
         Ask::Decide { answer, .. } => drop(answer.send(Err(refused))),
         Ask::Propose { answer, .. } => drop(answer.send(Err(refused))),
         Ask::Look(_) => {}
     }
-}
-
-/// Milliseconds since 1970, for people.
-fn wall() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -15,10 +15,12 @@ use scheduler::Batch;
 use super::acknowledged::Ledger;
 use super::incoming::Incoming;
 use super::message::{Answer, Ask, Head, Hello, Letter, VERSION, decode, encode};
+use crate::clock;
 use crate::identity::Me;
 use crate::local::Local;
 use crate::machine::SnapshotFile;
 use crate::members;
+use crate::tasks;
 use crate::types::{Snapshot, TypeConfig};
 
 /// Answers peers.
@@ -180,7 +182,7 @@ impl Door {
             }
             Ask::ReadIndex => Answer::Index(local.read_index().await),
             Ask::Decide { request, wait } => {
-                let deadline = Instant::now() + Duration::from_millis(wait);
+                let deadline = clock::now() + Duration::from_millis(wait);
                 let decided = local.decide(Arc::new(*request), deadline).await;
                 Answer::Decided(Box::new(decided.map(Arc::unwrap_or_clone)))
             }
@@ -208,7 +210,7 @@ fn entries(letters: BoxStream<'static, Bytes>) -> impl Stream<Item = AppendEntri
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+    tasks::blocking(work).await?
 }
 
 /// An answer that cannot be written is one that cannot be read.

@@ -7,7 +7,6 @@ mod proto {
 }
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,9 +14,12 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
-use tokio::net::TcpListener;
-use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Channel, Endpoint, Server};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status, Streaming};
 
 use self::proto::peer_client::PeerClient;
@@ -36,15 +38,23 @@ const PAUSE: Duration = Duration::from_millis(20);
 const ALIVE: Duration = Duration::from_secs(1);
 const WINDOW: u32 = 8 << 20;
 
+/// Time for a peer that connects to show its certificate.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Connections from peers at one time: more than the lanes of the largest cluster.
+const CONNECTIONS: usize = 256;
+
 /// Carries letters over gRPC.
 #[derive(Default)]
 pub struct Grpc {
+    tls: Option<tls::Client>,
     lines: Mutex<HashMap<(String, Lane), Arc<Line>>>,
 }
 
 /// The connection to one peer on one lane.
-#[derive(Default)]
-struct Line(tokio::sync::Mutex<Dialled>);
+struct Line {
+    tls: Option<tls::Client>,
+    dialled: tokio::sync::Mutex<Dialled>,
+}
 
 #[derive(Default)]
 struct Dialled {
@@ -55,15 +65,21 @@ struct Dialled {
 }
 
 impl Grpc {
+    /// With TLS, if there are certificates for it.
+    pub fn new(tls: Option<tls::Client>) -> Grpc {
+        Grpc { tls, ..Grpc::default() }
+    }
+
     fn line(&self, addr: &str, lane: Lane) -> Arc<Line> {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(lines.entry((addr.to_owned(), lane)).or_default())
+        let new = || Arc::new(Line { tls: self.tls.clone(), dialled: tokio::sync::Mutex::default() });
+        Arc::clone(lines.entry((addr.to_owned(), lane)).or_insert_with(new))
     }
 }
 
 impl Line {
     async fn client(&self, addr: String) -> Result<(PeerClient<Channel>, u64), Broken> {
-        let mut dialled = self.0.lock().await;
+        let mut dialled = self.dialled.lock().await;
         if let Some((when, why)) = &dialled.failed
             && when.elapsed() < PAUSE
         {
@@ -71,7 +87,7 @@ impl Line {
         }
         let channel = match &dialled.channel {
             Some(channel) => channel.clone(),
-            None => match dial(addr).await {
+            None => match dial(addr, self.tls.clone()).await {
                 Ok(channel) => {
                     dialled.number += 1;
                     dialled.failed = None;
@@ -88,30 +104,41 @@ impl Line {
     }
 
     async fn drop_if(&self, number: u64) {
-        let mut dialled = self.0.lock().await;
+        let mut dialled = self.dialled.lock().await;
         if dialled.number == number {
             dialled.channel = None;
         }
     }
 }
 
-async fn dial(addr: String) -> Result<Channel, String> {
+async fn dial(addr: String, tls: Option<tls::Client>) -> Result<Channel, String> {
     let endpoint = Endpoint::from_shared(format!("http://{addr}"))
         .map_err(|error| format!("{addr} is no address: {error}"))?
         .connect_timeout(CONNECT)
-        .tcp_nodelay(true)
         .http2_keep_alive_interval(ALIVE)
         .keep_alive_timeout(ALIVE)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW);
-    endpoint.connect().await.map_err(|error| {
+    let connect = tower::service_fn(move |uri| connect(uri, tls.clone()));
+    endpoint.connect_with_connector(connect).await.map_err(|error| {
         let mut cause: &dyn std::error::Error = &error;
         while let Some(inner) = cause.source() {
             cause = inner;
         }
         format!("{addr} cannot be reached: {cause}")
     })
+}
+
+async fn connect(uri: hyper::Uri, tls: Option<tls::Client>) -> std::io::Result<TokioIo<tls::Stream>> {
+    let host = uri.host().unwrap_or_default();
+    let port = uri.port_u16().unwrap_or_default();
+    let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(TokioIo::new(match tls {
+        Some(tls) => tls.connect(stream, host).await.map_err(std::io::Error::other)?,
+        None => tls::Stream::Plain(stream),
+    }))
 }
 
 fn broken(status: &Status) -> Broken {
@@ -126,16 +153,16 @@ impl Link for Grpc {
         letter: Bytes,
         within: Duration,
     ) -> BoxFuture<'static, Result<Bytes, Broken>> {
-        let (line, addr) = (self.line(&to.addr, lane), to.addr.clone());
+        let (wire, addr) = (self.line(&to.addr, lane), to.addr.clone());
         async move {
             let deadline = tokio::time::Instant::now() + within;
-            let connected = tokio::time::timeout_at(deadline, line.client(addr.clone())).await;
+            let connected = tokio::time::timeout_at(deadline, wire.client(addr.clone())).await;
             let (mut client, number) =
                 connected.unwrap_or_else(|_| Err(Broken::NotSent(format!("{addr} did not answer in time"))))?;
             match tokio::time::timeout_at(deadline, client.call(proto::Letter { body: letter })).await {
                 Ok(Ok(answer)) => Ok(answer.into_inner().body),
                 Ok(Err(status)) => {
-                    line.drop_if(number).await;
+                    wire.drop_if(number).await;
                     Err(broken(&status))
                 }
                 Err(_) => Err(Broken::Unknown(format!("no answer from {addr} within {within:?}"))),
@@ -225,18 +252,43 @@ impl Peer for Porter {
     }
 }
 
-/// Serves peers until `shutdown` is done.
-pub async fn serve(listener: TcpListener, door: Arc<Door>, shutdown: impl Future<Output = ()>) {
+/// Serves peers for as long as the runtime lasts. With TLS only those that show a certificate.
+pub async fn serve(listener: TcpListener, tls: Option<tls::Server>, door: Arc<Door>) {
     let service = PeerServer::new(Porter(door)).max_decoding_message_size(MOST).max_encoding_message_size(MOST);
-    let served = Server::builder()
-        .http2_keepalive_interval(Some(ALIVE * 5))
-        .http2_keepalive_timeout(Some(ALIVE * 5))
+    let mut builder = auto::Builder::new(TokioExecutor::new()).http2_only();
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(ALIVE * 5)
+        .keep_alive_timeout(ALIVE * 5)
         .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
-        .add_service(service)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown)
-        .await;
-    if let Err(error) = served {
-        tracing::error!(%error, "the peer port is closed");
+        .initial_connection_window_size(WINDOW);
+    let (builder, places) = (Arc::new(builder), Arc::new(Semaphore::new(CONNECTIONS)));
+    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+        let (stream, from) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, mostly: what is open must end first.
+                tracing::warn!(%error, "no connection of a peer could be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let (service, builder, tls) = (service.clone(), Arc::clone(&builder), tls.clone());
+        tokio::spawn(async move {
+            let _place = place;
+            let _ = stream.set_nodelay(true);
+            let stream = match tls {
+                None => tls::Stream::Plain(stream),
+                Some(tls) => match tls.accept(stream, HANDSHAKE, b"").await {
+                    Ok(stream) => stream,
+                    Err(refused) => return tracing::warn!(%from, %refused, "a peer was turned away"),
+                },
+            };
+            let served = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).await;
+            if let Err(error) = served {
+                tracing::debug!(%from, error, "a connection of a peer broke off");
+            }
+        });
     }
 }

@@ -28,6 +28,7 @@ use super::link::{Broken, Lane, Link, Target};
 use super::message::{Answer, Ask, Head, Letter, Part, VERSION, decode, encode};
 use crate::identity::Me;
 use crate::machine::SnapshotFile;
+use crate::tasks;
 use crate::types::{Member, Snapshot, TypeConfig, Vote};
 
 type RpcError = RPCError<TypeConfig>;
@@ -191,7 +192,7 @@ impl Peer {
 
 /// Reads a file on a thread that may wait for the disk.
 async fn off<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> Result<T, RpcError> {
-    let done = tokio::task::spawn_blocking(work).await.map_err(|error| unreachable(&error))?;
+    let done = tasks::blocking(work).await.map_err(|error| unreachable(&error))?;
     done.map_err(|error| unreachable(&error))
 }
 
@@ -215,11 +216,11 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         }
     }
 
-    fn stream_append<'s, S>(
-        &'s mut self,
+    fn stream_append<S>(
+        &mut self,
         mut input: S,
         option: RPCOption,
-    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RpcError>>, RpcError>>
+    ) -> BoxFuture<'_, Result<BoxStream<'_, Result<StreamAppendResult<TypeConfig>, RpcError>>, RpcError>>
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     {
@@ -243,11 +244,11 @@ impl RaftNetworkV2<TypeConfig> for Peer {
                     })
                     .boxed()
             };
-            let Some(answers) = self.peers.link.stream(&self.to, letters) else {
+            let Some(incoming) = self.peers.link.stream(&self.to, letters) else {
                 return Err(unreachable(&"this link carries no streams"));
             };
             let answers = Answers {
-                answers,
+                incoming,
                 sent,
                 received: 0,
                 patience: self.peers.patience,
@@ -332,7 +333,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
 
 /// The answers to a stream of entries, with the patience for the next one.
 struct Answers {
-    answers: BoxStream<'static, Result<Bytes, Broken>>,
+    incoming: BoxStream<'static, Result<Bytes, Broken>>,
     sent: Arc<AtomicU64>,
     received: u64,
     patience: Duration,
@@ -345,7 +346,7 @@ impl Answers {
     async fn next(&mut self) -> Option<Result<StreamAppendResult<TypeConfig>, RpcError>> {
         let mut waited = false;
         let answer = loop {
-            match tokio::time::timeout(self.patience / 2, self.answers.next()).await {
+            match tokio::time::timeout(self.patience / 2, self.incoming.next()).await {
                 Ok(answer) => break answer,
                 // Nothing is due, or what is due was not due for a whole while.
                 Err(_) if !self.is_due() => waited = false,

@@ -1,12 +1,14 @@
-//! Files in memory whose disk misbehaves on request, for tests.
+//! Files in memory whose disk misbehaves on request, for tests and simulations.
 //!
 //! Written bytes are visible at once and durable after a sync; [`Disk::crash`] drops or tears what
 //! was not synced. Creations and renames are durable at once.
 
 #![allow(clippy::unwrap_used)]
+#![cfg_attr(not(test), allow(dead_code))]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -18,6 +20,31 @@ const SECTOR: usize = 512;
 struct Content {
     seen: Vec<u8>,
     durable: Vec<u8>,
+    /// Where something was written since the last sync.
+    unsynced: Range<usize>,
+    /// What the last sync that had something to do made durable.
+    synced: Range<usize>,
+}
+
+impl Content {
+    fn write(&mut self, bytes: &[u8], offset: usize) {
+        let end = offset + bytes.len();
+        if self.seen.len() < end {
+            self.seen.resize(end, 0);
+        }
+        self.seen[offset..end].copy_from_slice(bytes);
+        let Range { start, end: last } = self.unsynced;
+        self.unsynced = if start < last { start.min(offset)..last.max(end) } else { offset..end };
+    }
+
+    fn sync(&mut self) {
+        let range = std::mem::take(&mut self.unsynced);
+        self.durable.resize(self.seen.len(), 0);
+        if !range.is_empty() {
+            self.durable[range.clone()].copy_from_slice(&self.seen[range.clone()]);
+            self.synced = range;
+        }
+    }
 }
 
 #[derive(Default)]
@@ -75,16 +102,39 @@ impl Disk {
         let mut state = self.state();
         state.faults = Faults::default();
         for content in &mut state.contents {
-            let Content { seen, durable } = content;
-            durable.resize(seen.len(), 0);
-            for (at, sector) in seen.chunks(SECTOR).enumerate() {
-                let range = at * SECTOR..at * SECTOR + sector.len();
-                if durable[range.clone()] != *sector && keeps(at) {
-                    durable[range].copy_from_slice(sector);
+            let Range { start, end } = std::mem::take(&mut content.unsynced);
+            content.durable.resize(content.seen.len(), 0);
+            for at in start / SECTOR..end.div_ceil(SECTOR) {
+                let sector = at * SECTOR..content.seen.len().min((at + 1) * SECTOR);
+                if content.durable[sector.clone()] != content.seen[sector.clone()] && keeps(at) {
+                    content.durable[sector.clone()].copy_from_slice(&content.seen[sector.clone()]);
                 }
+                content.seen[sector.clone()].copy_from_slice(&content.durable[sector]);
             }
-            *seen = durable.clone();
         }
+        drop_removed(&mut state);
+    }
+
+    /// A bit of a segment turns over, not in what was synced last: a log cannot tell that from a
+    /// write that was cut short. False when the log is too short for that. `choose(n)` gives a number
+    /// below n.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn rot(&self, mut choose: impl FnMut(usize) -> usize) -> bool {
+        let segments = self.segments();
+        let name = &segments[choose(segments.len())];
+        let newest = segments.last() == Some(name);
+        let mut state = self.state();
+        let content = state.files[name];
+        let content = &mut state.contents[content];
+        let end = if newest { content.synced.start } else { content.seen.len() };
+        if end == 0 {
+            return false;
+        }
+        let at = choose(end);
+        let bit = 1 << choose(8);
+        content.seen[at] ^= bit;
+        content.durable[at] ^= bit;
+        true
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
@@ -103,6 +153,7 @@ impl Disk {
         let content = &mut state.contents[content];
         change(&mut content.seen);
         content.durable = content.seen.clone();
+        content.unsynced = 0..0;
     }
 
     /// Segments, oldest first.
@@ -157,6 +208,16 @@ impl Files for Disk {
     }
 }
 
+/// Forgets the contents of files that are gone. Nobody has them open after a crash.
+fn drop_removed(state: &mut State) {
+    let used: BTreeSet<usize> = state.files.values().copied().collect();
+    for (at, content) in state.contents.iter_mut().enumerate() {
+        if !used.contains(&at) {
+            *content = Content::default();
+        }
+    }
+}
+
 fn fails(fault: &mut Option<(usize, io::ErrorKind)>) -> io::Result<()> {
     match fault {
         Some((0, kind)) => Err((*kind).into()),
@@ -182,20 +243,14 @@ impl File for Handle {
         let mut state = self.disk.state();
         fails(&mut state.faults.write)?;
         let bytes = &bytes[..bytes.len().min(state.faults.short.unwrap_or(usize::MAX))];
-        let seen = &mut state.contents[self.content].seen;
-        let end = offset as usize + bytes.len();
-        if seen.len() < end {
-            seen.resize(end, 0);
-        }
-        seen[offset as usize..end].copy_from_slice(bytes);
+        state.contents[self.content].write(bytes, offset as usize);
         Ok(bytes.len())
     }
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.disk.state();
         fails(&mut state.faults.sync)?;
-        let content = &mut state.contents[self.content];
-        content.durable = content.seen.clone();
+        state.contents[self.content].sync();
         Ok(())
     }
 

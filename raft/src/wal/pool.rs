@@ -51,19 +51,24 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Starts the thread that keeps `target` files of `bytes` bytes ready. `found` are ready files
-    /// of that size which are there already.
-    pub fn start(files: Arc<dyn Files>, bytes: u64, target: usize, found: Vec<String>) -> io::Result<Pool> {
+    /// A pool of files of `bytes` bytes. `found` are ready files of that size which are there
+    /// already.
+    pub fn new(files: Arc<dyn Files>, bytes: u64, target: usize, found: Vec<String>) -> Pool {
         let number = |name: &String| name.strip_suffix(READY).and_then(|n| u64::from_str_radix(n, 16).ok());
         let next = found.iter().filter_map(number).max().map_or(0, |n| n + 1);
         let state = State { ready: found.into(), error: None, wanted: false, next, stopped: false };
         let shared = Arc::new(Shared { files, bytes, target, state: Mutex::new(state), changed: Condvar::new() });
-        let filler = Arc::clone(&shared);
-        let thread = thread::Builder::new().name("wal-pool".into()).spawn(move || filler.run())?;
-        Ok(Pool { shared, thread: Some(thread) })
+        Pool { shared, thread: None }
     }
 
-    /// Takes a ready file, waiting for one when there is none.
+    /// Starts the thread that keeps files ready.
+    pub fn start(&mut self) -> io::Result<()> {
+        let filler = Arc::clone(&self.shared);
+        self.thread = Some(thread::Builder::new().name("wal-pool".into()).spawn(move || filler.run())?);
+        Ok(())
+    }
+
+    /// Takes a ready file, waiting for one when there is none. Without a thread it is filled here.
     ///
     /// # Errors
     /// What the file system said when no file could be made.
@@ -81,6 +86,12 @@ impl Pool {
             if let Some(error) = state.error.take() {
                 state.wanted = false;
                 return Err(error);
+            }
+            if self.thread.is_none() {
+                drop(state);
+                self.shared.fill_one();
+                state = self.shared.lock();
+                continue;
             }
             state = self.shared.wait(state);
         }
@@ -123,23 +134,29 @@ impl Shared {
                 state = self.wait(state);
                 continue;
             }
-            let name = state.name();
             drop(state);
-            let filled = self.fill(&name);
+            self.fill_one();
             state = self.lock();
-            match filled {
-                Ok(true) => state.ready.push_back(name),
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::warn!(
-                        directory = %self.files.directory().display(), bytes = self.bytes, %error,
-                        "a log segment could not be prepared; the node stops when the current one is full"
-                    );
-                    state.error = Some(error);
-                }
-            }
-            self.changed.notify_all();
         }
+    }
+
+    /// Makes a file ready, or notes why that was not possible.
+    fn fill_one(&self) {
+        let name = self.lock().name();
+        let filled = self.fill(&name);
+        let mut state = self.lock();
+        match filled {
+            Ok(true) => state.ready.push_back(name),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(
+                    directory = %self.files.directory().display(), bytes = self.bytes, %error,
+                    "a log segment could not be prepared; the node stops when the current one is full"
+                );
+                state.error = Some(error);
+            }
+        }
+        self.changed.notify_all();
     }
 
     /// False when the pool was stopped in between.

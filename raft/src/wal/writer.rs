@@ -9,8 +9,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Receiver;
 use std::time::Instant;
+
+use scheduler::mutant::{self, Mutant};
 
 use super::error::Failure;
 use super::files::{Files, write_all};
@@ -18,6 +19,7 @@ use super::pool::Pool;
 use super::record::{self, Entry, LogId, MARK, TERMINATOR, Vote, entry_size, padded};
 use super::segment::{self, Header, Segment};
 use super::{Done, Shared};
+use crate::mailbox::Receiver;
 
 /// One request to the writer.
 pub enum Request {
@@ -47,25 +49,39 @@ enum Placed {
 
 /// The state of the thread.
 pub struct Writer {
-    pub files: Arc<dyn Files>,
-    pub shared: Arc<Shared>,
-    pub pool: Pool,
+    pub(super) queue: Receiver<Request>,
+    pub(super) files: Arc<dyn Files>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) pool: Pool,
     /// Oldest first; the last one is written to.
-    pub segments: VecDeque<Arc<Segment>>,
+    pub(super) segments: VecDeque<Arc<Segment>>,
     /// Where to write next.
-    pub end: u64,
+    pub(super) end: u64,
     /// Bytes after which a write is begun.
-    pub batch_bytes: usize,
+    pub(super) batch_bytes: usize,
     /// Size of a segment from the pool.
-    pub segment_bytes: u64,
+    pub(super) segment_bytes: u64,
     /// Bytes of entries kept in memory.
-    pub tail_bytes: usize,
+    pub(super) tail_bytes: usize,
     /// What the log says at the point the writer has come to.
-    pub state: State,
+    pub(super) state: State,
     /// A committed log id that is not written yet.
-    pub committed: Option<LogId>,
+    pub(super) committed: Option<LogId>,
     /// The write being put together.
-    pub pending: Pending,
+    pub(super) pending: Pending,
+    /// Why nothing is written any more.
+    pub(super) failed: Option<Arc<Failure>>,
+}
+
+/// Sees what a simulated log promises.
+#[cfg(feature = "simulation")]
+pub trait Watch: Send + Sync + 'static {
+    /// A write is about to be made; entries from this index on may be dropped by it.
+    fn writes(&self, truncated: Option<u64>);
+    /// Takes as long as a sync takes.
+    fn syncs(&self) -> impl Future<Output = ()> + Send;
+    /// All up to this vote and this next index is about to be reported durable.
+    fn durable(&self, vote: Option<Vote>, next: u64);
 }
 
 /// What each segment starts with, so that the older ones are needed for entries only.
@@ -84,40 +100,81 @@ pub struct Pending {
     placed: Vec<Placed>,
     entries: u64,
     waiting: Vec<Done>,
+    /// Bytes that are written and not synced.
+    written: usize,
+    /// The first entry that was dropped of late.
+    #[cfg(feature = "simulation")]
+    truncated: Option<u64>,
 }
 
 impl Writer {
     /// Runs until told to stop.
-    pub fn run(mut self, queue: &Receiver<Request>) {
-        let mut failed = None;
-        while let Ok(first) = queue.recv() {
-            let mut size = 0;
-            let mut count = 0;
-            let mut request = Some(first);
-            let mut stop = false;
-            while let Some(next) = request.take() {
-                stop = matches!(next, Request::Stop);
-                size += weigh(&next);
-                count += 1;
-                if failed.is_none() {
-                    failed = self.put(next).err();
-                } else {
-                    self.refuse(next);
-                }
-                if !stop && size < self.batch_bytes && count < MAX_ENTRIES {
-                    request = queue.try_recv().ok();
-                }
+    pub fn run(mut self) {
+        let mut stop = false;
+        while let (false, Some(first)) = (stop, self.queue.recv()) {
+            stop = self.collect(first);
+            self.write();
+            self.complete();
+        }
+    }
+
+    /// The same as a task, watched: between a write and its sync it waits.
+    #[cfg(feature = "simulation")]
+    pub async fn drive(mut self, watch: impl Watch) {
+        let mut stop = false;
+        while !stop {
+            let first = self.queue.next().await;
+            stop = self.collect(first);
+            watch.writes(self.pending.truncated.take());
+            self.write();
+            watch.syncs().await;
+            if self.failed.is_none() {
+                watch.durable(self.state.vote, self.state.next);
             }
-            if failed.is_none() {
-                failed = self.flush().err();
+            self.complete();
+        }
+    }
+
+    /// Takes a request and all that wait behind it; true when told to stop.
+    fn collect(&mut self, first: Request) -> bool {
+        let (mut size, mut count, mut stop) = (0, 0, false);
+        let mut request = Some(first);
+        while let Some(next) = request.take() {
+            stop = matches!(next, Request::Stop);
+            size += weigh(&next);
+            count += 1;
+            if self.failed.is_none() {
+                let put = self.put(next);
+                self.note(put);
+            } else {
+                self.refuse(next);
             }
-            if let Some(failure) = &failed {
-                self.fail(failure);
-            }
-            if stop {
-                return;
+            if !stop && size < self.batch_bytes && count < MAX_ENTRIES {
+                request = self.queue.try_recv();
             }
         }
+        stop
+    }
+
+    fn write(&mut self) {
+        if self.failed.is_none() {
+            let written = self.write_pending();
+            self.note(written);
+        }
+    }
+
+    fn complete(&mut self) {
+        if self.failed.is_none() {
+            let synced = self.sync_pending();
+            self.note(synced);
+        }
+        if let Some(failure) = self.failed.clone() {
+            self.fail(&failure);
+        }
+    }
+
+    fn note(&mut self, result: Result<(), Arc<Failure>>) {
+        self.failed = self.failed.take().or(result.err());
     }
 
     fn fail(&mut self, failure: &Arc<Failure>) {
@@ -153,7 +210,9 @@ impl Writer {
                 self.pending.waiting.push(done);
                 room?;
                 let epoch = self.epoch();
-                record::push_vote(&mut self.pending.buffer, epoch, &vote);
+                if !mutant::on(Mutant::ForgetVote) {
+                    record::push_vote(&mut self.pending.buffer, epoch, &vote);
+                }
                 self.state.vote = Some(vote);
                 Ok(())
             }
@@ -164,6 +223,10 @@ impl Writer {
                 let epoch = self.epoch();
                 record::push_truncate(&mut self.pending.buffer, epoch, from, last.as_ref());
                 self.pending.placed.push(Placed::Truncate(from));
+                #[cfg(feature = "simulation")]
+                {
+                    self.pending.truncated = Some(self.pending.truncated.map_or(from, |first| first.min(from)));
+                }
                 self.state.next = from;
                 Ok(())
             }
@@ -235,16 +298,33 @@ impl Writer {
         self.end + (self.pending.buffer.len() + size + around) as u64 <= self.active().length
     }
 
-    /// Writes and syncs what is pending, then completes its requests.
     fn flush(&mut self) -> Result<(), Arc<Failure>> {
-        if !self.pending.buffer.is_empty() {
-            let length = self.pending.buffer.len();
+        self.write_pending()?;
+        self.sync_pending()
+    }
+
+    /// Writes what is pending.
+    fn write_pending(&mut self) -> Result<(), Arc<Failure>> {
+        let length = self.pending.buffer.len();
+        if length > 0 {
             self.pending.buffer.resize(length + TERMINATOR, 0);
             let segment = Arc::clone(self.active());
             write_all(&*segment.file, &self.pending.buffer, self.end)
                 .map_err(self.failure(&segment.name, "writing"))?;
+            self.pending.written = length;
+        }
+        Ok(())
+    }
+
+    /// Syncs what was written, then completes all requests.
+    fn sync_pending(&mut self) -> Result<(), Arc<Failure>> {
+        let length = std::mem::take(&mut self.pending.written);
+        if length > 0 {
+            let segment = Arc::clone(self.active());
             let started = Instant::now();
-            segment.file.sync_data().map_err(self.failure(&segment.name, "syncing"))?;
+            if !mutant::on(Mutant::NoFsync) {
+                segment.file.sync_data().map_err(self.failure(&segment.name, "syncing"))?;
+            }
             self.shared.counters.sync(started.elapsed());
             self.shared.counters.bytes.fetch_add(length as u64, Ordering::Relaxed);
             self.shared.counters.entries.fetch_add(self.pending.entries, Ordering::Relaxed);

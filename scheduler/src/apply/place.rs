@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use crate::apply::Touched;
 use crate::command::{Action, Outcome, Part, Place, Record};
 use crate::consumer::{Consumer, Phase, Purpose, Slot};
+use crate::mutant::{self, Mutant};
 use crate::names::{Names, Sym, Text};
 use crate::provider::{Amounts, Provider, Row};
 use crate::state::{KeyEntry, State, Stored, issued};
 
 pub(super) fn place(state: &mut State, place: &Place, touched: &mut Vec<Touched>) -> Outcome {
-    if let Some((key, hash)) = place.key {
+    if let Some((key, hash)) = place.key.filter(|_| !mutant::on(Mutant::NoDedupe)) {
         match state.tables.keys.get(key) {
             Some(known) if known.hash == hash => {
                 return Outcome::Duplicate { decision: known.decision, rows: known.rows.clone() };
@@ -44,7 +45,7 @@ pub(super) fn place(state: &mut State, place: &Place, touched: &mut Vec<Touched>
         .zip(chosen)
         .map(|(part, chosen)| act(state, place, part, chosen, (project, user, flavor), decision, touched))
         .collect();
-    if let Some((key, hash)) = place.key {
+    if let Some((key, hash)) = place.key.filter(|_| !mutant::on(Mutant::NoDedupe)) {
         state.tables.keys.put(KeyEntry { key, hash, decision, rows: rows.clone() });
     }
     if let Some(record) = &place.record {
@@ -74,6 +75,9 @@ fn check(state: &State, place: &Place) -> Result<Vec<Option<Row>>, &'static str>
             return Err("the consumer was seen on a host");
         }
         let target = targets.iter().copied().find(|&row| {
+            if mutant::on(Mutant::NoRecheck) {
+                return state.tables.provider(row).is_some();
+            }
             state.tables.provider(row).is_some_and(|provider| {
                 let own = open.filter(|consumer| consumer.row == row).map(|consumer| &*consumer.amounts);
                 let held = match part.purpose {

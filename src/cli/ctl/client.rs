@@ -1,19 +1,75 @@
 //! The connection to a server, and its refusals in words.
 
 use std::error::Error;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use api::proto::v1::cluster_client::ClusterClient;
 use api::proto::v1::inventory_client::InventoryClient;
 use api::proto::v1::pipelines_client::PipelinesClient;
 use api::proto::v1::scheduler_client::SchedulerClient;
+use hyper::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
+use tower::service_fn;
 
 use crate::cli::Failure;
 
 /// Bytes of a message that are sent or read.
 const MOST_MESSAGE: usize = 64 << 20;
+
+/// Which server, and what makes the two trust each other.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Target {
+    /// Address of a server; several with commas between: the first that answers is asked
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "PALLIUM_SERVER",
+        hide_env_values = true,
+        default_value = "http://127.0.0.1:8080"
+    )]
+    server: String,
+    /// CA of the server's certificate (PEM), for https://
+    #[arg(long, global = true, value_name = "FILE", env = "PALLIUM_CA", hide_env_values = true)]
+    ca: Option<PathBuf>,
+    /// Certificate to show to the server (PEM)
+    #[arg(long, global = true, value_name = "FILE", env = "PALLIUM_CERT", hide_env_values = true)]
+    cert: Option<PathBuf>,
+    /// Private key of the certificate (PEM)
+    #[arg(long, global = true, value_name = "FILE", env = "PALLIUM_KEY", hide_env_values = true)]
+    key: Option<PathBuf>,
+}
+
+impl Target {
+    /// A server without TLS.
+    pub fn plain(url: &str) -> Self {
+        Self { server: url.to_owned(), ca: None, cert: None, key: None }
+    }
+
+    /// Opens the files for an https:// address.
+    fn tls(&self) -> Result<tls::Client, Failure> {
+        let Some(ca) = &self.ca else {
+            return Err(Failure::new(format!(
+                "{}: the CA of the server's certificate is needed: name its PEM file with --ca or PALLIUM_CA (CAs of \
+                 the system are not used)",
+                self.server
+            )));
+        };
+        let identity = match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => Some((cert.as_path(), key.as_path())),
+            (None, None) => None,
+            (cert, _) => {
+                let (given, missing) = if cert.is_some() { ("--cert", "--key") } else { ("--key", "--cert") };
+                return Err(Failure::Usage(format!("{given} is given without {missing}: they belong together")));
+            }
+        };
+        tls::Client::open(ca, identity, tls::H2).map_err(|error| Failure::new(error.to_string()))
+    }
+}
 
 /// A connected server.
 #[derive(Clone, Debug)]
@@ -23,32 +79,45 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to a server.
-    pub async fn connect(server: &str) -> Result<Self, Failure> {
-        let url = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
-        if url.starts_with("https://") {
-            return Err(Failure::new(format!("{url}: TLS does not exist yet: give an http:// address")));
+    /// Connects to the first server that answers.
+    pub async fn connect(target: &Target) -> Result<Self, Failure> {
+        let servers = target.server.split(',').map(str::trim).filter(|server| !server.is_empty());
+        let mut failure = None;
+        for server in servers {
+            match Self::connect_to(target, server).await {
+                Ok(client) => return Ok(client),
+                Err(one) => failure = Some(one),
+            }
         }
-        let expected = "an address as in http://127.0.0.1:8080 expected (--server or PALLIUM_SERVER)";
+        Err(failure.unwrap_or_else(|| Failure::new("server: no address given")))
+    }
+
+    async fn connect_to(target: &Target, server: &str) -> Result<Self, Failure> {
+        let url = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
+        let expected = "an address as in http://127.0.0.1:8080 or https://… expected (--server or PALLIUM_SERVER)";
         let endpoint = Endpoint::from_shared(url.clone())
             .map_err(|error| Failure::new(format!("server: '{server}' given, {expected}: {error}")))?
             .connect_timeout(Duration::from_secs(5));
-        if endpoint.uri().scheme_str() != Some("http") || endpoint.uri().host().is_none() {
-            return Err(Failure::new(format!("server: '{server}' given, {expected}")));
-        }
-        let channel = endpoint.connect().await.map_err(|error| {
-            Failure::new(format!(
-                "cannot reach {url}: {}; start a server with 'pallium serve --data-dir DIR', or name another one \
-                 with --server or PALLIUM_SERVER",
-                innermost(&error)
-            ))
-        })?;
+        let connected = match (endpoint.uri().scheme_str(), endpoint.uri().host()) {
+            (Some("http"), Some(_)) => endpoint.connect().await,
+            (Some("https"), Some(_)) => {
+                let tls = target.tls()?;
+                endpoint.connect_with_connector(service_fn(move |uri| secured(tls.clone(), uri))).await
+            }
+            _ => return Err(Failure::new(format!("server: '{server}' given, {expected}"))),
+        };
+        let channel = connected.map_err(|error| unreachable(&url, &error))?;
         Ok(Self { channel, url })
     }
 
     /// Placements and explanations.
     pub fn scheduler(&self) -> SchedulerClient<Channel> {
         SchedulerClient::new(self.channel.clone()).max_decoding_message_size(MOST_MESSAGE)
+    }
+
+    /// The nodes and their data.
+    pub fn cluster(&self) -> ClusterClient<Channel> {
+        ClusterClient::new(self.channel.clone()).max_decoding_message_size(MOST_MESSAGE)
     }
 
     /// Hosts and instances.
@@ -61,11 +130,6 @@ impl Client {
     /// Pipelines.
     pub fn pipelines(&self) -> PipelinesClient<Channel> {
         PipelinesClient::new(self.channel.clone()).max_decoding_message_size(MOST_MESSAGE)
-    }
-
-    /// The cluster.
-    pub fn cluster(&self) -> ClusterClient<Channel> {
-        ClusterClient::new(self.channel.clone()).max_decoding_message_size(MOST_MESSAGE)
     }
 
     /// Why the server did not answer.
@@ -81,11 +145,47 @@ impl Client {
             Code::Unavailable => format!("{}: {message}; ask again later", self.url),
             Code::Unknown | Code::Internal => match innermost(status) {
                 inner if inner == message => format!("{}: {message}", self.url),
-                inner => format!("{}: {message}: {inner}", self.url),
+                inner if self.url.starts_with("https") => return mistrusted(&self.url, &inner),
+                inner => {
+                    format!(
+                        "{}: {message}: {inner}; if the server has TLS, give an https:// address and --ca",
+                        self.url
+                    )
+                }
             },
             _ => message,
         })
     }
+}
+
+/// A connection to an https:// address.
+async fn secured(tls: tls::Client, uri: Uri) -> Result<TokioIo<tls::Stream>, Box<dyn Error + Send + Sync>> {
+    let host = uri.host().unwrap_or_default();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let stream = TcpStream::connect((bare, uri.port_u16().unwrap_or(443))).await?;
+    stream.set_nodelay(true)?;
+    Ok(TokioIo::new(tls.connect(stream, host).await?))
+}
+
+fn unreachable(url: &str, error: &tonic::transport::Error) -> Failure {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.is::<tls::ConnectError>() {
+            return mistrusted(url, &error.to_string());
+        }
+        cause = error.source();
+    }
+    Failure::new(format!(
+        "cannot reach {url}: {}; start a server with 'pallium serve --data-dir DIR', or name another one with --server or \
+         PALLIUM_SERVER",
+        innermost(error)
+    ))
+}
+
+fn mistrusted(url: &str, words: &str) -> Failure {
+    Failure::new(format!(
+        "{url}: {words}; --ca names the CA that is trusted, --cert and --key what the server is shown"
+    ))
 }
 
 /// The cause at the bottom says what happened.

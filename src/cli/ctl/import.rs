@@ -10,7 +10,7 @@ use operators::{Import, ImportError};
 use scheduler::HostReport;
 use serde_json::json;
 
-use super::Client;
+use super::{Client, Target};
 use crate::cli::output::{Format, complain, emit};
 use crate::cli::{Failure, wording};
 
@@ -41,7 +41,7 @@ pub struct Args {
 /// Bytes of hosts in one message, by their JSON.
 const CHUNK: usize = 4 << 20;
 
-pub async fn run(server: &str, format: Format, args: &Args) -> Result<(), Failure> {
+pub async fn run(target: &Target, format: Format, args: &Args) -> Result<(), Failure> {
     let (name, text) = read(&args.file)?;
     let import = operators::read(&text).map_err(|errors| told(&name, &errors))?;
     for note in &import.notes {
@@ -50,7 +50,7 @@ pub async fn run(server: &str, format: Format, args: &Args) -> Result<(), Failur
     if args.prune && import.reports.is_empty() {
         return Err(Failure::new(format!("{name} names no host: --prune would remove every host that is known")));
     }
-    let client = Client::connect(server).await?;
+    let client = Client::connect(target).await?;
     let done = apply(&client, &import.reports, args.prune, args.dry_run).await?;
     for refused in done.results.iter().filter(|result| result.result == "refused") {
         let why = refused.message.as_deref().unwrap_or("no reason was given");

@@ -10,8 +10,8 @@ use scheduler::request::{Candidates, GroupPolicy};
 use scheduler::{Intent, Request};
 use serde_json::Value;
 
-use super::Client;
 use super::explain::explanation;
+use super::{Client, Target};
 use crate::cli::output::{Format, emit};
 use crate::cli::{Failure, wording};
 
@@ -121,13 +121,13 @@ fn resource(text: &str) -> Result<(String, u64), String> {
     Ok((class.to_owned(), amount.parse().map_err(|_| format!("'{amount}' given, a whole number expected"))?))
 }
 
-pub async fn run(server: &str, format: Format, args: &Args) -> Result<(), Failure> {
+pub async fn run(target: &Target, format: Format, args: &Args) -> Result<(), Failure> {
     let mut request = match &args.request {
         Some(path) => read(path)?,
         None => args.ask.request()?,
     };
     request.dry_run |= args.dry_run;
-    let client = Client::connect(server).await?;
+    let client = Client::connect(target).await?;
     if request.dry_run {
         let ask =
             v1::ExplainRequest { request: Some(request), hosts: args.hosts.clone(), ..v1::ExplainRequest::default() };

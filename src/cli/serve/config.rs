@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::Args;
+use super::{Args, certificates};
 use crate::cli::Failure;
 
 /// Everything that a server is started with.
@@ -33,6 +33,10 @@ pub struct Config {
     pub begin: raft::Begin,
     /// Times of the replication.
     pub raft: Replication,
+    /// Certificates for the port of clients.
+    pub client_tls: Option<tls::Files>,
+    /// Certificates for connections between nodes; the CA is always there.
+    pub peer_tls: Option<tls::Files>,
     /// Settings of the decision path.
     pub scheduling: Settings,
     /// Limits.
@@ -183,8 +187,11 @@ struct File {
     /// Times and rates of the replication.
     #[schemars(with = "Option<Replication>")]
     raft: Replication,
-    /// Serve clients on other addresses than loopback although there is no TLS.
+    /// Serve on other addresses than loopback although there is no TLS.
     insecure_plaintext: Option<bool>,
+    /// Certificates.
+    #[schemars(with = "Option<certificates::Section>")]
+    tls: certificates::Section,
     /// How decisions are made.
     #[schemars(with = "Option<scheduling::Scheduling>")]
     scheduling: Settings,
@@ -196,7 +203,7 @@ struct File {
     log: Log,
 }
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "node_id",
     "data_dir",
     "listen",
@@ -205,18 +212,18 @@ const KEYS: [&str; 11] = [
     "bootstrap",
     "raft",
     "insecure_plaintext",
+    "tls",
     "scheduling",
     "limits",
     "log",
 ];
 
 /// Keys of capabilities that do not exist yet.
-const LATER: [(&str, &str); 13] = [
+const LATER: [(&str, &str); 12] = [
     ("host_id", "failover does not exist yet"),
     ("chassis", "failover does not exist yet"),
     ("power_domain", "failover does not exist yet"),
     ("ha", "failover does not exist yet"),
-    ("tls", "TLS does not exist yet: serve on loopback behind a proxy that ends TLS"),
     ("auth", "authentication does not exist yet: serve on loopback behind a proxy that authenticates"),
     ("placement", "the Placement API does not exist yet"),
     ("placement_listen", "the Placement API does not exist yet"),
@@ -338,6 +345,7 @@ impl File {
             bootstrap: reader.flag(fields, "bootstrap"),
             raft: replication(reader, fields),
             insecure_plaintext: reader.flag(fields, "insecure_plaintext"),
+            tls: certificates::Section::read(reader, fields),
             scheduling: section(reader, fields, "scheduling"),
             limits: limits(reader, fields),
             log: section(reader, fields, "log"),
@@ -456,6 +464,8 @@ impl Config {
             peer_listen: None,
             begin: raft::Begin::Alone,
             raft: Replication::default(),
+            client_tls: None,
+            peer_tls: None,
             scheduling: Settings::default(),
             limits: Limits::default(),
             accept_loss_from: None,
@@ -491,21 +501,16 @@ impl Config {
         let peer_listen = address("peer_listen", args.peer_listen, file.peer_listen.as_deref(), PEER_LISTEN)?;
         let wanted = begin != raft::Begin::Alone || args.peer_listen.is_some() || file.peer_listen.is_some();
         let peer_listen = wanted.then_some(peer_listen);
-        let plaintext = args.insecure_plaintext || file.insecure_plaintext == Some(true);
-        for (key, addr, who) in [("listen", Some(listen), "clients send"), ("peer_listen", peer_listen, "nodes send")] {
-            if let Some(addr) = addr.filter(|addr| !addr.ip().is_loopback())
-                && !plaintext
-            {
-                return Err(Failure::new(format!(
-                    "{key}: {addr} is not a loopback address, and there is no TLS: what {who} could be read and \
-                     changed on the way; use 127.0.0.1, or accept that with --insecure-plaintext"
-                )));
-            }
+        let insecure = args.insecure_plaintext || file.insecure_plaintext == Some(true);
+        certificates::guard("listen", listen, file.tls.client.is_some(), insecure)?;
+        if let Some(peer_listen) = peer_listen {
+            certificates::guard("peer_listen", peer_listen, file.tls.peer.is_some(), insecure)?;
         }
         let mut log = file.log;
         log.format = args.log_format.unwrap_or(log.format);
         log.level = args.log_level.clone().unwrap_or(log.level);
         let accept_loss_from = args.accept_loss_from;
+        let (client_tls, peer_tls) = (file.tls.client.map(Into::into), file.tls.peer.map(Into::into));
         Ok(Self {
             data_dir,
             node_id,
@@ -513,6 +518,8 @@ impl Config {
             peer_listen,
             begin,
             raft: file.raft,
+            client_tls,
+            peer_tls,
             scheduling: file.scheduling,
             limits: file.limits,
             accept_loss_from,
@@ -618,7 +625,16 @@ log: {format: json, level: debug}
             ("400}", "200}", "line 7: raft: election_min_ms 200 given, more than two heartbeats"),
             ("400}", "500}", "line 7: raft: election_max_ms 500 given, more than election_min_ms (500) expected"),
             ("peer_listen: 127.0.0.1", "peer_listen: 0.0.0.0", "peer_listen: 0.0.0.0:9091 is not a loopback address"),
-            ("bootstrap: true", "tls: {cert: x}", "line 5: tls: TLS does not exist yet"),
+            ("bootstrap: true", "tls: {cert: x}", "line 5: tls.cert: unknown key, known are client, peer"),
+            ("bootstrap: true", "tls: {}", "line 5: tls: nothing in it: client, peer or both expected"),
+            ("bootstrap: true", "tls: {client: {cert: x, key: 1}}", "line 5: tls.client.key: text expected, 1 given"),
+            ("bootstrap: true", "tls:\n  client:\n    cert: x", "line 7: tls.client.key: missing"),
+            ("bootstrap: true", "tls: {peer: {cert: x, key: y}}", "line 5: tls.peer.ca: missing"),
+            (
+                "bootstrap: true",
+                "tls: {peer: {crt: x, key: y, ca: z}}",
+                "tls.peer.crt: unknown key, did you mean 'cert'?",
+            ),
             ("bootstrap: true", "ha: {}", "line 5: ha: failover does not exist yet"),
             ("127.0.0.1:9090", "localhost", "listen: 'localhost' given, an address and a port expected"),
             ("127.0.0.1:9090", "0.0.0.0:9090", "listen: 0.0.0.0:9090 is not a loopback address"),
@@ -631,6 +647,21 @@ log: {format: json, level: debug}
             let error = load(&text).unwrap_err();
             assert!(error.contains(want), "wanted {want}\ngot {error}");
         }
+    }
+
+    #[test]
+    fn others_can_reach_what_has_tls_or_is_told_to_be_plain() {
+        let open = FULL.replace("127.0.0.1:909", "0.0.0.0:909");
+        let (client, peer) = ("client: {cert: c, key: k}", "peer: {cert: pc, key: pk, ca: pca}");
+        assert!(load(&format!("{open}tls: {{{client}}}")).unwrap_err().contains("peer_listen: 0.0.0.0:9091 is not"));
+        assert!(load(&format!("{open}tls: {{{peer}}}")).unwrap_err().contains("listen: 0.0.0.0:9090 is not"));
+        let config = load(&format!("{open}tls: {{{client}, {peer}}}")).unwrap();
+        let files = |cert: &str, key: &str, ca: Option<&str>| {
+            Some(tls::Files { cert: cert.into(), key: key.into(), ca: ca.map(Into::into) })
+        };
+        assert_eq!(config.client_tls, files("c", "k", None));
+        assert_eq!(config.peer_tls, files("pc", "pk", Some("pca")));
+        assert_eq!(load(&format!("{open}insecure_plaintext: true")).unwrap().client_tls, None);
     }
 
     #[test]
