@@ -6,6 +6,7 @@
 mod bench;
 mod cache;
 mod cargo;
+mod chaos;
 mod ci;
 mod coverage;
 mod fuzz;
@@ -63,6 +64,19 @@ enum Task {
         /// Targets; without any, all of fuzz/src/bin
         #[arg(value_name = "TARGET")]
         targets: Vec<String>,
+    },
+    /// Run a real cluster under faults and check what its clients saw (root, for all of the faults)
+    #[command(after_help = "Example: cargo xtask chaos --minutes 30 --seed 7")]
+    Chaos {
+        /// How long
+        #[arg(long, default_value_t = 10, value_name = "N")]
+        minutes: u64,
+        /// What is chosen; another one each time when absent
+        #[arg(long, value_name = "S")]
+        seed: Option<u64>,
+        /// Voters
+        #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(3..=5))]
+        nodes: u64,
     },
     /// Simulate whole clusters under seeds, with crashes, cuts, bad disks and clocks
     #[command(after_help = "Example: cargo xtask simulate --seed 7 --seeds 20 --minutes 20")]
@@ -133,6 +147,7 @@ fn run(task: Task) -> Result<bool> {
             fix(&cache, &["clippy", "--workspace", "--all-targets", "--fix", "--allow-dirty", "--", "-Dwarnings"])
         }
         Task::Fuzz { seconds, targets } => fuzz::run(&cache, seconds, &targets),
+        Task::Chaos { minutes, seed, nodes } => chaos::run(&cache, minutes, seed, nodes),
         Task::Simulate(plan) => simulate::run(&cache, &plan),
         Task::Bench { benches, markdown, arguments } => bench::run(&cache, &benches, markdown, &arguments),
         Task::Profile { bench, arguments } => profile::run(&cache, &bench, &arguments),

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::cache::Cache;
 use crate::cargo::{self, cargo, targets};
-use crate::{fuzz, licences, packages, simulate};
+use crate::{chaos, fuzz, licences, packages, simulate};
 
 /// Lines of a failed step's log that are printed.
 const TAIL: usize = 60;
@@ -28,6 +28,8 @@ pub enum Step {
     Test,
     /// Test targets named faults*: they kill processes, fill disks and cut links, one at a time
     Faults,
+    /// Test targets named chaos*: a real cluster under faults, and its checker
+    Chaos,
     /// Test targets named shared*: they read what lies in ../shared
     Shared,
     /// Whole clusters under a few seeds, and faults that they must notice
@@ -94,13 +96,14 @@ impl Log {
 
 impl Step {
     /// What CI runs, the quickest to fail first.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Fmt,
         Self::Deny,
         Self::Alerts,
         Self::Clippy,
         Self::Test,
         Self::Faults,
+        Self::Chaos,
         Self::Shared,
         Self::Simulate,
         Self::Fuzz,
@@ -114,6 +117,7 @@ impl Step {
             Self::Clippy => "clippy",
             Self::Test => "test",
             Self::Faults => "faults",
+            Self::Chaos => "chaos",
             Self::Shared => "shared",
             Self::Simulate => "simulate",
             Self::Fuzz => "fuzz",
@@ -129,6 +133,10 @@ impl Step {
             Self::Clippy => one(&["clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-Dwarnings"]),
             Self::Test => plain_tests(cache, log),
             Self::Faults => special_tests(cache, log, "faults", &["--test-threads=1"]),
+            Self::Chaos => {
+                chaos::prepare();
+                special_tests(cache, log, "chaos", &["--test-threads=1", "--nocapture"])
+            }
             Self::Shared if !cargo::root()?.join("../shared").is_dir() => {
                 Ok(Verdict::Skipped("there is no folder ../shared"))
             }
@@ -152,7 +160,8 @@ impl Step {
 fn plain_tests(cache: &Cache, log: &Log) -> Result<Verdict> {
     let targets = targets(cache, "test")?;
     let mut command = cargo(cache, &["test", "--workspace", "--locked", "--no-fail-fast", "--lib", "--bins"])?;
-    for target in targets.iter().filter(|name| !name.starts_with("faults") && !name.starts_with("shared")) {
+    let special = |name: &str| ["faults", "chaos", "shared"].iter().any(|prefix| name.starts_with(prefix));
+    for target in targets.iter().filter(|name| !special(name)) {
         command.args(["--test", target]);
     }
     let tests = log.run(&mut command)?;
