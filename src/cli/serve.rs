@@ -23,7 +23,7 @@ Examples:
   pallium serve --data-dir data
   pallium serve --config pallium.yaml
   pallium serve --data-dir data --listen 127.0.0.1:0 --log-format json
-  pallium serve --data-dir data-4 --node-id 4 --join --listen 127.0.0.1:8380 --peer-listen 127.0.0.1:8381
+  pallium serve --data-dir data-4 --node-id 4 --join --peer-listen 10.0.0.4:8081
 
 When it is ready it prints its addresses as one line of JSON on stdout; the log
 goes to stderr. SIGTERM and SIGINT stop it gracefully, SIGHUP makes it read its

@@ -13,14 +13,15 @@ use crate::cli::{Failure, wording};
 const EXAMPLES: &str = "\
 Examples:
   pallium ctl cluster status
-  pallium ctl cluster add 4 10.0.0.4:8081       (first: pallium serve --node-id 4 --join ...)
+  pallium ctl cluster add 4 10.0.0.4:8081
   pallium ctl cluster promote 4
-  pallium ctl cluster replace 2 4 10.0.0.4:8081 (node 2 is dead, node 4 takes its place)
+  pallium ctl cluster replace 2 4 10.0.0.4:8081
   pallium ctl cluster transfer-leader 3
   pallium ctl cluster remove 2
 
-Every one of them may be given to any node, and given twice. A node id is never used again for
-another data folder.";
+Start the node with 'pallium serve --node-id 4 --join ...' before you add it.
+Every one of these may be given to any node, and given twice. A node id is never
+used again for another data folder.";
 
 /// Look at the cluster and change its members
 #[derive(Debug, clap::Args)]
@@ -33,8 +34,10 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Roles, terms, lag, disks, snapshots, and whether all have the same state
+    #[command(after_help = "Example: pallium ctl cluster status -o json")]
     Status,
     /// Add a node as a learner: it gets the state and the log, and has no vote
+    #[command(after_help = "Example: pallium ctl cluster add 4 10.0.0.4:8081")]
     Add {
         /// Its node id, never used before in this cluster
         node: u64,
@@ -45,21 +48,25 @@ enum Command {
         no_wait: bool,
     },
     /// Give a learner a vote
+    #[command(after_help = "Example: pallium ctl cluster promote 4")]
     Promote {
         /// Its node id
         node: u64,
     },
     /// Remove a node
+    #[command(after_help = "Example: pallium ctl cluster remove 2")]
     Remove {
         /// Its node id
         node: u64,
     },
     /// Let another voter lead
+    #[command(after_help = "Example: pallium ctl cluster transfer-leader 3")]
     TransferLeader {
         /// Its node id
         node: u64,
     },
     /// Add a node, give it a vote when it is close, and remove another one
+    #[command(after_help = "Example: pallium ctl cluster replace 2 4 10.0.0.4:8081")]
     Replace {
         /// The node that goes
         old: u64,
