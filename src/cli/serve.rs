@@ -86,7 +86,7 @@ fn log_to_stderr(config: &Config) -> Result<(), Failure> {
 
     let level = &config.log.level;
     // openraft tells every step of its own at info; a filter that says more than a level is taken as it is.
-    let directives = if level.contains([',', '=']) { level.clone() } else { format!("{level},openraft=warn") };
+    let directives = if level.contains([',', '=']) { level.clone() } else { format!("{level},openraft=error") };
     let filter = tracing_subscriber::EnvFilter::try_new(directives).map_err(|error| {
         Failure::new(format!("log.level: '{level}' given, error, warn, info, debug or trace expected: {error}"))
     })?;

@@ -78,17 +78,19 @@ fn foreign(hello: &Hello, cluster: uuid::Uuid) -> Option<String> {
 /// put back to an older state could undo what was committed. A peer that is away, or has been
 /// restarted since, cannot tell; nor can anybody tell a node that is alone.
 pub async fn check_memory(local: &Local) -> Result<(), OpenError> {
-    let metrics = local.metrics();
-    let membership = metrics.membership_config.membership();
-    if !membership.voter_ids().any(|voter| voter == metrics.id) {
+    let me = local.peers.me.get().node;
+    // Asked of openraft itself: its metrics are empty until it has published some.
+    let known = local.raft.with_raft_state(|state| (*state.vote_ref(), state.membership_state.effective().clone()));
+    let (vote, membership): (Vote, _) = known.await.map_err(|fatal| OpenError::Raft(fatal.to_string()))?;
+    if !membership.voter_ids().any(|voter| voter == me) {
         return Ok(());
     }
-    let peers: Vec<_> = membership.nodes().filter(|(node, _)| **node != metrics.id).collect();
+    let peers: Vec<_> = membership.nodes().filter(|(node, _)| **node != me).collect();
     let remembered = join_all(peers.iter().map(async |(node, member)| {
         let asked = tokio::time::timeout(REMEMBER, hello(local, **node, &member.addr, Ask::Hello)).await;
         Some((**node, asked.ok()?.ok()?.acknowledged))
     }));
-    let (vote, last): (Vote, _) = (metrics.vote, local.wal.ends().1.map(crate::store::log_id));
+    let last = local.wal.ends().1.map(crate::store::log_id);
     for (peer, known) in remembered.await.into_iter().flatten() {
         // A later vote than the acknowledged one: the disk is newer than what was acknowledged.
         let forgot_vote = known.vote.is_some_and(|known| vote < known);
@@ -98,7 +100,7 @@ pub async fn check_memory(local: &Local) -> Result<(), OpenError> {
             (_, _, true, Some(last)) => format!("entry {} of term {}", last.index, last.leader_id.term),
             _ => continue,
         };
-        return Err(OpenError::Forgotten { folder: local.data_dir.clone(), node: metrics.id, peer, acknowledged });
+        return Err(OpenError::Forgotten { folder: local.data_dir.clone(), node: me, peer, acknowledged });
     }
     Ok(())
 }

@@ -98,7 +98,9 @@ impl Node {
             Freshness::Linearizable => Some(arrived),
             Freshness::Bounded(age) => arrived.checked_sub(age),
         };
-        let mut fresh = self.0.fresh.lock().await;
+        let deadline = arrived + PATIENCE;
+        let late = |_| Refused::NoLeader("the reads before this one found no leader in time".to_owned());
+        let mut fresh = tokio::time::timeout_at(deadline.into(), self.0.fresh.lock()).await.map_err(late)?;
         if fresh.is_some_and(|fresh| wanted.is_none_or(|wanted| fresh >= wanted)) {
             return Ok(());
         }
@@ -110,8 +112,8 @@ impl Node {
                 other => Err(unexpected(&other)),
             }
         };
-        let index = self.on_leader(began + PATIENCE, true, here, there).await?;
-        self.0.local.applied(index, PATIENCE).await?;
+        let index = self.on_leader(deadline, true, here, there).await?;
+        self.0.local.applied(index, deadline.saturating_duration_since(clock::now())).await?;
         *fresh = Some(began);
         Ok(())
     }

@@ -215,7 +215,9 @@ async fn a_voter_with_an_older_disk_does_not_vote() {
     for instance in 0..5 {
         nodes[follower].decide(ask(instance), soon()).await.unwrap();
     }
-    checksum(&nodes[follower]).await;
+    let number = follower as u64 + 1;
+    let heard = async || nodes.iter().any(|node| node.status().lags.contains(&(number, 0))).then_some(());
+    until("a leader that was told", heard).await;
     let node = nodes.remove(follower);
     node.shutdown().await;
     drop(node);

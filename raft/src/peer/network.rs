@@ -139,7 +139,7 @@ impl Peer {
             Err(broken) => {
                 let what = broken.to_string();
                 if self.complaint.as_ref() != Some(&what) {
-                    tracing::debug!(peer = self.to.node, addr = self.to.addr, what, "a peer does not answer");
+                    tracing::warn!(peer = self.to.node, addr = self.to.addr, what, "a peer does not answer");
                     self.complaint = Some(what);
                 }
                 Err(unreachable(&broken))
