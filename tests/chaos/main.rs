@@ -33,8 +33,8 @@ use nemesis::{Nemesis, RECOVERY, Step};
 use verdict::Report;
 use workload::{CLIENTS, Workload, fleet};
 
-/// How long each fault of the short form lasts: about two minutes in all.
-const SHORT: Duration = Duration::from_secs(6);
+/// How long each fault of the short form lasts: about five minutes in all.
+const SHORT: Duration = Duration::from_secs(15);
 /// How long a fault of the long form lasts, seconds.
 const LONG: (u64, u64) = (2, 12);
 const SEED: u64 = 1;
