@@ -21,6 +21,9 @@ use super::trace::Trace;
 use crate::peer::door::Door;
 use crate::peer::link::{Broken, Lane, Link, Target};
 
+/// Time after which a connection on which nothing comes back is dropped.
+const ALIVE: Duration = Duration::from_secs(2);
+
 /// How often a stalled stream looks whether it may go on.
 const STALL: Duration = Duration::from_millis(20);
 
@@ -135,7 +138,7 @@ impl Net {
 
     /// The way there, the answer, and the way back; none when something of it is lost.
     async fn exchange(&self, from: u64, to: u64, letter: Bytes) -> Result<Bytes, Broken> {
-        let Some(there) = self.carry(from, to, &letter) else { return std::future::pending().await };
+        let Some(there) = self.carry(from, to, &letter) else { return lost(to).await };
         if let Some(later) = self.twice() {
             let (net, letter) = (self.clone(), letter.clone());
             self.tasks.spawn(async move {
@@ -149,10 +152,17 @@ impl Net {
         }
         let answer = self.deliver(to, letter).await;
         let answer = answer.ok_or_else(|| Broken::Unknown(format!("host {to} hung up")))?;
-        let Some(back) = self.carry(to, from, &answer) else { return std::future::pending().await };
+        let Some(back) = self.carry(to, from, &answer) else { return lost(to).await };
         sleep(back).await;
         Ok(answer)
     }
+}
+
+/// A letter or its answer is lost: as on the real link, a connection on which nothing comes back is
+/// dropped after a while, however long the sender would wait.
+async fn lost(to: u64) -> Result<Bytes, Broken> {
+    sleep(ALIVE).await;
+    Err(Broken::Unknown(format!("the connection to host {to} broke")))
 }
 
 impl Inner {
