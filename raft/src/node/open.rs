@@ -434,13 +434,14 @@ async fn watch_leadership(local: Local, led: oneshot::Sender<()>) {
 }
 
 /// A change of the membership that the former leader began and did not end stays half made until
-/// somebody ends it.
+/// somebody ends it. A voter that it removes goes for good: kept as a learner, it might lead on
+/// without a vote (simulated: seed 8 x 5 minutes).
 fn finish_change(raft: &Raft<TypeConfig, Machine>) {
     let joint = raft.metrics().borrow_watched().membership_config.membership().get_joint_config().len() > 1;
     if joint {
         let raft = raft.clone();
         tasks::spawn(async move {
-            let ended = raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::new()), true).await;
+            let ended = raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::new()), false).await;
             tracing::info!(ended = ended.is_ok(), "a change of the membership that was half made");
         });
     }
