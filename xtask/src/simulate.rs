@@ -58,9 +58,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// What CI runs: a sample.
+    /// What CI runs: a sample. Seeds 4 and 8 have found something before.
     fn sample() -> Plan {
-        Plan { seed: 1, seeds: 4, minutes: 5, twice: true, mutants: true, mutant: None, print: false }
+        Plan { seed: 1, seeds: 8, minutes: 5, twice: true, mutants: true, mutant: None, print: false }
     }
 }
 
