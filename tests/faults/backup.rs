@@ -7,27 +7,16 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use scheduler::{HostReport, Inventory};
+use scheduler::HostReport;
 use serde_json::Value;
 
 use crate::server::{BINARY, Server, run};
-use crate::spec::{create, uuid};
+use crate::spec::{create, host, uuid};
 
 const HOSTS: [&str; 2] = ["a", "b"];
 
 fn fleet() -> Vec<HostReport> {
-    let host = |name: &str| HostReport {
-        name: name.to_owned(),
-        hypervisor_hostname: Some(name.to_owned()),
-        availability_zone: Some("az-a".to_owned()),
-        hypervisor_type: Some("qemu".to_owned()),
-        inventories: Some(
-            [("VCPU".to_owned(), Inventory::of(100_000)), ("MEMORY_MB".to_owned(), Inventory::of(100_000_000))].into(),
-        ),
-        instances: Some(Vec::new()),
-        ..HostReport::default()
-    };
-    HOSTS.into_iter().map(host).collect()
+    HOSTS.map(|name| host(name, 100_000, 100_000_000)).into()
 }
 
 /// Claims for instance `n`; the host.

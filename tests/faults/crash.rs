@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use scheduler::{HostReport, Inventory};
+use scheduler::HostReport;
 
 use crate::server::{Server, run};
-use crate::spec::{create, uuid};
+use crate::spec::{create, host, uuid};
 
 const KILLS: u64 = 50;
 const CLIENTS: u64 = 8;
@@ -18,18 +18,7 @@ const HOSTS: [&str; 4] = ["a", "b", "c", "d"];
 const SEED: u64 = 7;
 
 fn fleet() -> Vec<HostReport> {
-    let host = |name: &str| HostReport {
-        name: name.to_owned(),
-        hypervisor_hostname: Some(name.to_owned()),
-        availability_zone: Some("az-a".to_owned()),
-        hypervisor_type: Some("qemu".to_owned()),
-        inventories: Some(
-            [("VCPU".to_owned(), Inventory::of(100_000)), ("MEMORY_MB".to_owned(), Inventory::of(100_000_000))].into(),
-        ),
-        instances: Some(Vec::new()),
-        ..HostReport::default()
-    };
-    HOSTS.into_iter().map(host).collect()
+    HOSTS.map(|name| host(name, 100_000, 100_000_000)).into()
 }
 
 /// instance → host, of every consumer in the state.

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use scheduler::{HostReport, Inventory};
+use scheduler::HostReport;
 use serde_json::Value;
 
 use crate::server::{Server, run};
-use crate::spec::{create, uuid};
+use crate::spec::{create, host, uuid};
 
 const REQUESTS: u64 = 1000;
 const HOSTS: u64 = 20;
@@ -17,22 +17,7 @@ fn fleet() -> Vec<HostReport> {
     (0..HOSTS)
         .map(|n| {
             let slots = 12 + n % 2;
-            let name = format!("node-{n:02}");
-            HostReport {
-                hypervisor_hostname: Some(name.clone()),
-                name,
-                availability_zone: Some("az-a".to_owned()),
-                hypervisor_type: Some("qemu".to_owned()),
-                inventories: Some(
-                    [
-                        ("VCPU".to_owned(), Inventory::of(slots)),
-                        ("MEMORY_MB".to_owned(), Inventory::of(512 * slots + 300)),
-                    ]
-                    .into(),
-                ),
-                instances: Some(Vec::new()),
-                ..HostReport::default()
-            }
+            host(&format!("node-{n:02}"), slots, 512 * slots + 300)
         })
         .collect()
 }

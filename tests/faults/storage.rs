@@ -4,24 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use scheduler::{HostReport, Inventory};
-
 use crate::server::{Server, run};
-use crate::spec::{create, uuid};
-
-fn host() -> HostReport {
-    HostReport {
-        name: "a".to_owned(),
-        hypervisor_hostname: Some("a".to_owned()),
-        availability_zone: Some("az-a".to_owned()),
-        hypervisor_type: Some("qemu".to_owned()),
-        inventories: Some(
-            [("VCPU".to_owned(), Inventory::of(100_000)), ("MEMORY_MB".to_owned(), Inventory::of(100_000_000))].into(),
-        ),
-        instances: Some(Vec::new()),
-        ..HostReport::default()
-    }
-}
+use crate::spec::{create, host, uuid};
 
 /// Asks for `count` claims from number `first` on; gives how many were answered.
 async fn claim(server: &Server, first: u64, count: u64) -> u64 {
@@ -58,7 +42,7 @@ fn a_damaged_older_record_is_refused_with_what_to_do() {
     run(async {
         let dir = tempfile::tempdir().expect("a folder");
         let mut server = Server::start(dir.path());
-        server.apply(&[host()]).await;
+        server.apply(&[host("a", 100_000, 100_000_000)]).await;
         claim(&server, 0, 40).await;
         server.kill();
         let (path, end) = segment(dir.path());
@@ -83,7 +67,7 @@ fn a_damaged_last_record_is_told_and_costs_nothing_before_it() {
     run(async {
         let dir = tempfile::tempdir().expect("a folder");
         let mut server = Server::start(dir.path());
-        server.apply(&[host()]).await;
+        server.apply(&[host("a", 100_000, 100_000_000)]).await;
         claim(&server, 0, 40).await;
         server.kill();
         let (path, end) = segment(dir.path());
@@ -126,13 +110,13 @@ fn a_full_disk_is_told_and_loses_no_answered_claim() {
             return;
         };
         let mut server = Server::start(dir.path());
-        server.apply(&[host()]).await;
+        server.apply(&[host("a", 100_000, 100_000_000)]).await;
         let mut answered = claim(&server, 0, 20).await;
         // Large reports fill the log.
         let traits: Vec<String> = (0..4000).map(|n| format!("CUSTOM_A_RATHER_LONG_TRAIT_NAME_{n:05}")).collect();
         let mut refused = None;
         for n in 0..200 {
-            let mut large = host();
+            let mut large = host("a", 100_000, 100_000_000);
             large.name = format!("large-{n}");
             large.hypervisor_hostname = None;
             large.traits = Some(traits.clone());

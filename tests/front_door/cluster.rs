@@ -6,12 +6,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use scheduler::{HostReport, Inventory};
+use scheduler::HostReport;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::server::{BINARY, Server, run};
-use crate::spec::{create, uuid};
+use crate::spec::{create, host, uuid};
 
 /// A node: its folder, and how it is started.
 struct Node {
@@ -88,18 +88,7 @@ async fn settled(server: &Server, members: usize) -> u64 {
 }
 
 fn fleet() -> Vec<HostReport> {
-    let host = |name: &str| HostReport {
-        name: name.to_owned(),
-        hypervisor_hostname: Some(name.to_owned()),
-        availability_zone: Some("az-a".to_owned()),
-        hypervisor_type: Some("qemu".to_owned()),
-        inventories: Some(
-            [("VCPU".to_owned(), Inventory::of(1000)), ("MEMORY_MB".to_owned(), Inventory::of(1_000_000))].into(),
-        ),
-        instances: Some(Vec::new()),
-        ..HostReport::default()
-    };
-    vec![host("a"), host("b")]
+    ["a", "b"].map(|name| host(name, 1000, 1_000_000)).into()
 }
 
 fn ask(n: u64) -> Value {

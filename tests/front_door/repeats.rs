@@ -1,26 +1,14 @@
 //! One key, many calls: what Nova repeats, and the claims it must end with.
 
-use scheduler::{HostReport, InstanceReport, Inventory};
+use scheduler::{HostReport, InstanceReport};
 use serde_json::{Value, json};
 
 use crate::server::{Server, run};
-use crate::spec::{create, data, uuid};
+use crate::spec::{self, create, data, uuid};
 
 /// A host with room for `slots` instances of 2 VCPU and 1024 MiB.
 fn host(name: &str, slots: u64) -> HostReport {
-    HostReport {
-        name: name.to_owned(),
-        hypervisor_hostname: Some(name.to_owned()),
-        availability_zone: Some("az-a".to_owned()),
-        hypervisor_type: Some("qemu".to_owned()),
-        cpu_arch: Some("x86_64".to_owned()),
-        inventories: Some(
-            [("VCPU".to_owned(), Inventory::of(2 * slots)), ("MEMORY_MB".to_owned(), Inventory::of(1024 * slots))]
-                .into(),
-        ),
-        instances: Some(Vec::new()),
-        ..HostReport::default()
-    }
+    spec::host(name, 2 * slots, 1024 * slots)
 }
 
 fn names(hosts: &[&str]) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! Hook requests made from the fixtures: small builders that change one thing.
 
+use scheduler::{HostReport, Inventory};
 use serde_json::{Value, json};
 
 /// Names and texts of all recorded requests.
@@ -46,4 +47,20 @@ pub fn create(instance: &str, hosts: &[String], vcpus: u64, memory_mb: u64) -> V
 /// A uuid for number `n`.
 pub fn uuid(n: u64) -> String {
     format!("00000000-0000-4000-8000-{n:012x}")
+}
+
+/// An empty host that [`create`] fits on, with so much of each.
+pub fn host(name: &str, vcpus: u64, memory_mb: u64) -> HostReport {
+    HostReport {
+        name: name.to_owned(),
+        hypervisor_hostname: Some(name.to_owned()),
+        availability_zone: Some("az-a".to_owned()),
+        hypervisor_type: Some("qemu".to_owned()),
+        cpu_arch: Some("x86_64".to_owned()),
+        inventories: Some(
+            [("VCPU".to_owned(), Inventory::of(vcpus)), ("MEMORY_MB".to_owned(), Inventory::of(memory_mb))].into(),
+        ),
+        instances: Some(Vec::new()),
+        ..HostReport::default()
+    }
 }

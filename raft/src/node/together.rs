@@ -185,18 +185,25 @@ async fn a_cluster_grows_moves_and_shrinks() {
     let three = places[1].open().await;
     until("a leader", async || (waits.status().ready || three.status().ready).then_some(())).await;
     assert_eq!(checksum(&waits).await, checksum(&three).await);
-    waits.shutdown().await;
-    drop(waits);
-    let emptied = Place::new(2, Begin::Wait, second);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_emptied_folder_is_not_the_node_it_was() {
+    let (places, mut nodes) = three((300, 500)).await;
+    nodes[0].propose(host(0, 100)).await.unwrap();
+    let at = (leader(&nodes).await + 1) % 3;
+    nodes.remove(at).shutdown().await;
+    let (node, port) = (at as u64 + 1, places[at].options.peer_listen.unwrap().port());
+    let emptied = Place::new(node, Begin::Wait, port);
     let impostor = emptied.open().await;
-    let refused = until("a word about it", async || match three.change(add(2, second)).await {
-        Err(Refused::Conflict(why)) => Some(why),
-        _ => None,
-    });
-    let nothing = tokio::time::timeout(Duration::from_secs(3), refused).await;
-    // Without it there is no majority, and it is no way to get one.
-    assert!(nothing.is_err() || nothing.is_ok_and(|why| why.contains("another data folder")));
-    assert_eq!(impostor.query(|core| core.state().tables().counters().hosts).await.unwrap(), 0);
+    let add = Change::Add { node, addr: format!("127.0.0.1:{port}") };
+    let refused = nodes[0].change(add).await.unwrap_err();
+    assert!(refused.to_string().contains("with another data folder"), "{refused}");
+    for instance in 0..5 {
+        until("a decision", async || nodes[0].decide(ask(instance), soon()).await.ok()).await;
+    }
+    let status = impostor.status();
+    assert_eq!((status.last, status.applied), (None, None), "it is told nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -207,7 +207,8 @@ impl Core {
     fn join(&mut self, request: &Request, key: Uuid, hash: u64) -> Proposal {
         self.overlay.fly_key(key);
         let mut decision = super::compose::blank(request, request.label.unwrap_or_default(), "");
-        decision.placements = request.consumers.iter().map(|&consumer| super::compose::placeholder(consumer)).collect();
+        decision.placements =
+            request.consumers.iter().map(|&consumer| super::compose::without_host(consumer)).collect();
         Proposal {
             decision,
             command: Some(Command::Place(Box::new(Place {

@@ -40,7 +40,7 @@ pub(super) fn blank(request: &Request, intent: Intent, pipeline: &str) -> Decisi
     }
 }
 
-pub(super) fn placeholder(consumer: Uuid) -> Placement {
+pub(super) fn without_host(consumer: Uuid) -> Placement {
     Placement { consumer, host: String::new(), node: None, provider: Uuid::nil() }
 }
 
