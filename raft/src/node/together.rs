@@ -9,7 +9,10 @@ use tempfile::TempDir;
 
 use super::{Begin, Freshness, Node, OpenError, Options};
 use crate::fixture::{ask, engine, host, soon};
+use crate::identity::Identity;
 use crate::members::{Change, Changed, Role};
+use crate::peer::link::{Lane, Target};
+use crate::peer::message::Ask;
 use crate::refused::Refused;
 use crate::wal;
 
@@ -204,6 +207,14 @@ async fn an_emptied_folder_is_not_the_node_it_was() {
     }
     let status = impostor.status();
     assert_eq!((status.last, status.applied), (None, None), "it is told nothing");
+
+    // Not even when it says that it is of this cluster.
+    let known = places[at].folder.path().join("identity");
+    let known: Identity = serde_json::from_slice(&std::fs::read(known).unwrap()).unwrap();
+    impostor.0.local.peers.me.adopt(known.cluster).unwrap();
+    let to = Target { node, addr: format!("127.0.0.1:{port}"), store: Some(known.store) };
+    let asked = nodes[0].0.local.peers.ask(&to, Lane::Control, Ask::Report, Duration::from_secs(10)).await;
+    assert!(asked.as_ref().is_err_and(|why| why.to_string().contains("has another data folder")), "{asked:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
