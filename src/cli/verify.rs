@@ -99,11 +99,13 @@ fn snapshot(snapshot: &Snapshot) -> String {
         return format!("{name}: DAMAGED, {}", mib(snapshot.bytes));
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let when = match summary.wall {
+        0 => "before the first command".to_owned(),
+        wall => format!("of {} UTC ({} ago)", wording::utc(wall), wording::duration(now.saturating_sub(wall))),
+    };
     format!(
-        "{name}: index {}, of {} UTC ({} ago), {}, {} and {}",
+        "{name}: index {}, {when}, {}, {} and {}",
         index(summary.index),
-        wording::utc(summary.wall),
-        wording::duration(now.saturating_sub(summary.wall)),
         mib(snapshot.bytes),
         wording::count(summary.hosts, "host"),
         wording::count(summary.consumers, "consumer")

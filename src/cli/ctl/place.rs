@@ -9,6 +9,7 @@ use operators::quantity::Quantity;
 use scheduler::request::{Candidates, GroupPolicy};
 use scheduler::{Intent, Request};
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::explain::explanation;
 use super::{Client, Target};
@@ -136,6 +137,8 @@ pub async fn run(target: &Target, format: Format, args: &Args) -> Result<(), Fai
         let decision = answer.detail.and_then(|detail| detail.decision).unwrap_or_default();
         return fits(&decision);
     }
+    // With a key it is asked again of the next leader when this one goes, and still claims once.
+    request.request_id.get_or_insert_with(|| Uuid::now_v7().to_string());
     let answer = client.scheduler().place(request).await.map_err(|status| client.refusal(&status))?.into_inner();
     let decision = answer.decision.clone().unwrap_or_default();
     emit(format, &answer, || placed(&decision))?;
