@@ -20,6 +20,7 @@ use crate::domain::Domain;
 use crate::index::Index;
 use crate::invariants;
 use crate::overlay::Overlay;
+use crate::pipeline::Standings;
 use crate::pipeline::cx::View;
 use crate::pipeline::engine::{ChoiceError, Engine};
 use crate::provider::Row;
@@ -43,6 +44,7 @@ pub struct Core {
     run: u32,
     tickets: u32,
     details: VecDeque<(u64, Arc<Detail>)>,
+    standings: Standings,
 }
 
 /// Why there is no decision.
@@ -145,6 +147,16 @@ impl Core {
     /// Tells the core the replicated time by this node's clock, milliseconds.
     pub fn set_clock(&mut self, now: u64) {
         self.clock = self.clock.max(now);
+    }
+
+    /// Forgets the runs that may still stand: the next decisions run whole. For tests and benches.
+    pub fn forget_runs(&mut self) {
+        self.standings = Standings::default();
+    }
+
+    /// Decisions that brought a former run up to date instead of running whole.
+    pub fn runs_that_stood(&self) -> u64 {
+        self.standings.stood()
     }
 
     /// True when a claim is due to expire at `now` (replicated milliseconds).

@@ -2,7 +2,7 @@
 //! resource class, one posting list for each value of each facet. Derived from the state and the
 //! overlay, a row at a time; it always equals one built anew.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rustc_hash::FxHashMap;
 use uuid::Uuid;
@@ -63,6 +63,9 @@ pub struct Column {
     pub fit: Vec<u64>,
 }
 
+/// Changes of use that are remembered.
+const JOURNAL: usize = 4096;
+
 const NO_VALUE: Sym = Sym::of(u32::MAX);
 
 /// The index.
@@ -77,6 +80,13 @@ pub struct Index {
     groups: FxHashMap<Uuid, BTreeSet<Uuid>>,
     /// Metadata key → aggregates that have it.
     metadata: BTreeMap<String, BTreeSet<Sym>>,
+    /// Grows with each change of anything but use.
+    facts: u64,
+    /// A sum over what is in use of each class, by row: it differs when the use does.
+    use_sums: Vec<u64>,
+    /// Rows whose use changed, the newest last, and how many changes are no longer remembered.
+    journal: VecDeque<Row>,
+    forgotten: u64,
 }
 
 impl Index {
@@ -118,6 +128,28 @@ impl Index {
         self.facets.get(&facet).into_iter().flatten().map(|(value, rows)| (*value, rows))
     }
 
+    /// A number that changes with the facts of the fleet: with anything but use.
+    pub(crate) fn facts(&self) -> u64 {
+        self.facts
+    }
+
+    /// How often the use of a row has changed.
+    pub(crate) fn changes(&self) -> u64 {
+        self.forgotten + self.journal.len() as u64
+    }
+
+    /// The rows whose use changed after the first `seen` changes, a row for each change; `None` when
+    /// they are no longer remembered.
+    pub(crate) fn changed_since(&self, seen: u64) -> Option<impl Iterator<Item = Row>> {
+        let skip = seen.checked_sub(self.forgotten)?;
+        Some(self.journal.iter().skip(skip as usize).copied())
+    }
+
+    /// A number for each row that changes with its use.
+    pub(crate) fn use_sums(&self) -> &[u64] {
+        &self.use_sums
+    }
+
     /// Columns of a resource class.
     pub fn column(&self, class: Sym) -> Option<&Column> {
         self.columns.get(&class)
@@ -140,6 +172,7 @@ impl Index {
     }
 
     pub(crate) fn refresh_aggregate(&mut self, tables: &Tables, key: Sym) {
+        self.facts += 1;
         self.metadata.retain(|_, aggregates| {
             aggregates.remove(&key);
             !aggregates.is_empty()
@@ -169,6 +202,7 @@ impl Index {
     /// Brings everything of `row` up to date with the state.
     pub(crate) fn refresh(&mut self, tables: &Tables, overlay: &Overlay, row: Row) {
         let at = row.0 as usize;
+        self.facts += 1;
         self.rows = self.rows.max(at + 1);
         self.row_facets.resize(self.rows.max(self.row_facets.len()), Vec::new());
         self.row_host.resize(self.rows.max(self.row_host.len()), String::new());
@@ -217,6 +251,7 @@ impl Index {
     pub(crate) fn refresh_use(&mut self, tables: &Tables, overlay: &Overlay, row: Row) {
         let at = row.0 as usize;
         let provider = tables.provider(row);
+        let mut sum = 0_u64;
         for (&class, column) in &mut self.columns {
             let len = self.rows.max(at + 1);
             if column.capacity.len() < len {
@@ -234,8 +269,25 @@ impl Index {
             column.capacity[at] = capacity;
             column.used[at] = used;
             column.fit[at] = capacity.saturating_sub(used).min(inventory.map_or(0, |inventory| inventory.max_unit));
+            // A sum, since the classes come in no particular order.
+            sum = sum.wrapping_add(mixed(u64::from(class.number()) << 48 ^ used));
         }
+        self.use_sums.resize(self.use_sums.len().max(self.rows).max(at + 1), 0);
+        self.use_sums[at] = sum;
+        if self.journal.len() == JOURNAL {
+            self.journal.pop_front();
+            self.forgotten += 1;
+        }
+        self.journal.push_back(row);
     }
+}
+
+/// The finalizer of splitmix64.
+fn mixed(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let value = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ value >> 31
 }
 
 impl PartialEq for Index {

@@ -2,6 +2,7 @@
 //! its leadership drops them.
 
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 use uuid::Uuid;
 
 use crate::consumer::Purpose;
@@ -26,7 +27,7 @@ pub(crate) struct Pending {
 /// All claims in flight, and the open claim that is hidden while its own request is decided.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Overlay {
-    pending: FxHashMap<(Domain, Uuid, Purpose), Vec<Pending>>,
+    pending: FxHashMap<(Domain, Uuid, Purpose), SmallVec<[Pending; 1]>>,
     added: FxHashMap<Row, Amounts>,
     hidden: FxHashMap<Row, Amounts>,
     groups: FxHashMap<Uuid, Vec<Uuid>>,

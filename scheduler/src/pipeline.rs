@@ -5,11 +5,13 @@ pub mod cx;
 pub mod engine;
 pub mod run;
 pub mod spec;
+mod standing;
 pub mod step;
 pub mod survivors;
 
 pub use cx::{Cx, View};
 pub use engine::Engine;
 pub use spec::{Param, PipelineSpec, SpecError, StepSpec};
-pub use step::{Filter, FilterPlugin, Registry, Verdict, Weigher, WeigherPlugin};
+pub use standing::Standings;
+pub use step::{Filter, FilterPlugin, Reads, Registry, Verdict, Weigher, WeigherPlugin};
 pub use survivors::{Detail, Event, Survivors};

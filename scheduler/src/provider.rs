@@ -151,16 +151,25 @@ impl Provider {
 
     /// In use: max(reported, Σ listed) + Σ open claims of unlisted consumers.
     pub fn used(&self, class: Sym) -> u64 {
-        self.reported.get(class).max(self.listed.get(class)).saturating_add(self.open.get(class))
+        self.used_with(&self.open, class)
+    }
+
+    fn used_with(&self, open: &Amounts, class: Sym) -> u64 {
+        self.reported.get(class).max(self.listed.get(class)).saturating_add(open.get(class))
     }
 
     /// Whether `amounts` more fit: inventory there, used + amount ≤ capacity, unit rules kept. A
     /// consumer that grows in place is measured by them as a whole: `held` is what it has already.
     pub fn fits(&self, amounts: &Amounts, held: &Amounts) -> bool {
+        self.fits_with(&self.open, amounts, held)
+    }
+
+    /// The same with other open claims than it has.
+    pub(crate) fn fits_with(&self, open: &Amounts, amounts: &Amounts, held: &Amounts) -> bool {
         amounts.iter().all(|(class, amount)| {
             self.inventory(class).is_some_and(|inventory| {
                 inventory.allows(amount.saturating_add(held.get(class)))
-                    && self.used(class).saturating_add(amount) <= inventory.capacity()
+                    && self.used_with(open, class).saturating_add(amount) <= inventory.capacity()
             })
         })
     }

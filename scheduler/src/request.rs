@@ -218,6 +218,51 @@ impl Options {
 }
 
 impl Request {
+    /// Whether `other` asks the same, for whichever consumer.
+    pub(crate) fn asks_same(&self, other: &Self) -> bool {
+        // Every field is named, so that a new one is not forgotten.
+        let Self {
+            domain,
+            consumers: _,
+            caller: _,
+            pipeline,
+            project,
+            user,
+            label,
+            source_host,
+            resources,
+            flavor,
+            extra_specs,
+            image_properties,
+            required_traits,
+            forbidden_traits,
+            zone,
+            candidates,
+            ignore_hosts,
+            retry_hosts,
+            force_hosts,
+            force_nodes,
+            destination,
+            group,
+            hints,
+            num_instances,
+            options,
+            trace_id: _,
+        } = self;
+        (domain, label, num_instances) == (&other.domain, &other.label, &other.num_instances)
+            && (resources, flavor, project, user, zone)
+                == (&other.resources, &other.flavor, &other.project, &other.user, &other.zone)
+            && (pipeline, extra_specs, image_properties)
+                == (&other.pipeline, &other.extra_specs, &other.image_properties)
+            && (required_traits, forbidden_traits) == (&other.required_traits, &other.forbidden_traits)
+            && (ignore_hosts, retry_hosts) == (&other.ignore_hosts, &other.retry_hosts)
+            && (force_hosts, force_nodes) == (&other.force_hosts, &other.force_nodes)
+            && (source_host, destination, group, hints)
+                == (&other.source_host, &other.destination, &other.group, &other.hints)
+            && options == &other.options
+            && candidates == &other.candidates
+    }
+
     /// First value of a hint, the way Nova means one-element lists.
     pub fn hint(&self, key: &str) -> Option<&str> {
         self.hints.get(key)?.first().map(String::as_str)

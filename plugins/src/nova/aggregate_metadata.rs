@@ -10,8 +10,8 @@
 //! `AggregateMultiTenancyIsolation`.
 
 use scheduler::pipeline::step::NoOptions;
-use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Survivors, Verdict};
-use scheduler::{Aggregate, Domain, Mask};
+use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Reads, Survivors, Verdict};
+use scheduler::{Aggregate, Domain, Mask, Request};
 
 /// Begin of the metadata keys that list projects.
 const KEY: &str = "filter_tenant_id";
@@ -48,6 +48,10 @@ impl Filter for AggregateMetadata {
         open.into_iter().flat_map(|rows| rows.iter()).for_each(|row| closed.remove(row));
         hosts.drop_mask(&closed, "in an aggregate of other projects", |_| Detail::None);
         Verdict::Ran
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::Facts
     }
 }
 

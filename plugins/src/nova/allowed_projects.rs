@@ -6,8 +6,8 @@
 //! Source: cobaltcore-dev/cortex, `filter_allowed_projects`.
 
 use scheduler::pipeline::step::NoOptions;
-use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Survivors, Verdict};
-use scheduler::{Domain, Facet, Mask};
+use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Reads, Survivors, Verdict};
+use scheduler::{Domain, Facet, Mask, Request};
 
 /// The step.
 #[derive(Debug)]
@@ -26,6 +26,10 @@ impl Filter for AllowedProjects {
         cx.view.facet(Facet::AllowedProject, project).iter().for_each(|row| closed.remove(row));
         hosts.drop_mask(&closed, "set apart for other projects", |_| Detail::None);
         Verdict::Ran
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::Facts
     }
 }
 

@@ -12,8 +12,8 @@
 use std::collections::BTreeSet;
 
 use scheduler::pipeline::step::NoOptions;
-use scheduler::pipeline::{Cx, Filter, FilterPlugin, Survivors, Verdict};
-use scheduler::{Domain, Facet, Mask};
+use scheduler::pipeline::{Cx, Filter, FilterPlugin, Reads, Survivors, Verdict};
+use scheduler::{Domain, Facet, Mask, Request};
 
 use super::extra_specs::matches;
 use super::hosts::detail;
@@ -87,6 +87,10 @@ impl Filter for Capabilities {
             }
         }
         Verdict::Ran
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::Facts
     }
 }
 

@@ -3,8 +3,8 @@
 //! Source: cobaltcore-dev/cortex, `filter_correct_az`.
 
 use scheduler::pipeline::step::NoOptions;
-use scheduler::pipeline::{Cx, Filter, FilterPlugin, Survivors, Verdict};
-use scheduler::{Domain, Facet};
+use scheduler::pipeline::{Cx, Filter, FilterPlugin, Reads, Survivors, Verdict};
+use scheduler::{Domain, Facet, Request};
 
 use super::hosts::detail;
 
@@ -21,6 +21,10 @@ impl Filter for CorrectAz {
             detail(cx.view.provider(row).and_then(|provider| provider.zone))
         });
         Verdict::Ran
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::Facts
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Source: cobaltcore-dev/cortex, `filter_exclude_hosts` (the peer compares exactly).
 
-use scheduler::Domain;
-use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Survivors, Verdict};
+use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Reads, Survivors, Verdict};
+use scheduler::{Domain, Request};
 use serde::{Deserialize, Serialize};
 
 use super::hosts::of_hosts;
@@ -28,6 +28,10 @@ impl Filter for ExcludeHosts {
         let excluded = of_hosts(&cx.view, &self.0.excluded_hosts);
         hosts.drop_mask(&excluded, "in excludedHosts", |_| Detail::None);
         Verdict::Ran
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::Facts
     }
 }
 

@@ -8,8 +8,8 @@
 //!
 //! Source: cobaltcore-dev/cortex, `filter_external_customer`.
 
-use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Survivors, Verdict};
-use scheduler::{Domain, Facet};
+use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Reads, Survivors, Verdict};
+use scheduler::{Domain, Facet, Request};
 use serde::{Deserialize, Serialize};
 
 /// The trait of the hosts set apart.
@@ -45,6 +45,10 @@ impl Filter for ExternalCustomer {
         }
         hosts.keep(cx.view.facet(Facet::Trait, EXCLUSIVE), "not set apart for external customers", |_| Detail::None);
         Verdict::Ran
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::Facts
     }
 }
 

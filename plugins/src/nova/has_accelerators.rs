@@ -4,8 +4,8 @@
 //! Source: cobaltcore-dev/cortex, `filter_has_accelerators`.
 
 use scheduler::pipeline::step::NoOptions;
-use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Survivors, Verdict};
-use scheduler::{Domain, Facet};
+use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Reads, Survivors, Verdict};
+use scheduler::{Domain, Facet, Request};
 
 /// The step.
 #[derive(Debug)]
@@ -18,6 +18,10 @@ impl Filter for HasAccelerators {
         }
         hosts.keep(cx.view.facet(Facet::Trait, "COMPUTE_ACCELERATORS"), "no accelerators", |_| Detail::None);
         Verdict::Ran
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::Facts
     }
 }
 

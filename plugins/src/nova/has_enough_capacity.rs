@@ -22,8 +22,8 @@
 use std::borrow::Cow;
 
 use scheduler::index::Column;
-use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Survivors, Verdict};
-use scheduler::{Domain, Facet, Inventory, Row, Rows, Sym};
+use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Reads, Survivors, Verdict};
+use scheduler::{Domain, Facet, Inventory, Request, Row, Rows, Sym};
 use serde::{Deserialize, Serialize};
 
 const RESERVATIONS: [&str; 3] = ["CommittedResourceReservation", "FailoverReservation", "InFlightReservation"];
@@ -177,6 +177,10 @@ impl Filter for HasEnoughCapacity {
             ask.drop_uneven(cx, hosts, class);
         }
         if asked { Verdict::Ran } else { Verdict::Skipped("nothing asked") }
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::OwnUse
     }
 }
 

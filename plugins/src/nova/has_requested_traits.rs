@@ -6,8 +6,8 @@
 //! Source: cobaltcore-dev/cortex, `filter_has_requested_traits` (image traits are pallium's own).
 
 use scheduler::pipeline::step::NoOptions;
-use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Survivors, Verdict};
-use scheduler::{Domain, Facet};
+use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Reads, Survivors, Verdict};
+use scheduler::{Domain, Facet, Request};
 
 /// The step.
 #[derive(Debug)]
@@ -33,6 +33,10 @@ impl Filter for HasRequestedTraits {
             hosts.drop(cx.view.facet(Facet::Trait, name), format!("has forbidden trait {name}"), |_| Detail::None);
         }
         Verdict::Ran
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::Facts
     }
 }
 

@@ -5,9 +5,9 @@
 //! Source: cobaltcore-dev/cortex, `filter_host_instructions`; openstack/nova, `HostManager`
 //! (case, nodes, and that an empty list forces nothing).
 
-use scheduler::Domain;
 use scheduler::pipeline::step::NoOptions;
-use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Survivors, Verdict};
+use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Reads, Survivors, Verdict};
+use scheduler::{Domain, Request};
 
 use super::hosts::{detail, of_hosts, of_nodes};
 
@@ -38,6 +38,10 @@ impl Filter for HostInstructions {
 
     fn runs_on_rebuild(&self) -> bool {
         true
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::Facts
     }
 }
 

@@ -12,8 +12,8 @@
 //! `vmware` and `baremetal`, since it knows KVM hosts only.
 
 use scheduler::pipeline::step::NoOptions;
-use scheduler::pipeline::{Cx, Filter, FilterPlugin, Survivors, Verdict};
-use scheduler::{Domain, Facet, Intent, Mask};
+use scheduler::pipeline::{Cx, Filter, FilterPlugin, Reads, Survivors, Verdict};
+use scheduler::{Domain, Facet, Intent, Mask, Request};
 
 use super::hosts::detail;
 
@@ -50,6 +50,10 @@ impl Filter for ImageProperties {
 
     fn runs_on_rebuild(&self) -> bool {
         true
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::Facts
     }
 }
 

@@ -8,10 +8,10 @@
 //!
 //! Source: cobaltcore-dev/cortex, `filter_instance_group_affinity` (it knows the named hosts only).
 
-use scheduler::Domain;
 use scheduler::pipeline::step::NoOptions;
-use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Survivors, Verdict};
+use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Reads, Survivors, Verdict};
 use scheduler::request::GroupPolicy;
+use scheduler::{Domain, Request};
 
 use super::hosts::of_hosts;
 
@@ -37,6 +37,10 @@ impl Filter for InstanceGroupAffinity {
         }
         hosts.keep_mask(&theirs, "holds no member of the affinity group", |_| Detail::None);
         Verdict::Ran
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::Facts
     }
 }
 

@@ -9,11 +9,11 @@
 //! Source: cobaltcore-dev/cortex, `filter_instance_group_anti_affinity`. The peer ignores
 //! `max_server_per_host` as Nova sends it (a string) and does not see members being built.
 
-use scheduler::Domain;
 use scheduler::Mask;
 use scheduler::pipeline::step::NoOptions;
-use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Survivors, Verdict};
+use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Reads, Survivors, Verdict};
 use scheduler::request::GroupPolicy;
+use scheduler::{Domain, Request};
 
 /// The step.
 #[derive(Debug)]
@@ -38,6 +38,10 @@ impl Filter for InstanceGroupAntiAffinity {
             limit,
         });
         Verdict::Ran
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::Facts
     }
 }
 

@@ -10,8 +10,8 @@
 //!
 //! Source: cobaltcore-dev/cortex, `kvm_binpack` (which takes a MB as 10^6 bytes).
 
-use scheduler::pipeline::{Cx, Verdict, Weigher, WeigherPlugin};
-use scheduler::{Domain, Row};
+use scheduler::pipeline::{Cx, Reads, Verdict, Weigher, WeigherPlugin};
+use scheduler::{Domain, Request, Row};
 use serde::{Deserialize, Serialize};
 
 use super::resource_weights::ResourceWeights;
@@ -57,6 +57,10 @@ impl Weigher for KvmBinpack {
 
     fn statistic(&self) -> (&'static str, &'static str) {
         ("binpack score", "float")
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::OwnUse
     }
 }
 

@@ -7,8 +7,8 @@
 //!
 //! Source: cobaltcore-dev/cortex, `kvm_committed_resource_reservation`.
 
-use scheduler::pipeline::{Cx, Verdict, Weigher, WeigherPlugin};
-use scheduler::{Domain, Intent, Row};
+use scheduler::pipeline::{Cx, Reads, Verdict, Weigher, WeigherPlugin};
+use scheduler::{Domain, Intent, Request, Row};
 use serde::{Deserialize, Serialize};
 
 /// The step.
@@ -41,6 +41,10 @@ impl Weigher for KvmCommittedResourceReservation {
         }
         out.fill(self.0.default_host_weight);
         Verdict::Ran
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::Facts
     }
 }
 

@@ -5,8 +5,8 @@
 //!
 //! Source: cobaltcore-dev/cortex, `kvm_failover_evacuation`.
 
-use scheduler::pipeline::{Cx, Verdict, Weigher, WeigherPlugin};
-use scheduler::{Domain, Intent, Row};
+use scheduler::pipeline::{Cx, Reads, Verdict, Weigher, WeigherPlugin};
+use scheduler::{Domain, Intent, Request, Row};
 use serde::{Deserialize, Serialize};
 
 /// The step.
@@ -36,6 +36,10 @@ impl Weigher for KvmFailoverEvacuation {
         }
         out.fill(self.0.default_host_weight);
         Verdict::Ran
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::Facts
     }
 }
 

@@ -11,8 +11,8 @@
 //!
 //! Source: cobaltcore-dev/cortex, `kvm_failover_reservation_consolidation`.
 
-use scheduler::pipeline::{Cx, Verdict, Weigher, WeigherPlugin};
-use scheduler::{Domain, Intent, Row};
+use scheduler::pipeline::{Cx, Reads, Verdict, Weigher, WeigherPlugin};
+use scheduler::{Domain, Intent, Request, Row};
 use serde::{Deserialize, Serialize};
 
 /// The step.
@@ -42,6 +42,10 @@ impl Weigher for KvmFailoverReservationConsolidation {
             return Verdict::Skipped("no failover reservation is placed");
         }
         Verdict::Ran
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::Facts
     }
 }
 

@@ -7,9 +7,9 @@
 //! Source: cobaltcore-dev/cortex, `kvm_instance_group_soft_affinity`.
 
 use scheduler::pipeline::step::NoOptions;
-use scheduler::pipeline::{Cx, Verdict, Weigher, WeigherPlugin};
+use scheduler::pipeline::{Cx, Reads, Verdict, Weigher, WeigherPlugin};
 use scheduler::request::GroupPolicy;
-use scheduler::{Domain, Row};
+use scheduler::{Domain, Request, Row};
 
 /// The step.
 #[derive(Debug)]
@@ -39,6 +39,10 @@ impl Weigher for KvmInstanceGroupSoftAffinity {
 
     fn statistic(&self) -> (&'static str, &'static str) {
         ("affinity", "float")
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::Facts
     }
 }
 

@@ -10,8 +10,8 @@
 //!
 //! Source: cobaltcore-dev/cortex, `kvm_prefer_smaller_hosts`.
 
-use scheduler::pipeline::{Cx, Verdict, Weigher, WeigherPlugin};
-use scheduler::{Domain, Row};
+use scheduler::pipeline::{Cx, Reads, Verdict, Weigher, WeigherPlugin};
+use scheduler::{Domain, Request, Row};
 use serde::{Deserialize, Serialize};
 
 use super::resource_weights::ResourceWeights;
@@ -62,6 +62,10 @@ impl Weigher for KvmPreferSmallerHosts {
 
     fn statistic(&self) -> (&'static str, &'static str) {
         ("small host score", "float")
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::Facts
     }
 }
 

@@ -10,8 +10,8 @@
 //! source is unknown).
 
 use scheduler::pipeline::step::NoOptions;
-use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Survivors, Verdict};
-use scheduler::{Domain, Facet, Intent, Row};
+use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Reads, Survivors, Verdict};
+use scheduler::{Domain, Facet, Intent, Request, Row};
 
 use super::hosts::detail;
 
@@ -77,6 +77,10 @@ impl Filter for LiveMigratable {
             }
         }
         Verdict::Ran
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::Facts
     }
 }
 

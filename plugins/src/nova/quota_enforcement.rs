@@ -15,8 +15,8 @@
 //!
 //! Source: cobaltcore-dev/cortex, `filter_quota_enforcement`.
 
-use scheduler::pipeline::{Cx, Filter, FilterPlugin, Survivors, Verdict};
-use scheduler::{Domain, Intent};
+use scheduler::pipeline::{Cx, Filter, FilterPlugin, Reads, Survivors, Verdict};
+use scheduler::{Domain, Intent, Request};
 use serde::{Deserialize, Serialize};
 
 /// The step.
@@ -61,6 +61,10 @@ impl Filter for QuotaEnforcement {
             ],
         );
         verdict
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::Facts
     }
 }
 

@@ -12,8 +12,8 @@
 use std::slice;
 
 use scheduler::pipeline::step::NoOptions;
-use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Survivors, Verdict};
-use scheduler::{Domain, Facet, Mask};
+use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Reads, Survivors, Verdict};
+use scheduler::{Domain, Facet, Mask, Request};
 
 use super::hosts::{detail, of_hosts, of_nodes};
 
@@ -57,6 +57,10 @@ impl Filter for RequestedDestination {
             });
         }
         Verdict::Ran
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::Facts
     }
 }
 

@@ -9,8 +9,8 @@
 //! Source: cobaltcore-dev/cortex, `filter_status_conditions` (service state is pallium's own).
 
 use scheduler::pipeline::step::NoOptions;
-use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Survivors, Verdict};
-use scheduler::{Domain, Facet};
+use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Reads, Survivors, Verdict};
+use scheduler::{Domain, Facet, Request};
 
 /// The step.
 #[derive(Debug)]
@@ -36,6 +36,10 @@ impl Filter for StatusConditions {
         hosts.drop(cx.view.flag(Facet::Disabled), "service disabled", |_| Detail::None);
         hosts.drop(cx.view.flag(Facet::ForcedDown), "forced down", |_| Detail::None);
         Verdict::Ran
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::Facts
     }
 }
 

@@ -106,14 +106,14 @@ fn fits(
     if own.is_none() && added.is_none() {
         return provider.fits(&amounts, held);
     }
-    let mut changed = provider.clone();
+    let mut open = provider.open.clone();
     if let Some(own) = own {
-        changed.open.take(own);
+        open.take(own);
     }
     if let Some(added) = added {
-        changed.open.add(added);
+        open.add(added);
     }
-    changed.fits(&amounts, held)
+    provider.fits_with(&open, &amounts, held)
 }
 
 /// The part of `amounts` of which the provider keeps an inventory: a hypervisor that reports no

@@ -65,17 +65,18 @@ pub(super) fn report(state: &mut State, report: &HostReport, touched: &mut Vec<T
     };
     provider.observed_at = observed_at;
     note_excess(provider);
-    let same = {
-        let mut now = provider.clone();
-        now.observed_at = before.observed_at;
-        now.generation = before.generation;
-        now == before
-    };
-    if same && !added && !moved {
+    let mut now = provider.clone();
+    now.observed_at = before.observed_at;
+    now.generation = before.generation;
+    if now == before && !added && !moved {
         return Outcome::Reported(Change::Unchanged);
     }
     provider.generation += 1;
-    touched.push(Touched::Facts(row));
+    // Apart from what is in use.
+    now.consumers.clone_from(&before.consumers);
+    now.excess.clone_from(&before.excess);
+    (now.reported, now.listed, now.open) = (before.reported.clone(), before.listed.clone(), before.open.clone());
+    touched.push(if now == before && !added { Touched::Use(row) } else { Touched::Facts(row) });
     Outcome::Reported(if added { Change::Added } else { Change::Changed })
 }
 

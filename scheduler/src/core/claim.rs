@@ -14,7 +14,7 @@ use crate::decision::Claim;
 use crate::intent::Intent;
 use crate::inventory::Inventory;
 use crate::overlay::Pending;
-use crate::pipeline::cx::Cx;
+use crate::pipeline::cx::{Cx, View};
 use crate::pipeline::engine::Engine;
 use crate::pipeline::run::{Entrants, Run, Scored, run};
 use crate::provider::{Amounts, Row};
@@ -23,7 +23,7 @@ use crate::request::{Caller, Request};
 use crate::state::issued;
 
 use super::candidates::{Field, field};
-use super::compose::{Composed, compose};
+use super::compose::{Composed, compose, placement};
 use super::{Core, Proposal, Refusal};
 
 /// Alternates that a command carries, besides the chosen host.
@@ -45,6 +45,15 @@ struct Open {
     since: u64,
 }
 
+/// What a host is sought for.
+struct Asked<'a> {
+    request: &'a Request,
+    intent: Intent,
+    purpose: Purpose,
+    consumer: Uuid,
+    wanted: &'a Amounts,
+}
+
 impl Core {
     /// Decides on `request`: on what is applied plus what is in flight. The proposal's claims are in
     /// flight until it is settled.
@@ -54,18 +63,18 @@ impl Core {
             Caller::Keyed { key: Some(key) } if !request.options.read_only => Some((key, content(request))),
             _ => None,
         };
-        if let Some((key, _)) = key {
+        if let Some((key, hash)) = key {
             if issued(key).is_none() {
                 return Err(Refusal::Invalid(format!(
                     "request_id: {key} given, a UUID of version 7 expected, so that its age is known"
                 )));
             }
             if self.state.tables().keys.get(key).is_some() || self.overlay.key_in_flight(key) {
-                return Ok(self.join(request, key, content(request)));
+                return Ok(self.join(request, key, hash));
             }
         }
         let field = field(self.view(), request)?;
-        let (intent, notes) = self.intent(request);
+        let (intent, mut notes) = self.intent(request);
         let pipeline = engine.choose(request)?;
         let settings = &engine.settings;
         let purpose = if intent.is_move() { Purpose::Move } else { Purpose::Instance };
@@ -84,64 +93,76 @@ impl Core {
             key: key.map(|(key, _)| key),
             traced: false,
         };
+        let wanted = self.wanted(request);
+        let group = request.group.as_ref().and_then(|group| group.uuid);
+        let hook_request = hook_request(request);
         let mut parts = Vec::with_capacity(request.consumers.len());
+        let mut placed = Vec::with_capacity(request.consumers.len());
         let mut first: Option<Composed> = None;
         let mut failed = false;
         for &consumer in &request.consumers {
-            let open = self.open(request, consumer, purpose);
-            self.hide(request, consumer, purpose);
-            let mut ran = {
-                let cx = Cx { request, intent, consumer, view: self.view() };
+            let new = self.is_new(request, consumer);
+            let follows = new && intent == Intent::Create && request.group.is_none();
+            let view = View { tables: self.state.tables(), index: &self.index, overlay: &self.overlay };
+            let again = (follows && first.is_some())
+                .then(|| self.standings.order(&pipeline, &Cx { request, intent, consumer, view }, 1 + ALTERNATES));
+            let open = if new { None } else { self.open(request, consumer, purpose) };
+            let (mut ranked, rest) = if let Some(Some(ranked)) = again {
+                (ranked, None)
+            } else {
                 let limit = match request.options.max_candidates as usize {
+                    // An open claim is looked for among all hosts; the answer is cut below.
+                    _ if open.is_some() => 0,
                     0 if field.sent.is_empty() => ORDERED,
-                    // The claim is looked for among all hosts; the answer is cut below.
-                    _ => 0,
+                    0 => 0,
+                    most => most.max(1 + ALTERNATES).max(settings.record_top),
                 };
                 let impact = detailed && self.tickets.is_multiple_of(IMPACT_SAMPLE);
-                let entrants = Entrants { mask: field.mask.clone(), sent: field.sent.clone(), detailed, limit, impact };
-                run(&pipeline, &cx, entrants, engine.timer)
+                let entrants =
+                    || Entrants { mask: field.mask.clone(), sent: field.sent.clone(), detailed, limit, impact };
+                self.hide(request, consumer, purpose);
+                let view = View { tables: self.state.tables(), index: &self.index, overlay: &self.overlay };
+                let cx = Cx { request, intent, consumer, view };
+                let mut ran = if follows {
+                    self.standings.run(&pipeline, &cx, entrants, engine.timer, request.consumers.len() > 1)
+                } else {
+                    run(&pipeline, &cx, entrants(), engine.timer).trimmed(detailed)
+                };
+                self.show();
+                (std::mem::take(&mut ran.ranked), Some(ran))
             };
-            self.show();
-            let arriving = self.state.tables().consumer(request.domain, consumer, purpose).filter(|c| c.is_listed());
+            let known = self.state.tables().consumer(request.domain, consumer, purpose);
+            let arriving = known.filter(|consumer| !new && consumer.is_listed());
             if claims && let Some(arriving) = arriving {
                 // The target of a former move lists it and its source does too: both places are
                 // real until one report drops it, so there is none to give up for a new claim.
-                ran.notes.push(format!(
+                notes.push(format!(
                     "{consumer} is arriving on {} by an earlier move: nothing was claimed",
                     self.view().host(arriving.row)
                 ));
             }
             let part = if claims && arriving.is_none() {
-                self.part(request, intent, purpose, consumer, open.as_ref(), &mut ran, &field, settings.same_request_ms)
+                let asked = Asked { request, intent, purpose, consumer, wanted: &wanted };
+                self.part(&asked, open.as_ref(), &mut ranked, &field, settings.same_request_ms)
             } else {
                 Part { consumer, purpose, seen: open.as_ref().map(|open| open.ticket), action: Action::Leave }
             };
-            failed |= claims && ran.ranked.is_empty();
+            failed |= claims && ranked.is_empty();
             if let Action::Claim { ticket, targets, amounts } = &part.action
                 && let Some(&row) = targets.first()
             {
                 let amounts = claimable(self.state.tables().provider(row), amounts);
-                let group = request.group.as_ref().and_then(|group| group.uuid);
-                let hook_request = hook_request(request);
                 let pending =
                     Pending { ticket: *ticket, row, amounts, group, intent, request: hook_request, since: self.clock };
                 self.overlay.add(request.domain, consumer, purpose, pending);
                 self.index.refresh_use(self.state.tables(), &self.overlay, row);
                 proposal.flights.push((request.domain, consumer, purpose, *ticket));
             }
-            let composed = compose(
-                self.view(),
-                settings,
-                &pipeline.name,
-                request,
-                &field,
-                ran,
-                &part,
-                open.as_ref().map(|open| open.row),
-            );
-            match &mut first {
-                None => first = Some(composed),
-                Some(first) => first.placed.extend(composed.placed),
+            let open = open.map(|open| open.row);
+            placed.extend(placement(self.view(), &part, open));
+            if let Some(ran) = rest.filter(|_| first.is_none()) {
+                let ran = Run { ranked, ..ran };
+                first = Some(compose(self.view(), settings, &pipeline.name, request, &field, ran, &part, open));
             }
             parts.push(part);
             if failed && request.consumers.len() > 1 {
@@ -151,7 +172,8 @@ impl Core {
         let Some(composed) = first else {
             return Err(Refusal::Invalid("consumers: none given, at least one expected".to_owned()));
         };
-        let Composed { mut decision, mut record, trace, placed } = composed;
+        let Composed { mut decision, mut record, trace, changed } = composed;
+        let detail = || super::explain::Detail::new(trace, changed, &field, request);
         decision.intent = intent;
         decision.notes.splice(0..0, notes);
         decision.placements = placed;
@@ -176,14 +198,14 @@ impl Core {
             proposal.key = None;
             proposal.detail = None;
             if request.options.read_only {
-                proposal.detail = Some(super::explain::Detail::new(trace, &field, request));
+                proposal.detail = Some(detail());
             }
             return Ok(proposal);
         }
         if let Some((key, _)) = key {
             self.overlay.fly_key(key);
         }
-        proposal.detail = Some(super::explain::Detail::new(trace, &field, request));
+        proposal.detail = Some(detail());
         let names = self.view().names();
         proposal.traced = true;
         proposal.command = Some(Command::Place(Box::new(Place {
@@ -193,7 +215,7 @@ impl Core {
             user: request.user.as_deref().map(|text| names.refer(text)),
             flavor: request.flavor.as_deref().map(|text| names.refer(text)),
             group: request.group.as_ref().and_then(|group| group.uuid),
-            request: hook_request(request),
+            request: hook_request,
             key,
             parts,
             life: settings.claim_expiry.millis(intent),
@@ -276,6 +298,15 @@ impl Core {
         (Intent::Move, notes)
     }
 
+    /// Whether nothing is known of a consumer, not even a claim in flight.
+    fn is_new(&self, request: &Request, uuid: Uuid) -> bool {
+        let known = |purpose| {
+            self.overlay.pending(request.domain, uuid, purpose).is_some()
+                || self.state.tables().consumer(request.domain, uuid, purpose).is_some()
+        };
+        !known(Purpose::Instance) && !known(Purpose::Move)
+    }
+
     fn open(&self, request: &Request, uuid: Uuid, purpose: Purpose) -> Option<Open> {
         if let Some(pending) = self.overlay.pending(request.domain, uuid, purpose) {
             return Some(Open {
@@ -324,20 +355,16 @@ impl Core {
     }
 
     /// What happens to the claim of one consumer, after its hosts were ranked.
-    #[expect(clippy::too_many_arguments, reason = "one call, and each is a different thing")]
     fn part(
         &mut self,
-        request: &Request,
-        intent: Intent,
-        purpose: Purpose,
-        consumer: Uuid,
+        asked: &Asked<'_>,
         open: Option<&Open>,
-        ran: &mut Run,
+        ranked: &mut [Scored],
         field: &Field,
         same_request_ms: u64,
     ) -> Part {
+        let Asked { request, intent, purpose, consumer, wanted } = *asked;
         let seen = open.map(|open| open.ticket);
-        let wanted = self.wanted(request);
         let present = Cx { request, intent, consumer, view: self.view() }.resize_discount();
         if let Some(open) = open {
             let host = self.view().host(open.row);
@@ -350,14 +377,14 @@ impl Core {
             };
             let equal =
                 open.intent == intent && open.amounts == claimable(self.state.tables().provider(open.row), &due);
-            if sent && !refused && equal && keep_first(ran, open.row) {
+            if sent && !refused && equal && keep_first(ranked, open.row) {
                 return Part { consumer, purpose, seen, action: Action::Keep };
             }
             if !sent && !refused && same_request(request, open, self.clock, same_request_ms) {
                 return Part { consumer, purpose, seen, action: Action::Leave };
             }
         }
-        let Some(best) = ran.ranked.first().copied() else {
+        let Some(best) = ranked.first().copied() else {
             let action = if open.is_some() { Action::Release } else { Action::Leave };
             return Part { consumer, purpose, seen, action };
         };
@@ -365,8 +392,8 @@ impl Core {
             Some((row, old)) if row == best.row => (vec![row], wanted.minus(&old)),
             other => {
                 let present = other.map(|(row, _)| row);
-                let rows = ran.ranked.iter().map(|scored| scored.row).filter(|&row| Some(row) != present);
-                (rows.take(1 + ALTERNATES).collect(), wanted)
+                let rows = ranked.iter().map(|scored| scored.row).filter(|&row| Some(row) != present);
+                (rows.take(1 + ALTERNATES).collect(), wanted.clone())
             }
         };
         let ticket = self.next_ticket();
@@ -388,9 +415,9 @@ fn hook_request(request: &Request) -> Option<Uuid> {
 }
 
 /// Puts `row` first; false when it is not among the ranked.
-fn keep_first(ran: &mut Run, row: Row) -> bool {
-    let Some(at) = ran.ranked.iter().position(|scored: &Scored| scored.row == row) else { return false };
-    ran.ranked[..=at].rotate_right(1);
+fn keep_first(ranked: &mut [Scored], row: Row) -> bool {
+    let Some(at) = ranked.iter().position(|scored| scored.row == row) else { return false };
+    ranked[..=at].rotate_right(1);
     true
 }
 

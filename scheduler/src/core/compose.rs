@@ -1,12 +1,14 @@
 //! A run made into an answer and a record.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use crate::command::{Action, Part, Record};
 use crate::decision::{Claim, Decision, Placement, RankedHost, StepKind};
 use crate::intent::Intent;
 use crate::pipeline::cx::View;
-use crate::pipeline::run::{Run, Trace};
+use crate::pipeline::run::{Changed, Run, Trace};
 use crate::provider::Row;
 use crate::request::{Candidates, Request};
 use crate::settings::{Settings, UnknownHosts};
@@ -16,8 +18,8 @@ use super::candidates::Field;
 pub(super) struct Composed {
     pub decision: Decision,
     pub record: Record,
-    pub trace: Trace,
-    pub placed: Vec<Placement>,
+    pub trace: Arc<Trace>,
+    pub changed: Arc<Vec<Changed>>,
 }
 
 pub(super) fn blank(request: &Request, intent: Intent, pipeline: &str) -> Decision {
@@ -49,6 +51,23 @@ pub(super) fn score(units: i64) -> f64 {
     units as f64 / 1e9
 }
 
+/// Where a part places its consumer; `open` is the row of its open claim.
+pub(super) fn placement(view: View<'_>, part: &Part, open: Option<Row>) -> Option<Placement> {
+    let row = match &part.action {
+        Action::Claim { targets, .. } => targets.first().copied(),
+        Action::Keep => open,
+        Action::Leave | Action::Release => None,
+    };
+    let provider = view.provider(row?)?;
+    let names = view.names();
+    Some(Placement {
+        consumer: part.consumer,
+        host: names.text(provider.host).to_owned(),
+        node: provider.node.map(|node| names.text(node).to_owned()),
+        provider: provider.uuid,
+    })
+}
+
 #[expect(clippy::too_many_arguments, reason = "one call, and each is a different thing")]
 pub(super) fn compose(
     view: View<'_>,
@@ -67,20 +86,6 @@ pub(super) fn compose(
         (Action::Keep, _) => Claim::Kept,
         (Action::Leave | Action::Release, _) => Claim::None,
     };
-    let placed = match &part.action {
-        Action::Claim { targets, .. } => targets.first().copied(),
-        Action::Keep => open,
-        _ => None,
-    };
-    let placed = placed.and_then(|row| {
-        let provider = view.provider(row)?;
-        Some(Placement {
-            consumer: part.consumer,
-            host: names.text(provider.host).to_owned(),
-            node: provider.node.map(|node| names.text(node).to_owned()),
-            provider: provider.uuid,
-        })
-    });
     let record = Record {
         pipeline: names.refer(pipeline),
         candidates: field.count as u32,
@@ -137,7 +142,7 @@ pub(super) fn compose(
     }
     decision.events = ran.events;
     decision.timings = ran.timings;
-    Composed { decision, record, trace: ran.trace, placed: placed.into_iter().collect() }
+    Composed { decision, record, trace: ran.trace, changed: ran.changed }
 }
 
 fn truncated(text: &str, most: usize) -> String {

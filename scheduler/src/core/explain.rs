@@ -10,7 +10,7 @@ use crate::domain::Domain;
 use crate::intent::Intent;
 use crate::names::{Names, Text};
 use crate::pipeline::engine::Engine;
-use crate::pipeline::run::{Trace, tanh};
+use crate::pipeline::run::{Changed, Trace, tanh};
 use crate::provider::Row;
 use crate::request::{Candidates, Request};
 use crate::state::{Stored, Tables};
@@ -26,14 +26,15 @@ const FIRST_HOSTS: usize = 5;
 #[derive(Debug)]
 pub(super) struct Detail {
     pub decision: Arc<Decision>,
-    trace: Trace,
+    trace: Arc<Trace>,
+    changed: Arc<Vec<Changed>>,
     /// Name as sent → row, in the caller's order; empty when the whole domain was asked for.
     sent: Vec<(String, Option<Row>)>,
 }
 
 impl Detail {
     /// The detail of a decision that is still to be settled; its answer comes with that.
-    pub fn new(trace: Trace, field: &Field, request: &Request) -> Self {
+    pub fn new(trace: Arc<Trace>, changed: Arc<Vec<Changed>>, field: &Field, request: &Request) -> Self {
         let sent = match &request.candidates {
             Candidates::All => Vec::new(),
             Candidates::Sent(hosts) => {
@@ -44,7 +45,7 @@ impl Detail {
                 hosts.iter().zip(rows).map(|(host, row)| (host.host.clone(), row)).collect()
             }
         };
-        Self { decision: Arc::new(super::compose::blank(request, Intent::Create, "")), trace, sent }
+        Self { decision: Arc::new(super::compose::blank(request, Intent::Create, "")), trace, changed, sent }
     }
 
     /// What happened to one host.
@@ -77,14 +78,16 @@ impl Detail {
             }
             return story;
         };
+        let changed = self.changed.iter().find(|changed| changed.row == row);
         let filters: Vec<_> = self.decision.steps.iter().filter(|step| step.kind == StepKind::Filter).collect();
         if let Some(dropped) = &self.trace.dropped {
             if let Some(dropped) = dropped.iter().find(|dropped| dropped.row == row)
                 && let Some(step) = filters.get(dropped.step as usize)
             {
                 let why = step.reasons.get(dropped.reason as usize).map_or("", |(why, _)| why.as_str());
+                let detail = changed.map_or(dropped.detail, |changed| changed.detail);
                 story.dropped_by = Some(step.name.clone());
-                story.reason = Some(format!("{why}{}", dropped.detail.render(&tables.names)));
+                story.reason = Some(format!("{why}{}", detail.render(&tables.names)));
                 return story;
             }
         } else if let Some((step, _)) = self.trace.masks.iter().find(|(_, mask)| !mask.has(row))
@@ -107,8 +110,9 @@ impl Detail {
         let Ok(at) = self.trace.rows.binary_search(&row) else { return story };
         story.base = self.trace.base.get(at).copied();
         let weighers = self.decision.steps.iter().filter(|step| step.kind == StepKind::Weigher);
-        for (step, activations) in weighers.zip(&self.trace.activations) {
-            if let Some(&raw) = activations.get(at) {
+        for (weigher, (step, activations)) in weighers.zip(&self.trace.activations).enumerate() {
+            if let Some(raw) = activations.get(at) {
+                let raw = *changed.and_then(|changed| changed.activations.get(weigher)).unwrap_or(raw);
                 let share = step.multiplier.unwrap_or(1.0) * tanh(raw);
                 story.scores.push((step.name.clone(), raw, share));
             }

@@ -10,16 +10,22 @@
 //! Source of the formula: cobaltcore-dev/cortex, filter-weigher pipeline (`nova-pipeline` B.2);
 //! rounding and ties are pallium's own (0.3).
 
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
 use crate::decision::{Impact, StepKind, StepReport};
 use crate::intent::Intent;
 use crate::pipeline::cx::Cx;
 use crate::pipeline::engine::Pipeline;
 use crate::pipeline::step::Verdict;
-use crate::pipeline::survivors::{Dropped, Event, Survivors};
+use crate::pipeline::survivors::{Detail, Dropped, Event, Survivors};
 use crate::provider::Row;
 use crate::rows::Mask;
 
 /// What enters a run.
+#[derive(Clone, Debug)]
 pub struct Entrants {
     /// The candidates.
     pub mask: Mask,
@@ -67,19 +73,43 @@ pub struct Run {
     pub notes: Vec<String>,
     /// Events of steps, with the step's name.
     pub events: Vec<(String, Event)>,
-    /// Duration of each step in nanoseconds, by the engine's timer.
+    /// Duration of each step in nanoseconds, by the engine's timer; none of a run that was only
+    /// brought up to date.
     pub timings: Vec<u64>,
     /// Detail for explanations.
-    pub trace: Trace,
+    pub trace: Arc<Trace>,
+    /// What of it is different by now.
+    pub changed: Arc<Vec<Changed>>,
+}
+
+impl Run {
+    /// Without what explanations of a run that was not detailed leave out.
+    pub(crate) fn trimmed(mut self, detailed: bool) -> Self {
+        if !detailed {
+            self.trace = Arc::new(self.trace.of_ranked(&self.ranked, &self.trace.activations));
+        }
+        self
+    }
+}
+
+/// A host that was judged again since its trace was written.
+#[derive(Clone, Debug)]
+pub struct Changed {
+    /// The host.
+    pub row: Row,
+    /// Of a host that was dropped: what it has now.
+    pub detail: Detail,
+    /// Of a host that was not: its activations by all weighers, in the trace's order.
+    pub activations: SmallVec<[f64; 8]>,
 }
 
 /// What explanations need beyond the step reports.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Trace {
     /// Dropped hosts with their reasons, when the run was detailed; in order of the filters.
     pub dropped: Option<Vec<Dropped>>,
     /// Otherwise: survivors after each filter that dropped something.
-    pub masks: Vec<(u16, Mask)>,
+    pub masks: Arc<Vec<(u16, Mask)>>,
     /// Survivors, ascending by row; of a run that was not detailed the ranked ones only.
     pub rows: Vec<Row>,
     /// Base of each of them.
@@ -89,15 +119,19 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Keeps of the survivors those that were ranked.
-    fn keep_ranked(&mut self, ranked: &[Scored]) {
+    /// Of the survivors only those that were ranked; `activations` as in a trace of all of them.
+    pub(super) fn of_ranked(&self, ranked: &[Scored], activations: &[Vec<f64>]) -> Self {
         let mut rows: Vec<Row> = ranked.iter().map(|scored| scored.row).collect();
         rows.sort_unstable();
         let at: Vec<usize> = rows.iter().filter_map(|row| self.rows.binary_search(row).ok()).collect();
-        for values in std::iter::once(&mut self.base).chain(&mut self.activations) {
-            *values = at.iter().filter_map(|&at| values.get(at).copied()).collect();
+        let of = |values: &Vec<f64>| at.iter().filter_map(|&at| values.get(at).copied()).collect();
+        Self {
+            dropped: self.dropped.clone(),
+            masks: Arc::clone(&self.masks),
+            base: of(&self.base),
+            activations: activations.iter().map(of).collect(),
+            rows,
         }
-        self.rows = rows;
     }
 }
 
@@ -105,39 +139,49 @@ impl Trace {
 const NAMED: usize = 10;
 
 /// Score in units of 1e-9; NaN counts as 0, infinities saturate.
-fn rounded(score: f64) -> i64 {
+pub(super) fn rounded(score: f64) -> i64 {
     let units = score * 1e9;
     (units + 0.5_f64.copysign(units)) as i64
 }
 
-/// The hosts in order, at most `limit` (0 = all). The ones that may be among the first `limit` are
-/// found by score alone; positions and names are compared among these only.
-fn ranked(cx: &Cx<'_>, rows: &[Row], total: &[f64], sent: &[Entrant], limit: usize) -> Vec<Scored> {
-    let scores: Vec<i64> = total.iter().map(|&score| rounded(score)).collect();
-    let mut least = i64::MIN;
-    if limit > 0 && scores.len() > limit {
-        let mut scratch = scores.clone();
-        least = *scratch.select_nth_unstable_by(limit - 1, |a, b| b.cmp(a)).1;
-    }
-    let position = |row: Row| sent.binary_search_by_key(&row, |entrant| entrant.row).map(|at| sent[at].position);
-    let mut order: Vec<(i64, u32, &str, Row)> = rows
-        .iter()
-        .zip(scores)
-        .filter(|&(_, score)| score >= least)
-        .map(|(&row, score)| (score, position(row).unwrap_or(u32::MAX), cx.view.host(row), row))
-        .collect();
-    order.sort_unstable_by(|a, b| (b.0.cmp(&a.0)).then_with(|| (a.1, a.2, a.3).cmp(&(b.1, b.2, b.3))));
-    if limit > 0 {
-        order.truncate(limit);
-    }
-    order.into_iter().map(|(score, _, _, row)| Scored { row, score }).collect()
+/// Which of two hosts comes first.
+pub(super) fn order(cx: &Cx<'_>, sent: &[Entrant], one: Scored, other: Scored) -> Ordering {
+    let position =
+        |row: Row| sent.binary_search_by_key(&row, |entrant| entrant.row).map_or(u32::MAX, |at| sent[at].position);
+    (other.score.cmp(&one.score))
+        .then_with(|| position(one.row).cmp(&position(other.row)))
+        .then_with(|| cx.view.host(one.row).cmp(cx.view.host(other.row)))
+        .then_with(|| one.row.cmp(&other.row))
 }
 
-/// Runs `pipeline`.
-pub fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: fn() -> u64) -> Run {
+/// The score that the first `limit` hosts have at least (0 = all hosts).
+pub(super) fn least(scores: &[i64], limit: usize) -> i64 {
+    if limit == 0 || scores.len() <= limit {
+        return i64::MIN;
+    }
+    let mut scratch = scores.to_vec();
+    *scratch.select_nth_unstable_by(limit - 1, |a, b| b.cmp(a)).1
+}
+
+/// The hosts with at least this score, in order. Positions and names are compared among these only.
+pub(super) fn ranked(cx: &Cx<'_>, rows: &[Row], scores: &[i64], sent: &[Entrant], least: i64) -> Vec<Scored> {
+    let mut hosts: Vec<Scored> = rows
+        .iter()
+        .zip(scores)
+        .filter(|&(_, &score)| score >= least)
+        .map(|(&row, &score)| Scored { row, score })
+        .collect();
+    hosts.sort_unstable_by(|one, other| order(cx, sent, *one, *other));
+    hosts
+}
+
+/// Runs `pipeline`. The trace has every survivor until it is trimmed.
+pub(crate) fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: fn() -> u64) -> Run {
     let Entrants { mask, sent, detailed, limit, impact } = entrants;
     let rebuild = cx.intent == Intent::Rebuild;
     let mut hosts = Survivors::new(mask, detailed);
+    let mut trace = Trace::default();
+    let mut masks = Vec::new();
     let mut out = Run {
         ranked: Vec::new(),
         survivors: 0,
@@ -145,7 +189,8 @@ pub fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: fn() -> 
         notes: Vec::new(),
         events: Vec::new(),
         timings: Vec::with_capacity(pipeline.filters.len() + pipeline.weighers.len()),
-        trace: Trace::default(),
+        trace: Arc::default(),
+        changed: Arc::default(),
     };
     let mut clock = timer();
     let mut before_mask = Mask::default();
@@ -166,7 +211,7 @@ pub fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: fn() -> 
                 .flat_map(|(at, (was, is))| crate::rows::Bits(was & !is).map(move |bit| Row((at * 64) as u32 + bit)));
             dropped = gone.take(NAMED).map(|row| cx.view.host(row).to_owned()).collect();
             if !detailed {
-                out.trace.masks.push((at as u16, hosts.mask().clone()));
+                masks.push((at as u16, hosts.mask().clone()));
             }
         }
         out.notes.extend(record.notes.into_iter().map(|note| format!("{name}: {note}")));
@@ -227,18 +272,21 @@ pub fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: fn() -> 
                 Impact { statistic, unit, value: moved(&before, &total, &activations) }
             }),
         });
-        out.trace.activations.push(if ran { activations } else { Vec::new() });
+        trace.activations.push(if ran { activations } else { Vec::new() });
         lap(&mut out.timings, &mut clock, timer);
     }
 
     out.survivors = rows.len();
-    out.ranked = ranked(cx, &rows, &total, &sent, limit);
-    out.trace.rows = rows;
-    out.trace.base = base;
-    if !detailed {
-        out.trace.keep_ranked(&out.ranked);
+    let scores: Vec<i64> = total.iter().map(|&score| rounded(score)).collect();
+    out.ranked = ranked(cx, &rows, &scores, &sent, least(&scores, limit));
+    if limit > 0 {
+        out.ranked.truncate(limit);
     }
-    out.trace.dropped = hosts.into_dropped();
+    trace.masks = Arc::new(masks);
+    trace.rows = rows;
+    trace.base = base;
+    trace.dropped = hosts.into_dropped();
+    out.trace = Arc::new(trace);
     out
 }
 

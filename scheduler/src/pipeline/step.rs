@@ -23,6 +23,20 @@ pub enum Verdict {
     Skipped(&'static str),
 }
 
+/// What a step looks at, besides the request and the facts of the fleet (which hosts there are, what
+/// they are and what they offer): tells how far its verdicts still hold after a claim. It is asked
+/// for requests that create a consumer which nobody knows yet, outside of any group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// Nothing else; of the other hosts, only which ones are still in.
+    Facts,
+    /// How much of each class is in use on the host that it judges, as the columns say. Whether it
+    /// is skipped depends on the request alone.
+    OwnUse,
+    /// Anything: its verdicts hold for one run.
+    Everything,
+}
+
 /// A step that drops hosts. It sees the request and the view only, and cannot fail on missing
 /// data: what it does then is stated in its documentation.
 pub trait Filter: Send + Sync + fmt::Debug {
@@ -33,6 +47,11 @@ pub trait Filter: Send + Sync + fmt::Debug {
     fn runs_on_rebuild(&self) -> bool {
         false
     }
+
+    /// What it looks at.
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::Everything
+    }
 }
 
 /// A step that scores hosts. Its activation a enters the score as multiplier × tanh(a).
@@ -40,6 +59,11 @@ pub trait Weigher: Send + Sync + fmt::Debug {
     /// Writes the activation of `hosts[i]` into `out[i]`; `out` starts as zeros. A skipped weigher
     /// leaves them.
     fn weigh(&self, cx: &Cx<'_>, hosts: &[Row], out: &mut [f64]) -> Verdict;
+
+    /// What it looks at.
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::Everything
+    }
 
     /// What its activation measures, and in which unit.
     fn statistic(&self) -> (&'static str, &'static str) {

@@ -103,6 +103,14 @@ impl Survivors {
         }
     }
 
+    /// Starts with one row, which keeps its reason when it is dropped.
+    pub(crate) fn only(row: Row) -> Self {
+        let mut survivors = Self::new(Mask::default(), true);
+        survivors.mask.insert(row);
+        survivors.len = 1;
+        survivors
+    }
+
     /// Number of hosts that are still in.
     pub fn len(&self) -> usize {
         self.len
