@@ -187,40 +187,40 @@ pub(crate) fn claim(claim: Claim) -> &'static str {
     }
 }
 
-impl From<Decision> for v1::Decision {
-    fn from(from: Decision) -> Self {
-        Self {
-            id: from.id,
-            domain: from.domain.to_string(),
-            intent: from.intent.to_string(),
-            pipeline: from.pipeline,
-            placements: from.placements.into_iter().map(Into::into).collect(),
-            hosts: from.hosts.into_iter().map(Into::into).collect(),
-            claim: claim(from.claim).to_owned(),
-            candidates: from.candidates,
-            unknown_hosts: from.unknown_hosts,
-            steps: from.steps.into_iter().map(Into::into).collect(),
-            notes: from.notes,
-            wall_ms: from.wall,
-            trace_id: from.trace_id,
-        }
+/// The answer; with what each step did, when that is wanted.
+pub(crate) fn decision(from: &Decision, steps: bool) -> v1::Decision {
+    let told = from.steps.iter().zip(&from.ranges).take(if steps { usize::MAX } else { 0 });
+    v1::Decision {
+        id: from.id,
+        domain: from.domain.to_string(),
+        intent: from.intent.to_string(),
+        pipeline: from.pipeline.clone(),
+        placements: from.placements.iter().map(Into::into).collect(),
+        hosts: from.hosts.iter().map(Into::into).collect(),
+        claim: claim(from.claim).to_owned(),
+        candidates: from.candidates,
+        unknown_hosts: from.unknown_hosts.clone(),
+        steps: told.map(|(step, range)| step_report(step, *range)).collect(),
+        notes: if steps { from.notes.clone() } else { Vec::new() },
+        wall_ms: from.wall,
+        trace_id: from.trace_id.clone(),
     }
 }
 
-impl From<Placement> for v1::Placement {
-    fn from(from: Placement) -> Self {
+impl From<&Placement> for v1::Placement {
+    fn from(from: &Placement) -> Self {
         Self {
             consumer: from.consumer.to_string(),
-            host: from.host,
-            node: from.node,
+            host: from.host.clone(),
+            node: from.node.clone(),
             provider: from.provider.to_string(),
         }
     }
 }
 
-impl From<RankedHost> for v1::RankedHost {
-    fn from(from: RankedHost) -> Self {
-        Self { host: from.host, score: from.score }
+impl From<&RankedHost> for v1::RankedHost {
+    fn from(from: &RankedHost) -> Self {
+        Self { host: from.host.clone(), score: from.score }
     }
 }
 
@@ -228,24 +228,22 @@ fn reasons(from: Vec<(String, u64)>) -> Vec<v1::DropReason> {
     from.into_iter().map(|(reason, hosts)| v1::DropReason { reason, hosts }).collect()
 }
 
-impl From<StepReport> for v1::StepReport {
-    fn from(from: StepReport) -> Self {
-        let kind = match from.kind {
-            StepKind::Filter => "filter",
-            StepKind::Weigher => "weigher",
-        };
-        Self {
-            name: from.name,
-            kind: kind.to_owned(),
-            hosts_in: from.hosts_in,
-            hosts_out: from.hosts_out,
-            skipped: from.skipped,
-            reasons: reasons(from.reasons),
-            dropped: from.dropped,
-            multiplier: from.multiplier,
-            lowest: from.range.map(|(lowest, _)| lowest),
-            highest: from.range.map(|(_, highest)| highest),
-        }
+fn step_report(from: &StepReport, range: Option<(f64, f64)>) -> v1::StepReport {
+    let kind = match from.kind {
+        StepKind::Filter => "filter",
+        StepKind::Weigher => "weigher",
+    };
+    v1::StepReport {
+        name: from.name.clone(),
+        kind: kind.to_owned(),
+        hosts_in: from.hosts_in,
+        hosts_out: from.hosts_out,
+        skipped: from.skipped.clone(),
+        reasons: reasons(from.reasons.clone()),
+        dropped: from.dropped.clone(),
+        multiplier: from.multiplier,
+        lowest: range.map(|(lowest, _)| lowest),
+        highest: range.map(|(_, highest)| highest),
     }
 }
 
@@ -270,7 +268,7 @@ pub(crate) fn record(tables: &Tables, stored: &Stored) -> v1::DecisionRecord {
             .map(|(step, reasons)| v1::StepDrops { step, reasons: reasons.into_iter().map(reason).collect() })
             .collect(),
         hosts_out: view.hosts_out,
-        top: view.top.into_iter().map(Into::into).collect(),
+        top: view.top.iter().map(Into::into).collect(),
         claimed: view.claimed,
         claim: claim(view.claim).to_owned(),
         trace_id: view.trace_id,
@@ -279,7 +277,7 @@ pub(crate) fn record(tables: &Tables, stored: &Stored) -> v1::DecisionRecord {
 
 impl From<DetailView> for v1::DecisionDetail {
     fn from(from: DetailView) -> Self {
-        Self { decision: Some(from.decision.into()), hosts: from.hosts.into_iter().map(Into::into).collect() }
+        Self { decision: Some(decision(&from.decision, true)), hosts: from.hosts.into_iter().map(Into::into).collect() }
     }
 }
 

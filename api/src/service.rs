@@ -97,9 +97,10 @@ impl Service {
     }
 
     pub(crate) async fn place(&self, request: v1::PlaceRequest, call: &Call) -> Result<v1::PlaceResponse, ApiError> {
+        let steps = !request.options.as_ref().is_some_and(|options| options.without_steps);
         let request = convert::request(request, &call.id)?;
         let decision = self.decide(request, call).await?;
-        Ok(v1::PlaceResponse { decision: Some(Arc::unwrap_or_clone(decision).into()) })
+        Ok(v1::PlaceResponse { decision: Some(convert::decision(&decision, steps)) })
     }
 
     pub(crate) async fn explain(

@@ -503,7 +503,7 @@ proptest! {
                 *counts.entry(step).or_default() += 1;
             }
         }
-        for step in &decision.steps {
+        for step in decision.steps.iter() {
             let expected = counts.get(step.name.as_str()).copied().unwrap_or(0);
             prop_assert_eq!(step.hosts_in - step.hosts_out, expected, "{}", step.name);
         }

@@ -1,6 +1,8 @@
 //! What was decided and why: the answer, the short record that is replicated, and the detail that
 //! the deciding node keeps for `explain`.
 
+use std::sync::Arc;
+
 use bitcode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -30,8 +32,11 @@ pub struct Decision {
     pub candidates: u64,
     /// Hosts that were sent but are not known.
     pub unknown_hosts: Vec<String>,
-    /// Steps in order, filters then weighers.
-    pub steps: Vec<StepReport>,
+    /// Steps in order, filters then weighers; shared with other decisions of the same request.
+    pub steps: Arc<Vec<StepReport>>,
+    /// Smallest and largest activation by each of these steps; none by filters and skipped weighers.
+    #[serde(default)]
+    pub ranges: Vec<Option<(f64, f64)>>,
     /// Notes that hold for the whole run ("source_host hint ignored: …").
     pub notes: Vec<String>,
     /// Wall time of the decision, milliseconds since 1970.
@@ -101,8 +106,6 @@ pub struct StepReport {
     pub dropped: Vec<String>,
     /// Weigher: multiplier.
     pub multiplier: Option<f64>,
-    /// Weigher: smallest and largest activation.
-    pub range: Option<(f64, f64)>,
     /// Weigher: how far it moved the first hosts, in a sample of the decisions; for metrics.
     #[serde(skip)]
     pub impact: Option<Impact>,

@@ -77,7 +77,9 @@ fn compare(seed: u64, hosts: usize, settings: Settings) -> u64 {
     let mut at = 0;
     for report in &fleet {
         at += 1;
-        halves.iter_mut().for_each(|half| drop(half.apply(at, Command::Report(Box::new(report.clone())))));
+        for half in &mut halves {
+            half.apply(at, Command::Report(Box::new(report.clone())));
+        }
     }
     let mut made = Requests::new(&fleet, seed);
     let mut shapes: Vec<Request> = (0..6)
@@ -95,7 +97,9 @@ fn compare(seed: u64, hosts: usize, settings: Settings) -> u64 {
     let mut placed: Vec<Uuid> = Vec::new();
     for _ in 0..400 {
         at += random.random_range(1..50);
-        halves.iter_mut().for_each(|half| half.core.set_clock(at));
+        for half in &mut halves {
+            half.core.set_clock(at);
+        }
         let mut outcomes: Vec<Option<Value>> = Vec::new();
         match random.random_range(0..100) {
             0..60 => {
@@ -120,10 +124,16 @@ fn compare(seed: u64, hosts: usize, settings: Settings) -> u64 {
             88..95 => {
                 if let Some(&consumer) = placed.choose(&mut random) {
                     let command = Command::Release { domain: Domain::Nova, consumer, open_only: false };
-                    halves.iter_mut().for_each(|half| drop(half.apply(at, command.clone())));
+                    for half in &mut halves {
+                        half.apply(at, command.clone());
+                    }
                 }
             }
-            95..97 => halves.iter_mut().for_each(|half| drop(half.apply(at, Command::Tick))),
+            95..97 => {
+                for half in &mut halves {
+                    half.apply(at, Command::Tick);
+                }
+            }
             _ => {
                 let mut report: HostReport = fleet.choose(&mut random).unwrap().clone();
                 report.observed_at = Some(at);
@@ -132,7 +142,9 @@ fn compare(seed: u64, hosts: usize, settings: Settings) -> u64 {
                     1 => report.instances = report.instances.map(|list| list.into_iter().skip(1).collect()),
                     _ => {}
                 }
-                halves.iter_mut().for_each(|half| drop(half.apply(at, Command::Report(Box::new(report.clone())))));
+                for half in &mut halves {
+                    half.apply(at, Command::Report(Box::new(report.clone())));
+                }
             }
         }
         for pair in outcomes.chunks(2) {

@@ -33,7 +33,8 @@ pub(super) fn blank(request: &Request, intent: Intent, pipeline: &str) -> Decisi
         claim: Claim::None,
         candidates: 0,
         unknown_hosts: Vec::new(),
-        steps: Vec::new(),
+        steps: Arc::default(),
+        ranges: Vec::new(),
         notes: Vec::new(),
         wall: 0,
         trace_id: request.trace_id.clone(),
@@ -131,6 +132,7 @@ pub(super) fn compose(
     decision.candidates = field.count as u64;
     decision.unknown_hosts.clone_from(&field.unknown);
     decision.steps = ran.steps;
+    decision.ranges = ran.ranges;
     decision.notes = ran.notes;
     let equal = ran.ranked.iter().take_while(|scored| scored.score == ran.ranked[0].score).count();
     if equal > 1 {

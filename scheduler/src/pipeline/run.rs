@@ -68,7 +68,9 @@ pub struct Run {
     /// Number of survivors; above `ranked.len()` when the run was limited.
     pub survivors: usize,
     /// What each step did.
-    pub steps: Vec<StepReport>,
+    pub steps: Arc<Vec<StepReport>>,
+    /// Smallest and largest activation by each step that has them.
+    pub ranges: Vec<Option<(f64, f64)>>,
     /// Remarks of steps.
     pub notes: Vec<String>,
     /// Events of steps, with the step's name.
@@ -182,10 +184,12 @@ pub(crate) fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: f
     let mut hosts = Survivors::new(mask, detailed);
     let mut trace = Trace::default();
     let mut masks = Vec::new();
+    let mut steps = Vec::with_capacity(pipeline.filters.len() + pipeline.weighers.len());
     let mut out = Run {
         ranked: Vec::new(),
         survivors: 0,
-        steps: Vec::with_capacity(pipeline.filters.len() + pipeline.weighers.len()),
+        steps: Arc::default(),
+        ranges: Vec::with_capacity(pipeline.filters.len() + pipeline.weighers.len()),
         notes: Vec::new(),
         events: Vec::new(),
         timings: Vec::with_capacity(pipeline.filters.len() + pipeline.weighers.len()),
@@ -216,7 +220,7 @@ pub(crate) fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: f
         }
         out.notes.extend(record.notes.into_iter().map(|note| format!("{name}: {note}")));
         out.events.extend(record.events.into_iter().map(|event| (name.clone(), event)));
-        out.steps.push(StepReport {
+        steps.push(StepReport {
             name: name.clone(),
             kind: StepKind::Filter,
             hosts_in: before as u64,
@@ -225,9 +229,9 @@ pub(crate) fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: f
             reasons: record.reasons.into_iter().map(|(text, count)| (text.into_owned(), count)).collect(),
             dropped,
             multiplier: None,
-            range: None,
             impact: None,
         });
+        out.ranges.push(None);
         lap(&mut out.timings, &mut clock, timer);
     }
 
@@ -257,7 +261,7 @@ pub(crate) fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: f
         if ran {
             range = add_scores(&mut total, &mut activations, *multiplier, name, &mut out.notes);
         }
-        out.steps.push(StepReport {
+        steps.push(StepReport {
             name: name.clone(),
             kind: StepKind::Weigher,
             hosts_in: rows.len() as u64,
@@ -266,16 +270,17 @@ pub(crate) fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: f
             reasons: Vec::new(),
             dropped: Vec::new(),
             multiplier: Some(*multiplier),
-            range,
             impact: (!before.is_empty()).then(|| {
                 let (statistic, unit) = weigher.statistic();
                 Impact { statistic, unit, value: moved(&before, &total, &activations) }
             }),
         });
+        out.ranges.push(range);
         trace.activations.push(if ran { activations } else { Vec::new() });
         lap(&mut out.timings, &mut clock, timer);
     }
 
+    out.steps = Arc::new(steps);
     out.survivors = rows.len();
     let scores: Vec<i64> = total.iter().map(|&score| rounded(score)).collect();
     out.ranked = ranked(cx, &rows, &scores, &sent, least(&scores, limit));

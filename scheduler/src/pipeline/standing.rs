@@ -59,7 +59,8 @@ struct Standing {
     sent: Vec<Entrant>,
     detailed: bool,
     limit: usize,
-    steps: Vec<StepReport>,
+    steps: Arc<Vec<StepReport>>,
+    ranges: Vec<Option<(f64, f64)>>,
     notes: Vec<String>,
     events: Vec<(String, Event)>,
     trace: Arc<Trace>,
@@ -166,7 +167,8 @@ impl Standing {
             sent,
             detailed,
             limit,
-            steps: run.steps.clone(),
+            steps: Arc::clone(&run.steps),
+            ranges: run.ranges.clone(),
             notes: run.notes.clone(),
             events: run.events.clone(),
             trace: Arc::clone(&run.trace),
@@ -176,7 +178,11 @@ impl Standing {
             first: Vec::new(),
             least: i64::MIN,
         };
-        standing.steps.iter_mut().for_each(|step| step.impact = None);
+        if standing.steps.iter().any(|step| step.impact.is_some()) {
+            for step in Arc::make_mut(&mut standing.steps) {
+                step.impact = None;
+            }
+        }
         standing.scores = (0..run.trace.rows.len()).map(|at| standing.score(at)).collect();
         standing.order_anew(cx);
         Some(standing)
@@ -224,12 +230,11 @@ impl Standing {
         }
         self.seen = index.changes();
         for weigher in stale {
-            let step = &mut self.steps[self.pipeline.filters.len() + weigher];
             let extremes =
                 self.activations[weigher].iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &a| {
                     (if a < low { a } else { low }, if a > high { a } else { high })
                 });
-            step.range = Some(extremes);
+            self.ranges[self.pipeline.filters.len() + weigher] = Some(extremes);
         }
         if self.first.len() < self.limit.min(self.scores.len()) {
             self.order_anew(cx);
@@ -260,9 +265,8 @@ impl Standing {
                 return false;
             }
             let old = std::mem::replace(&mut self.activations[weigher][at], new[0]);
-            let step = &self.steps[self.pipeline.filters.len() + weigher];
-            let within =
-                step.range.is_some_and(|(low, high)| low < old && old < high && low <= new[0] && new[0] <= high);
+            let range = self.ranges[self.pipeline.filters.len() + weigher];
+            let within = range.is_some_and(|(low, high)| low < old && old < high && low <= new[0] && new[0] <= high);
             if !within && !stale.contains(&weigher) {
                 stale.push(weigher);
             }
@@ -371,7 +375,8 @@ impl Standing {
         };
         Run {
             survivors: self.scores.len(),
-            steps: self.steps.clone(),
+            steps: Arc::clone(&self.steps),
+            ranges: self.ranges.clone(),
             notes: self.notes.clone(),
             events: self.events.clone(),
             timings: Vec::new(),

@@ -279,6 +279,7 @@ fn message(request: Request) -> v1::PlaceRequest {
             skip_history: options.skip_history,
             skip_inflight: options.skip_inflight,
             skip_committed_resource_tracking: options.skip_committed_resource_tracking,
+            without_steps: false,
         }),
         dry_run: false,
         trace_id: None,
