@@ -19,13 +19,14 @@ const PLAIN: [&str; 7] =
     ["StringList", "InventoryMap", "AmountMap", "StringMap", "AggregateList", "NumaCellList", "InstanceReportList"];
 
 /// Messages that REST takes from the query of a GET.
-const QUERIES: [&str; 6] = [
+const QUERIES: [&str; 7] = [
     "DecisionsRequest",
     "WatchDecisionsRequest",
     "ListHostsRequest",
     "ListInstancesRequest",
     "WatchHostsRequest",
     "ListPipelinesRequest",
+    "ListShadowsRequest",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -63,8 +64,18 @@ fn json(mut builder: tonic_prost_build::Builder, set: &FileDescriptorSet) -> ton
             }
         }
     }
-    builder
-        .field_attribute("DecisionsRequest.consumer", "#[serde(alias = \"instance\")]")
-        .field_attribute("HostReport.nova_host_state", "#[serde(with = \"crate::proto::json_text\")]")
-        .field_attribute("HostReport.nova_host_state", "#[schema(value_type = Option<Object>)]")
+    // JSON that travels as its text in gRPC.
+    let objects = [
+        "HostReport.nova_host_state",
+        "Pipeline.resource",
+        "ApplyPipelineRequest.resource",
+        "DiffPipelineRequest.resource",
+        "LintPipelineRequest.resource",
+    ];
+    for field in objects {
+        builder = builder
+            .field_attribute(field, "#[serde(with = \"crate::proto::json_text\")]")
+            .field_attribute(field, "#[schema(value_type = Option<Object>)]");
+    }
+    builder.field_attribute("DecisionsRequest.consumer", "#[serde(alias = \"instance\")]")
 }

@@ -204,6 +204,7 @@ pub(crate) fn decision(from: &Decision, steps: bool) -> v1::Decision {
         notes: if steps { from.notes.clone() } else { Vec::new() },
         wall_ms: from.wall,
         trace_id: from.trace_id.clone(),
+        pipeline_version: from.version,
     }
 }
 
@@ -272,6 +273,7 @@ pub(crate) fn record(tables: &Tables, stored: &Stored) -> v1::DecisionRecord {
         claimed: view.claimed,
         claim: claim(view.claim).to_owned(),
         trace_id: view.trace_id,
+        pipeline_version: view.version,
     }
 }
 

@@ -12,10 +12,11 @@ use utoipa::ToSchema;
 use crate::nova::BadRequest;
 
 /// Every code that [`ApiError`] has.
-const CODES: [&str; 18] = [
+const CODES: [&str; 19] = [
     "bad_request",
     "unknown_pipeline",
     "no_pipeline",
+    "pipeline_unrunnable",
     "not_found",
     "method_not_allowed",
     "payload_too_large",
@@ -174,6 +175,9 @@ impl From<Refusal> for ApiError {
             Refusal::Invalid(_) => Self::bad_request(message),
             Refusal::Pipeline(scheduler::pipeline::engine::ChoiceError::Unknown { .. }) => {
                 Self::new(StatusCode::BAD_REQUEST, "unknown_pipeline", message)
+            }
+            Refusal::Pipeline(scheduler::pipeline::engine::ChoiceError::Unrunnable(_)) => {
+                Self::unavailable("pipeline_unrunnable", message, 10)
             }
             Refusal::Pipeline(_) => Self::new(StatusCode::BAD_REQUEST, "no_pipeline", message),
             Refusal::FleetUnknown { .. } => Self::unavailable("fleet_unknown", message, 5),

@@ -149,11 +149,51 @@ impl Inventory for Methods {
 #[tonic::async_trait]
 impl Pipelines for Methods {
     async fn list(&self, request: Request<v1::ListPipelinesRequest>) -> Answer<v1::ListPipelinesResponse> {
-        Ok(Response::new(self.0.pipelines(request.into_inner()).await?))
+        let fresh = fresh(&request)?;
+        Ok(Response::new(self.0.pipelines(request.into_inner(), fresh).await?))
     }
 
     async fn get(&self, request: Request<v1::GetPipelineRequest>) -> Answer<v1::GetPipelineResponse> {
-        Ok(Response::new(self.0.pipeline(request.into_inner()).await?))
+        let fresh = fresh(&request)?;
+        Ok(Response::new(self.0.pipeline(request.into_inner(), fresh).await?))
+    }
+
+    async fn apply(&self, request: Request<v1::ApplyPipelineRequest>) -> Answer<v1::ChangePipelineResponse> {
+        Ok(Response::new(self.0.apply_pipeline(request.into_inner()).await?))
+    }
+
+    async fn activate(&self, request: Request<v1::ActivatePipelineRequest>) -> Answer<v1::ChangePipelineResponse> {
+        Ok(Response::new(self.0.activate(request.into_inner()).await?))
+    }
+
+    async fn rollback(&self, request: Request<v1::RollbackPipelineRequest>) -> Answer<v1::ChangePipelineResponse> {
+        Ok(Response::new(self.0.rollback(request.into_inner()).await?))
+    }
+
+    async fn delete(&self, request: Request<v1::DeletePipelineRequest>) -> Answer<v1::ChangePipelineResponse> {
+        Ok(Response::new(self.0.delete_pipeline(request.into_inner()).await?))
+    }
+
+    async fn history(&self, request: Request<v1::PipelineHistoryRequest>) -> Answer<v1::PipelineHistoryResponse> {
+        let fresh = fresh(&request)?;
+        Ok(Response::new(self.0.history(request.into_inner(), fresh).await?))
+    }
+
+    async fn diff(&self, request: Request<v1::DiffPipelineRequest>) -> Answer<v1::DiffPipelineResponse> {
+        let fresh = fresh(&request)?;
+        Ok(Response::new(self.0.diff(request.into_inner(), fresh).await?))
+    }
+
+    async fn lint(&self, request: Request<v1::LintPipelineRequest>) -> Answer<v1::LintPipelineResponse> {
+        Ok(Response::new(self.0.lint(request.into_inner()).await?))
+    }
+
+    async fn shadow(&self, request: Request<v1::ShadowPipelineRequest>) -> Answer<v1::ChangePipelineResponse> {
+        Ok(Response::new(self.0.shadow(request.into_inner()).await?))
+    }
+
+    async fn shadows(&self, request: Request<v1::ListShadowsRequest>) -> Answer<v1::ListShadowsResponse> {
+        Ok(Response::new(self.0.shadows(request.into_inner()).await?))
     }
 }
 

@@ -23,6 +23,7 @@ mod grpc;
 mod histogram;
 mod hook;
 mod metrics;
+mod pipelines;
 mod rest;
 mod service;
 mod watch;

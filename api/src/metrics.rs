@@ -19,6 +19,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Metric, Registry};
 use raft::Status;
 use raft::members::{Disk, Role};
+use scheduler::core::Shadow;
 use scheduler::decision::StepKind;
 use scheduler::state::Counters;
 use scheduler::{Decision, Intent};
@@ -122,6 +123,19 @@ struct PipelineLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ShadowLabels {
+    pipeline: String,
+    candidate: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DifferenceLabels {
+    pipeline: String,
+    candidate: u32,
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StepLabels {
     pipeline: String,
     step: String,
@@ -176,6 +190,10 @@ struct StateMetrics {
     connections: Gauge,
     bodies: Gauge,
     watchers: Gauge,
+    unrunnable: Gauge,
+    shadow_compared: Family<ShadowLabels, Counter>,
+    shadow_skipped: Family<ShadowLabels, Counter>,
+    shadow_differences: Family<DifferenceLabels, Counter>,
 }
 
 /// What is counted elsewhere and read when somebody asks.
@@ -188,6 +206,10 @@ pub(crate) struct Reading<'a> {
     pub watchers: &'a Slots,
     /// The disk of the data folder.
     pub disk: Disk,
+    /// Active pipelines that cannot run here.
+    pub unrunnable: usize,
+    /// How candidates compare.
+    pub shadows: Vec<Shadow>,
 }
 
 /// One answered HTTP request.
@@ -497,6 +519,12 @@ impl StateMetrics {
     fn register(&self, registry: &mut Registry) {
         let help = "Of the leader: log entries that a peer has not acknowledged";
         registry.register("pallium_raft_peer_lag_entries", help, self.lags.clone());
+        let help = "Decisions for which a candidate ran beside the active pipeline";
+        registry.register("pallium_shadow_compared", help, self.shadow_compared.clone());
+        let help = "Decisions of the sample that were not compared, as candidates had taken their share of the time";
+        registry.register("pallium_shadow_skipped", help, self.shadow_skipped.clone());
+        let help = "Compared decisions that differ: any of it, the first host, the kept hosts, their order";
+        registry.register("pallium_shadow_differences", help, self.shadow_differences.clone());
         for (name, help, gauge) in [
             ("pallium_ready", "1 when this node decides", &self.ready),
             ("pallium_raft_leader", "Node id of the leader; 0 = not known", &self.leader),
@@ -519,6 +547,7 @@ impl StateMetrics {
             ("pallium_http_connections", "Open connections", &self.connections),
             ("pallium_http_bodies_bytes", "Bytes of the request bodies that are held", &self.bodies),
             ("pallium_watchers", "Readers of watches", &self.watchers),
+            ("pallium_pipelines_unrunnable", "Active pipelines that this node cannot run", &self.unrunnable),
         ] {
             registry.register(name, help, gauge.clone());
         }
@@ -587,5 +616,20 @@ impl StateMetrics {
         gauge(&self.connections, reading.connections as u64);
         gauge(&self.bodies, reading.bodies.taken() as u64);
         gauge(&self.watchers, reading.watchers.taken() as u64);
+        gauge(&self.unrunnable, reading.unrunnable as u64);
+        // Candidates come and go.
+        self.shadow_compared.clear();
+        self.shadow_skipped.clear();
+        self.shadow_differences.clear();
+        for tally in &reading.shadows {
+            let labels = ShadowLabels { pipeline: tally.pipeline.clone(), candidate: tally.candidate };
+            counter(&self.shadow_compared.get_or_create(&labels), tally.compared);
+            counter(&self.shadow_skipped.get_or_create(&labels), tally.skipped);
+            let kinds = [("any", tally.differ), ("first", tally.first), ("kept", tally.kept), ("order", tally.order)];
+            for (kind, count) in kinds {
+                let ShadowLabels { pipeline, candidate } = labels.clone();
+                counter(&self.shadow_differences.get_or_create(&DifferenceLabels { pipeline, candidate, kind }), count);
+            }
+        }
     }
 }

@@ -55,7 +55,7 @@ pub(crate) mod json_text {
         match Option::<serde_json::Value>::deserialize(input)? {
             None => Ok(None),
             Some(value @ serde_json::Value::Object(_)) => Ok(Some(value.to_string())),
-            Some(_) => Err(D::Error::custom("nova_host_state: an object expected")),
+            Some(_) => Err(D::Error::custom("an object expected")),
         }
     }
 }

@@ -23,12 +23,13 @@ use crate::cluster;
 use crate::error::{ApiError, ErrorBody};
 use crate::limits;
 use crate::nova;
+use crate::pipelines;
 use crate::proto::v1;
 use crate::service::{Call, Service};
 
 pub(crate) type Answer<T> = Result<Json<T>, ApiError>;
 type Shared = State<Arc<Service>>;
-type Queried<T> = Result<Query<T>, QueryRejection>;
+pub(crate) type Queried<T> = Result<Query<T>, QueryRejection>;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -55,8 +56,15 @@ pub(crate) fn routes() -> Router<Arc<Service>> {
         .routes(routes!(watch_hosts))
         .routes(routes!(list_instances))
         .routes(routes!(release))
-        .routes(routes!(pipelines))
-        .routes(routes!(pipeline))
+        .routes(routes!(pipelines::list, pipelines::apply))
+        .routes(routes!(pipelines::get, pipelines::delete))
+        .routes(routes!(pipelines::activate))
+        .routes(routes!(pipelines::rollback))
+        .routes(routes!(pipelines::history))
+        .routes(routes!(pipelines::diff))
+        .routes(routes!(pipelines::lint))
+        .routes(routes!(pipelines::shadow_one))
+        .routes(routes!(pipelines::shadows))
         .routes(routes!(cluster::status))
         .routes(routes!(cluster::add))
         .routes(routes!(cluster::remove))
@@ -85,7 +93,7 @@ pub(crate) async fn read<T: DeserializeOwned>(
     Ok(nova::read_owned(&body.bytes)?)
 }
 
-fn query<T>(query: Queried<T>) -> Result<T, ApiError> {
+pub(crate) fn query<T>(query: Queried<T>) -> Result<T, ApiError> {
     query.map(|Query(query)| query).map_err(|rejection| ApiError::bad_request(rejection.body_text()))
 }
 
@@ -224,25 +232,6 @@ async fn release(
 ) -> Answer<v1::ReleaseResponse> {
     let request = v1::ReleaseRequest { consumer, ..query(request)? };
     Ok(Json(service.release(request).await?))
-}
-
-/// Lists the pipelines of the node that answers.
-#[utoipa::path(get, path = "/v1/pipelines", tag = "pipelines", params(v1::ListPipelinesRequest), responses(
-    (status = 200, body = v1::ListPipelinesResponse), (status = 400, body = ErrorBody),
-))]
-async fn pipelines(
-    State(service): Shared,
-    request: Queried<v1::ListPipelinesRequest>,
-) -> Answer<v1::ListPipelinesResponse> {
-    Ok(Json(service.pipelines(query(request)?).await?))
-}
-
-/// Gives one pipeline.
-#[utoipa::path(get, path = "/v1/pipelines/{name}", tag = "pipelines", params(
-    ("name" = String, Path, description = "Pipeline name"),
-), responses((status = 200, body = v1::GetPipelineResponse), (status = 404, body = ErrorBody)))]
-async fn pipeline(State(service): Shared, Path(name): Path<String>) -> Answer<v1::GetPipelineResponse> {
-    Ok(Json(service.pipeline(v1::GetPipelineRequest { name }).await?))
 }
 
 fn events<T: Serialize + Send + 'static>(events: impl Stream<Item = T> + Send + 'static) -> Response {

@@ -74,7 +74,7 @@ fn router(service: &Arc<Service>) -> Result<(Router, HealthReporter), ServeError
 const READ: &str = "x-pallium-read";
 
 /// Paths as metrics name them; others are `other`.
-const PATHS: [&str; 23] = [
+const PATHS: [&str; 30] = [
     hook::NOVA,
     "/v1/place",
     "/v1/explain",
@@ -87,6 +87,13 @@ const PATHS: [&str; 23] = [
     "/v1/instances/{uuid}",
     "/v1/pipelines",
     "/v1/pipelines/{name}",
+    "/v1/pipelines/{name}/activate",
+    "/v1/pipelines/{name}/rollback",
+    "/v1/pipelines/{name}/history",
+    "/v1/pipelines/{name}/diff",
+    "/v1/pipelines/{name}/shadow",
+    "/v1/lint/pipeline",
+    "/v1/shadows",
     "/v1/cluster",
     "/v1/cluster/members",
     "/v1/cluster/members/{node}",
@@ -101,7 +108,7 @@ const PATHS: [&str; 23] = [
 ];
 
 /// Methods of gRPC as metrics name them.
-const METHODS: [&str; 17] = [
+const METHODS: [&str; 26] = [
     "/pallium.v1.Scheduler/Place",
     "/pallium.v1.Scheduler/Explain",
     "/pallium.v1.Scheduler/Decisions",
@@ -113,6 +120,15 @@ const METHODS: [&str; 17] = [
     "/pallium.v1.Inventory/Release",
     "/pallium.v1.Pipelines/List",
     "/pallium.v1.Pipelines/Get",
+    "/pallium.v1.Pipelines/Apply",
+    "/pallium.v1.Pipelines/Activate",
+    "/pallium.v1.Pipelines/Rollback",
+    "/pallium.v1.Pipelines/Delete",
+    "/pallium.v1.Pipelines/History",
+    "/pallium.v1.Pipelines/Diff",
+    "/pallium.v1.Pipelines/Lint",
+    "/pallium.v1.Pipelines/Shadow",
+    "/pallium.v1.Pipelines/Shadows",
     "/pallium.v1.Cluster/Status",
     "/pallium.v1.Cluster/Add",
     "/pallium.v1.Cluster/Promote",

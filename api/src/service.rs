@@ -362,38 +362,6 @@ impl Service {
         }
     }
 
-    pub(crate) async fn pipelines(
-        &self,
-        request: v1::ListPipelinesRequest,
-    ) -> Result<v1::ListPipelinesResponse, ApiError> {
-        let domain = convert::some_domain(request.domain.as_deref())?;
-        let pipelines = self.node.engine(move |engine| {
-            let chosen = engine.pipelines().filter(|pipeline| domain.is_none_or(|domain| pipeline.domain == domain));
-            let message = |pipeline: &Arc<scheduler::pipeline::engine::Pipeline>| v1::Pipeline {
-                name: pipeline.name.clone(),
-                domain: pipeline.domain.to_string(),
-                ignore_preselection: pipeline.ignore_preselection,
-                filters: pipeline.filters.iter().map(|(name, _)| name.clone()).collect(),
-                weighers: pipeline
-                    .weighers
-                    .iter()
-                    .map(|(name, _, multiplier)| v1::PipelineWeigher { name: name.clone(), multiplier: *multiplier })
-                    .collect(),
-                is_default: engine.settings.default_pipeline.get(&pipeline.domain) == Some(&pipeline.name),
-            };
-            chosen.map(message).collect()
-        });
-        Ok(v1::ListPipelinesResponse { pipelines: pipelines.await? })
-    }
-
-    pub(crate) async fn pipeline(&self, request: v1::GetPipelineRequest) -> Result<v1::GetPipelineResponse, ApiError> {
-        let known = self.pipelines(v1::ListPipelinesRequest::default()).await?.pipelines;
-        let found = known.into_iter().find(|pipeline| pipeline.name == request.name);
-        let pipeline =
-            found.ok_or_else(|| ApiError::not_found(format!("no pipeline '{}'", request.name.escape_debug())))?;
-        Ok(v1::GetPipelineResponse { pipeline: Some(pipeline) })
-    }
-
     pub(crate) async fn backup(&self) -> Result<Events<Result<v1::BackupChunk, ApiError>>, ApiError> {
         let held = self.backups.take(1).ok_or_else(|| {
             ApiError::unavailable("overloaded", format!("{BACKUPS} backups are being written, which is the limit"), 10)
@@ -416,12 +384,20 @@ impl Service {
 
     /// All metrics as text.
     pub(crate) async fn render_metrics(&self) -> String {
-        let counters = self.node.query(|core| *core.state().tables().counters());
-        let counters = tokio::time::timeout(std::time::Duration::from_secs(1), counters).await;
+        let read = self.node.engine(|core, engine| {
+            (*core.state().tables().counters(), engine.unrunnable().count(), core.shadows(engine))
+        });
+        let read = tokio::time::timeout(std::time::Duration::from_secs(1), read).await.ok().and_then(Result::ok);
+        let (counters, unrunnable, shadows) = match read {
+            Some((counters, unrunnable, shadows)) => (Some(counters), unrunnable, shadows),
+            None => (None, 0, Vec::new()),
+        };
         self.metrics.render(&Reading {
             disk: self.node.disk().await,
             status: &self.node.status(),
-            counters: counters.ok().and_then(Result::ok),
+            counters,
+            unrunnable,
+            shadows,
             requests: &self.requests,
             connections: self.connections.taken(),
             bodies: &self.bodies,

@@ -364,6 +364,8 @@ impl Case {
         let events: Vec<(String, Vec<(String, String)>)> = decision
             .events
             .iter()
+            // What the core says of any step.
+            .filter(|(_, event)| event.name != "dropped_all")
             .map(|(_, event)| {
                 let labels = event.labels.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
                 (event.name.to_owned(), labels.collect())

@@ -70,9 +70,19 @@ macro_rules! registered {
     };
 }
 
+/// Names that documents of C5C3 use, and the step that the peer has under another name since.
+const OLDER: [(&str, &str); 5] = [
+    ("vmware_hana_binpacking", "vmware_binpack"),
+    ("vmware_general_purpose_balancing", "vmware_binpack"),
+    ("weigher_general_purpose_balancing", "vmware_binpack"),
+    ("weigher_avoid_long_term_contended_hosts", "vmware_avoid_long_term_contended_hosts"),
+    ("weigher_avoid_short_term_contended_hosts", "vmware_avoid_short_term_contended_hosts"),
+];
+
 /// Every step of this crate, and how each domain infers a pipeline.
 pub fn registry() -> Registry {
-    steps!(registered).selector(Domain::Nova, nova::selector::select)
+    let registry = steps!(registered).selector(Domain::Nova, nova::selector::select);
+    OLDER.iter().fold(registry, |registry, (name, step)| registry.alias(name, step))
 }
 
 /// The text of the shipped pipelines.
@@ -134,6 +144,33 @@ mod tests {
             let errors = engine.compile(&resource).err();
             assert_eq!(errors, None, "{}", resource.metadata.name);
         }
+    }
+
+    #[test]
+    fn every_file_in_deploy_can_be_applied() {
+        let engine = engine(Settings::default());
+        let folder = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/pipelines")).expect("a folder");
+        for file in folder.map(|file| file.expect("an entry").path()) {
+            let text = std::fs::read_to_string(&file).expect("a file");
+            for resource in parse_pipelines(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display())) {
+                assert_eq!(engine.lint(&resource), (Vec::new(), Vec::new()), "{}", file.display());
+            }
+        }
+    }
+
+    #[test]
+    fn older_names_are_read_with_a_warning() {
+        let engine = Engine::new(registry().alias("filter_old", "filter_correct_az"), Settings::default());
+        let text = GOOD
+            .replace("NAME", "one")
+            .replace("type: filter-weigher", "type: filter-weigher, filters: [{name: filter_old}]");
+        let resource = &parse_pipelines(&text).expect("a good text")[0];
+        assert_eq!(engine.compile(resource).expect("it runs").filters[0].0, "filter_correct_az");
+        let warnings: Vec<String> = engine.lint(resource).1.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            warnings[0],
+            "pipeline one: spec.filters[0].name: 'filter_old' is an older name of 'filter_correct_az': use that one"
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::{Raft, RaftMetrics, ReadPolicy};
+use scheduler::core::Shadow;
 use scheduler::decision::Explanation;
 use scheduler::{Command, Decision, Outcome, Request};
 
@@ -53,6 +54,14 @@ impl Local {
             return Err(Refused::NotLeader);
         }
         self.owner.look(move |core, _| core.explain(id, &hosts).map(Box::new)).await
+    }
+
+    /// How candidate pipelines compare with the active ones, if this node leads: it decides.
+    pub async fn shadows(&self) -> Result<Vec<Shadow>, Refused> {
+        if !self.owner.leads() {
+            return Err(Refused::NotLeader);
+        }
+        self.owner.look(|core, engine| core.shadows(engine)).await
     }
 
     /// The index that a read must have applied to see all that was acknowledged before now, if this

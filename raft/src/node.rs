@@ -110,12 +110,12 @@ impl Node {
         self.0.local.owner.look(move |core, _| query(core)).await
     }
 
-    /// Runs a function that may change the engine, such as activating a pipeline.
+    /// As [`Node::query`], with the engine.
     pub async fn engine<T: Send + 'static>(
         &self,
-        change: impl FnOnce(&mut Engine) -> T + Send + 'static,
+        look: impl FnOnce(&Core, &Engine) -> T + Send + 'static,
     ) -> Result<T, Refused> {
-        self.0.local.owner.look(move |_, engine| change(engine)).await
+        self.0.local.owner.look(move |core, engine| look(core, engine)).await
     }
 
     /// Decides without claiming anything or leaving a trace.

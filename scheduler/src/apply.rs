@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::catalogue::{Catalogue, Change, Moment};
 use crate::command::{Batch, Command, Outcome};
 use crate::consumer::{Consumer, Phase, Purpose, Slot};
 use crate::domain::Domain;
@@ -44,6 +45,7 @@ pub(crate) fn apply(state: &mut State, batch: &Batch, command: &Command, touched
         Command::Report(report) => report::report(state, report, touched),
         Command::RemoveHost { domain, provider } => remove_host(state, *domain, *provider, touched),
         Command::Tick => expire(state, touched),
+        Command::Pipeline(change) => pipeline(state, change),
     }
 }
 
@@ -72,6 +74,22 @@ fn remove_host(state: &mut State, domain: Domain, uuid: Uuid, touched: &mut Vec<
     state.tables.drop_provider(row);
     touched.push(Touched::Facts(row));
     Outcome::Removed(true)
+}
+
+/// A refusal leaves the table as it is; so does a change of nothing, which is no new table then.
+fn pipeline(state: &mut State, change: &Change) -> Outcome {
+    let tables = &mut state.tables;
+    let at = Moment { command: tables.counters.commands, wall: tables.counters.wall };
+    let mut catalogue = Catalogue::clone(&tables.catalogue);
+    match catalogue.change(change, at) {
+        Err(why) => Outcome::Refused(why),
+        Ok(changed) => {
+            if changed.changed {
+                tables.catalogue = Arc::new(catalogue);
+            }
+            Outcome::Pipeline(changed)
+        }
+    }
 }
 
 fn expire(state: &mut State, touched: &mut Vec<Touched>) -> Outcome {

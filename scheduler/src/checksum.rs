@@ -47,8 +47,12 @@ impl Tables {
 
     /// Adds what is not in chunks.
     fn with_small(&self, chunked: [u64; 6]) -> u64 {
-        let small =
-            [sum_of(&self.counters), sum_of(&*self.aggregates), sum_of(&(self.keys.arrived, self.keys.horizon))];
+        let small = [
+            sum_of(&self.counters),
+            sum_of(&*self.aggregates),
+            sum_of(&*self.catalogue),
+            sum_of(&(self.keys.arrived, self.keys.horizon)),
+        ];
         fold(chunked.into_iter().chain(small))
     }
 }

@@ -6,6 +6,7 @@ use bitcode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::catalogue;
 use crate::consumer::Purpose;
 use crate::decision::Claim;
 use crate::domain::Domain;
@@ -15,7 +16,7 @@ use crate::provider::{Amounts, Row};
 use crate::report::HostReport;
 
 /// Format of an encoded batch. A reader refuses a version it does not know.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// Commands that one leader proposed together.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
@@ -66,6 +67,8 @@ pub enum Command {
     },
     /// Expires what is due. Time itself is in the batch.
     Tick,
+    /// Changes the pipelines.
+    Pipeline(Box<catalogue::Change>),
 }
 
 /// A decision: what it claims and what is remembered of it.
@@ -135,6 +138,9 @@ pub enum Action {
 pub struct Record {
     /// Pipeline.
     pub pipeline: Text,
+    /// Its version; 0 = the one that ships with the program. Apply refuses when another is active by
+    /// now, so that no decision in the log is older than the pipeline it stands behind.
+    pub version: u32,
     /// Candidates.
     pub candidates: u32,
     /// Sent but unknown hosts.
@@ -184,6 +190,8 @@ pub enum Outcome {
     Removed(bool),
     /// Number of claims that expired.
     Expired(u32),
+    /// What a change of the pipelines came to.
+    Pipeline(catalogue::Changed),
     /// The command cannot be done.
     Refused(String),
 }

@@ -5,6 +5,8 @@ mod candidates;
 mod claim;
 mod compose;
 mod explain;
+mod sanity;
+mod shadow;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,6 +33,7 @@ use crate::state::State;
 pub use claim::MOST_CONSUMERS;
 use explain::Detail;
 pub use explain::record_view;
+pub use shadow::{Difference, Shadow};
 
 /// Applied state, index, overlay, and the detail of recent decisions of this node.
 #[derive(Debug, Default)]
@@ -45,6 +48,7 @@ pub struct Core {
     tickets: u32,
     details: VecDeque<(u64, Arc<Detail>)>,
     standings: Standings,
+    shadows: shadow::Shadows,
 }
 
 /// Why there is no decision.
@@ -190,6 +194,11 @@ impl Core {
         outcomes
     }
 
+    /// How candidates compare with the active pipelines, by this node's decisions.
+    pub fn shadows(&self, engine: &Engine) -> Vec<Shadow> {
+        self.shadows.tallies(|tally| engine.candidate(&tally.pipeline).is_some())
+    }
+
     /// Every broken invariant of state and index, in words.
     pub fn check(&self) -> Vec<String> {
         let mut broken = invariants::check(&self.state);
@@ -274,6 +283,7 @@ impl Core {
             decision.intent = stored.intent;
             decision.candidates = u64::from(stored.record.candidates);
             decision.claim = stored.record.claim;
+            decision.version = stored.record.version;
             if let crate::names::Text::Known(sym) = &stored.record.pipeline {
                 tables.names.text(*sym).clone_into(&mut decision.pipeline);
             }

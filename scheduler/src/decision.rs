@@ -22,6 +22,9 @@ pub struct Decision {
     pub intent: Intent,
     /// Pipeline that ran.
     pub pipeline: String,
+    /// Its version; 0 = the one that ships with the program.
+    #[serde(default)]
+    pub version: u32,
     /// One placement for each consumer, in the request's order; empty when nothing fits.
     pub placements: Vec<Placement>,
     /// Hosts in order, best (for a claim: the claimed one) first. Of the first consumer.
@@ -160,6 +163,9 @@ pub struct RecordView {
     pub intent: Intent,
     /// Pipeline.
     pub pipeline: String,
+    /// Its version; 0 = the one that ships with the program.
+    #[serde(default)]
+    pub version: u32,
     /// Project.
     pub project: Option<String>,
     /// Flavor.

@@ -10,6 +10,7 @@
 //!                └─ Index (columns, facets) ◀── refresh ── State ◀────┘
 //! ```
 
+pub mod catalogue;
 pub mod chunked;
 pub mod command;
 pub mod consumer;
@@ -37,6 +38,7 @@ mod checksum;
 mod overlay;
 
 pub use crate::core::{Core, Proposal, Refusal, Settled};
+pub use catalogue::Catalogue;
 pub use command::{Batch, Command, DecodeError, Outcome, Proposer};
 pub use consumer::{Consumer, Phase, Purpose};
 pub use decision::Decision;

@@ -3,6 +3,7 @@
 
 pub mod cx;
 pub mod engine;
+pub mod lint;
 pub mod run;
 pub mod spec;
 mod standing;

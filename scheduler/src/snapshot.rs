@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bitcode::{Decode, Encode};
 use uuid::Uuid;
 
+use crate::catalogue::Versions;
 use crate::consumer::{Consumer, Phase, Purpose, Slot};
 use crate::domain::Domain;
 use crate::intent::Intent;
@@ -16,7 +17,7 @@ use crate::sharded::hash_of;
 use crate::state::{Counters, KeyEntry, Shapes, Stored, Tables};
 
 /// Format of an encoded snapshot.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// Elements in a piece, so that it has about 1 MiB.
 const NAMES: usize = 32_768;
@@ -66,7 +67,7 @@ pub struct Piece {
 
 #[derive(Encode, Decode)]
 enum Content {
-    Head { counters: Counters, keys_arrived: u64, keys_horizon: u64 },
+    Head { counters: Counters, keys_arrived: u64, keys_horizon: u64, pipelines_floor: u32 },
     Names(Vec<Arc<str>>),
     Providers(Vec<Option<Arc<Provider>>>),
     Consumers { shapes: Vec<Arc<Amounts>>, slots: Vec<Option<Packed>> },
@@ -74,6 +75,7 @@ enum Content {
     Aggregates(Vec<(Sym, Aggregate)>),
     History(Vec<Arc<Stored>>),
     Keys(Vec<KeyEntry>),
+    Pipeline { name: String, versions: Arc<Versions> },
     End { checksum: u64 },
 }
 
@@ -207,8 +209,17 @@ impl Frozen {
     pub fn pieces(&self) -> impl Iterator<Item = Piece> + '_ {
         let tables = &self.0;
         let keys = &tables.keys;
-        let head = Content::Head { counters: tables.counters, keys_arrived: keys.arrived, keys_horizon: keys.horizon };
+        let head = Content::Head {
+            counters: tables.counters,
+            keys_arrived: keys.arrived,
+            keys_horizon: keys.horizon,
+            pipelines_floor: tables.catalogue.floor(),
+        };
         let end = || Content::End { checksum: tables.checksum() };
+        let pipeline = |(name, versions): (&String, &Arc<Versions>)| Content::Pipeline {
+            name: name.clone(),
+            versions: Arc::clone(versions),
+        };
         let aggregates = tables.aggregates.iter().map(|(key, aggregate)| (*key, aggregate.clone()));
         std::iter::once(head)
             .chain(lists(tables.names.texts().cloned(), NAMES).map(Content::Names))
@@ -218,6 +229,7 @@ impl Frozen {
             .chain(lists(aggregates, AGGREGATES).map(Content::Aggregates))
             .chain(lists(tables.history.iter().cloned(), DECISIONS).map(Content::History))
             .chain(lists(keys.entries.iter().cloned(), KEYS).map(Content::Keys))
+            .chain(tables.catalogue.entries().map(pipeline))
             .chain(std::iter::once_with(end))
             .map(|content| content.piece())
     }
@@ -273,12 +285,13 @@ impl Restore {
         }
         let tables = &mut self.tables;
         match content {
-            Content::Head { counters, keys_arrived, keys_horizon } => {
+            Content::Head { counters, keys_arrived, keys_horizon, pipelines_floor } => {
                 self.begun = true;
                 tables.consumer_index.reserve(counters.consumers.min(MOST_ROOM) as usize);
                 tables.counters = counters;
                 tables.keys.arrived = keys_arrived;
                 tables.keys.horizon = keys_horizon;
+                Arc::make_mut(&mut tables.catalogue).set_floor(pipelines_floor);
             }
             Content::Names(texts) => texts.into_iter().for_each(|text| tables.names.append(text)),
             Content::Providers(rows) => {
@@ -315,6 +328,7 @@ impl Restore {
                     tables.keys.entries.push(entry);
                 }
             }
+            Content::Pipeline { name, versions } => Arc::make_mut(&mut tables.catalogue).put(name, versions),
             Content::End { checksum } => self.end = Some(checksum),
         }
         Ok(())

@@ -8,6 +8,7 @@ use bitcode::{Decode, Encode};
 use rustc_hash::FxHashSet;
 use uuid::Uuid;
 
+use crate::catalogue::Catalogue;
 use crate::chunked::Chunked;
 use crate::command::Record;
 use crate::consumer::{Consumer, Phase, Purpose, Slot};
@@ -37,6 +38,7 @@ pub struct Tables {
     pub(crate) aggregates: Arc<BTreeMap<Sym, Aggregate>>,
     pub(crate) history: Chunked<Arc<Stored>>,
     pub(crate) keys: Keys,
+    pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) counters: Counters,
 }
 
@@ -240,6 +242,11 @@ impl Tables {
     /// An aggregate by its key.
     pub fn aggregate(&self, key: Sym) -> Option<&Aggregate> {
         self.aggregates.get(&key)
+    }
+
+    /// The replicated pipelines.
+    pub fn catalogue(&self) -> &Arc<Catalogue> {
+        &self.catalogue
     }
 
     /// The numbers that only grow.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use scheduler::catalogue;
 use scheduler::command::{Action, Change, Part, Place, Record};
 use scheduler::decision::Claim;
 use scheduler::names::{Sym, Text};
@@ -46,16 +47,15 @@ impl FilterPlugin for Fits {
     }
 }
 
-fn engine() -> Engine {
-    let mut engine = Engine::new(Registry::default().filter::<Fits>(), Settings::default());
+fn resource(description: &str) -> PipelineResource {
     let step = StepSpec { name: "filter_fits".into(), description: String::new(), params: vec![], multiplier: None };
-    let resource = PipelineResource {
+    PipelineResource {
         api_version: "cortex.cloud/v1alpha1".into(),
         kind: "Pipeline".into(),
         metadata: Metadata { name: "nova-general".into(), rest: BTreeMap::new() },
         spec: PipelineSpec {
             scheduling_domain: Domain::Nova,
-            description: String::new(),
+            description: description.to_owned(),
             kind: PipelineKind::FilterWeigher,
             ignore_preselection: false,
             filters: vec![step],
@@ -63,8 +63,12 @@ fn engine() -> Engine {
             detectors: vec![],
         },
         status: serde::de::IgnoredAny,
-    };
-    engine.activate(&resource).expect("a valid pipeline");
+    }
+}
+
+fn engine() -> Engine {
+    let mut engine = Engine::new(Registry::default().filter::<Fits>(), Settings::default());
+    engine.activate(&resource("shipped")).expect("a valid pipeline");
     engine
 }
 
@@ -133,6 +137,27 @@ enum Op {
         millis: u64,
     },
     Restart,
+    /// A decision, then a change of the pipelines, then the decision is applied.
+    Pipeline {
+        instance: u8,
+        change: catalogue::Change,
+    },
+}
+
+fn change() -> impl Strategy<Value = catalogue::Change> {
+    use catalogue::Change;
+    let name = || "nova-general".to_owned();
+    prop_oneof![
+        4 => (0_u8..4, any::<bool>(), prop::option::weighted(0.2, 0_u32..6)).prop_map(move |(text, activate, seen)| {
+            let resource = resource(&format!("text {text}")).text();
+            Change::Apply { name: name(), resource, note: String::new(), activate, seen }
+        }),
+        2 => (0_u32..6).prop_map(move |version| Change::Activate { name: name(), version }),
+        2 => prop::option::weighted(0.3, 0_u32..6).prop_map(move |from| Change::Rollback { name: name(), from }),
+        1 => Just(Change::Delete { name: name() }),
+        2 => prop::option::of((0_u32..6, 0_u32..3))
+            .prop_map(move |candidate| Change::Shadow { name: name(), candidate }),
+    ]
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -191,6 +216,7 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(instance, row, cpu, seen, moved, action)| Op::Raw { instance, row, cpu, seen, moved, action }),
         2 => (0_u64..2_000_000).prop_map(|millis| Op::Pass { millis }),
         1 => Just(Op::Restart),
+        3 => (0..INSTANCES, change()).prop_map(|(instance, change)| Op::Pipeline { instance, change }),
     ]
 }
 
@@ -379,6 +405,7 @@ impl World {
                 let part = Part { consumer: instance(n), purpose, seen, action };
                 let record = Record {
                     pipeline: Text::New("p".into()),
+                    version: 0,
                     candidates: 1,
                     unknown: 0,
                     hosts_out: 1,
@@ -413,12 +440,43 @@ impl World {
                 let outcome = self.apply(vec![Command::Tick]);
                 assert_eq!(outcome != vec![Outcome::Expired(0)], due);
             }
+            Op::Pipeline { instance, change } => {
+                let active = |core: &Core| core.state().tables().catalogue().active("nova-general");
+                let before = active(&self.core);
+                let decided = self.core.decide(&self.engine, &request(instance, 1));
+                let outcomes = self.apply(vec![Command::Pipeline(Box::new(change.clone()))]);
+                let after = active(&self.core);
+                match &outcomes[0] {
+                    Outcome::Pipeline(changed) => {
+                        assert_eq!(changed.active, after);
+                        assert!(changed.changed || before == after, "{changed:?} of {change:?}");
+                    }
+                    refused => assert!(matches!(refused, Outcome::Refused(_)) && before == after, "{refused:?}"),
+                }
+                self.engine.follow(self.core.state().tables().catalogue());
+                let runs: Vec<_> = self.engine.pipelines().map(|pipeline| pipeline.version).collect();
+                assert_eq!(runs, [after], "what the state says is what decides");
+                let Ok(mut proposal) = decided else { return self.check() };
+                if let Some(command) = proposal.take_command() {
+                    let outcomes = self.apply(vec![command]);
+                    let stale = matches!(outcomes[0], Outcome::Stale(_));
+                    assert_eq!(stale, before != after, "no decision stands behind a version that it was not made by");
+                    if let Settled::Done(decision) = self.core.settle(proposal, Some(outcomes[0].clone())) {
+                        let stored = self.core.state().tables().decision(decision.id).expect("it is remembered");
+                        assert_eq!((decision.version, stored.record.version), (after, after));
+                    }
+                } else {
+                    self.core.settle(proposal, None);
+                }
+            }
             Op::Restart => {
                 let bytes = self.core.freeze().encode();
                 let restored = Core::restore(&bytes).expect("a snapshot restores");
                 assert_eq!(restored.state().checksum(), self.core.state().checksum());
                 assert_eq!(restored.freeze().encode(), bytes, "a restored state gives the same bytes");
                 self.core = restored;
+                self.engine = engine();
+                self.engine.follow(self.core.state().tables().catalogue());
             }
         }
         self.check();

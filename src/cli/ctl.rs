@@ -74,7 +74,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
             Command::Place(args) => place::run(&target, format, &args).await,
             Command::Explain(args) => explain::run(&Client::connect(&target).await?, format, &args).await,
             Command::Decisions(args) => decisions::run(&Client::connect(&target).await?, format, &args).await,
-            Command::Pipelines(args) => pipelines::run(&Client::connect(&target).await?, format, &args).await,
+            Command::Pipelines(args) => pipelines::run(&target, format, args).await,
             Command::Release(args) => release::run(&Client::connect(&target).await?, format, &args).await,
             Command::Cluster(args) => cluster::run(&Client::connect(&target).await?, format, &args).await,
             Command::Backup(args) => backup::run(&target, format, &args).await,

@@ -64,6 +64,11 @@ pub fn amounts<'a>(amounts: impl IntoIterator<Item = (&'a String, &'a u64)>) -> 
     known.into_iter().filter(|text| !text.is_empty()).chain(others).collect::<Vec<_>>().join(", ")
 }
 
+/// A pipeline with the version that ran, unless it is the shipped one.
+pub fn pipeline(name: &str, version: u32) -> String {
+    if version == 0 { name.to_owned() } else { format!("{name} version {version}") }
+}
+
 /// Milliseconds since 1970 as `2026-01-31 23:59:59` (UTC).
 pub fn utc(millis: u64) -> String {
     let seconds = millis / 1000;

@@ -14,13 +14,13 @@ use crate::server::{BINARY, Server, run};
 use crate::spec::{create, host, uuid};
 
 /// A node: its folder, and how it is started.
-struct Node {
+pub struct Node {
     dir: TempDir,
     arguments: Vec<String>,
 }
 
 impl Node {
-    fn start(&self) -> Server {
+    pub fn start(&self) -> Server {
         let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
         Server::start_with(&self.dir.path().join("data"), &arguments)
     }
@@ -31,7 +31,7 @@ fn free_port() -> u16 {
 }
 
 /// Three nodes to be; with a folder of certificates they trust nobody without one.
-fn three(certificates: Option<&Path>) -> Vec<Node> {
+pub fn three(certificates: Option<&Path>) -> Vec<Node> {
     let ports = [free_port(), free_port(), free_port()];
     let peers: Vec<String> = (1..).zip(ports).map(|(id, port)| format!("{id}: \"127.0.0.1:{port}\"")).collect();
     (1..)
@@ -57,7 +57,7 @@ fn three(certificates: Option<&Path>) -> Vec<Node> {
 }
 
 /// Waits until something holds.
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_mins(1);
     loop {
         if let Some(found) = look().await {
@@ -68,7 +68,7 @@ async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     }
 }
 
-async fn ready(server: &Server) {
+pub async fn ready(server: &Server) {
     until("a ready server", async || (server.get("/readyz").await.status == 200).then_some(())).await;
 }
 
@@ -77,7 +77,7 @@ async fn status(server: &Server) -> Value {
 }
 
 /// The node that leads, once every member says so and all states are the same.
-async fn settled(server: &Server, members: usize) -> u64 {
+pub async fn settled(server: &Server, members: usize) -> u64 {
     until("a cluster of one mind", async || {
         let status = status(server).await;
         let same = status["checksums_equal"] == true && status["members"].as_array()?.len() == members;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use openraft::async_runtime::watch::WatchReceiver;
+use scheduler::core::Shadow;
 use scheduler::decision::Explanation;
 use scheduler::mutant::{self, Mutant};
 use scheduler::request::Caller;
@@ -83,6 +84,19 @@ impl Node {
                     Answer::Explained(explained) => explained,
                     other => Err(unexpected(&other)),
                 }
+            }
+        };
+        self.on_leader(clock::now() + PATIENCE, true, here, there).await
+    }
+
+    /// How candidate pipelines compare with the active ones, by the leader's decisions since it leads
+    /// or they began.
+    pub async fn shadows(&self) -> Result<Vec<Shadow>, Refused> {
+        let here = || self.0.local.shadows();
+        let there = |leader: Target, within: Duration| async move {
+            match self.ask_leader(&leader, Ask::Shadows, within).await? {
+                Answer::Shadows(shadows) => shadows,
+                other => Err(unexpected(&other)),
             }
         };
         self.on_leader(clock::now() + PATIENCE, true, here, there).await

@@ -57,7 +57,7 @@ impl Running {
     pub(super) fn new(
         told: Receiver<Message>,
         mut core: Core,
-        engine: Engine,
+        mut engine: Engine,
         limits: Limits,
         (node, run): (u64, u64),
         proposals: UnboundedSender<Proposed>,
@@ -65,6 +65,8 @@ impl Running {
         wall: Wall,
     ) -> Running {
         core.set_run(run);
+        engine.follow(core.state().tables().catalogue());
+        complain(&engine);
         Running {
             told,
             core,
@@ -156,6 +158,7 @@ impl Running {
                 self.give_up_all(&Refused::Unknown);
                 self.core = *core;
                 self.core.set_run(self.run);
+                self.follow();
                 #[cfg(feature = "simulation")]
                 self.look(None);
                 let _ = done.send(());
@@ -221,6 +224,13 @@ impl Running {
             }
             (ask, Some(refused)) => refuse(ask, refused),
             (Ask::Propose { command, answer }, None) => {
+                // What depends on this program is checked here, before the log: apply must not look at it.
+                if let Command::Pipeline(change) = &command
+                    && let Err(why) = self.engine.admit(self.core.state().tables().catalogue(), change)
+                {
+                    let _ = answer.send(Ok(Outcome::Refused(why)));
+                    return;
+                }
                 let waiting = match early(&command).filter(|_| mutant::on(Mutant::AckBeforeCommit)) {
                     Some(outcome) => {
                         let _ = answer.send(Ok(outcome));
@@ -319,6 +329,7 @@ impl Running {
         } else {
             self.core.apply(batch)
         };
+        self.follow();
         #[cfg(feature = "simulation")]
         self.look(Some(batch));
         let Proposer { node, run, seq } = batch.proposer;
@@ -329,6 +340,13 @@ impl Running {
         self.count_flights();
         for (waiting, outcome) in waiting.into_iter().zip(outcomes) {
             self.settle(waiting, outcome);
+        }
+    }
+
+    /// Makes active what the applied state says, before anything more is decided.
+    fn follow(&mut self) {
+        if self.engine.follow(self.core.state().tables().catalogue()) {
+            complain(&self.engine);
         }
     }
 
@@ -377,6 +395,13 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.gauges.leads.store(false, Ordering::Release);
+    }
+}
+
+/// Requests for such a pipeline are refused; nothing else decides in its place.
+fn complain(engine: &Engine) {
+    for unrunnable in engine.unrunnable() {
+        tracing::error!(pipeline = unrunnable.name, version = unrunnable.version, "{unrunnable}");
     }
 }
 

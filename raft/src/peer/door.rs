@@ -192,6 +192,7 @@ impl Door {
                 Err(error) => Answer::Rejected(error.to_string()),
             },
             Ask::Change(change) => Answer::Changed(members::change(local, change).await),
+            Ask::Shadows => Answer::Shadows(local.shadows().await),
             Ask::Explain { id, hosts } => Answer::Explained(local.explain(id, hosts).await),
             Ask::Report => Answer::Report(Box::new(local.report().await)),
             Ask::Hello | Ask::Adopt | Ask::Part(_) => Answer::NotReady,

@@ -8,6 +8,7 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
     VoteRequest, VoteResponse,
 };
+use scheduler::core::Shadow;
 use scheduler::decision::Explanation;
 use scheduler::{Decision, Outcome, Request};
 use serde::de::DeserializeOwned;
@@ -96,6 +97,8 @@ pub enum Ask {
         /// Hosts whose story is told.
         hosts: Vec<String>,
     },
+    /// How do candidate pipelines compare with the active ones? For the leader.
+    Shadows,
     /// How are you?
     Report,
 }
@@ -147,6 +150,8 @@ pub enum Answer {
     Changed(Result<Changed, Refused>),
     /// To [`Ask::Explain`].
     Explained(Result<Option<Box<Explanation>>, Refused>),
+    /// To [`Ask::Shadows`].
+    Shadows(Result<Vec<Shadow>, Refused>),
     /// To [`Ask::Report`].
     Report(Box<Report>),
 }

@@ -59,6 +59,15 @@ pub(super) fn place(state: &mut State, place: &Place, touched: &mut Vec<Touched>
 
 /// Whether every part can be done, and on which row each claim goes. Changes nothing.
 fn check(state: &State, place: &Place) -> Result<Vec<Option<Row>>, &'static str> {
+    if let Some(record) = &place.record {
+        let name = match &record.pipeline {
+            Text::Known(name) => state.tables.names.text(*name),
+            Text::New(name) => name,
+        };
+        if state.tables.catalogue.active(name) != record.version {
+            return Err("another version of the pipeline is active");
+        }
+    }
     let mut added: BTreeMap<Row, Amounts> = BTreeMap::new();
     let mut out = Vec::with_capacity(place.parts.len());
     for part in &place.parts {

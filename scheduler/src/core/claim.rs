@@ -120,6 +120,12 @@ impl Core {
                 let impact = detailed && self.tickets.is_multiple_of(IMPACT_SAMPLE);
                 let entrants =
                     || Entrants { mask: field.mask.clone(), sent: field.sent.clone(), detailed, limit, impact };
+                let beside = match engine.candidate(&pipeline.name) {
+                    Some(candidate) if first.is_none() && !request.options.read_only => {
+                        Some((candidate, self.shadows.is_due(&pipeline, candidate)))
+                    }
+                    _ => None,
+                };
                 self.hide(request, consumer, purpose);
                 let view = View { tables: self.state.tables(), index: &self.index, overlay: &self.overlay };
                 let cx = Cx { request, intent, consumer, view };
@@ -128,6 +134,11 @@ impl Core {
                 } else {
                     run(&pipeline, &cx, entrants(), engine.timer).trimmed(detailed)
                 };
+                if let Some((candidate, due)) = beside {
+                    let entrants = || Entrants { detailed: false, impact: false, ..entrants() };
+                    let shadow = due.then(|| run(&candidate.pipeline, &cx, entrants(), engine.timer));
+                    self.shadows.note(&pipeline.name, view, consumer, &ran, shadow.as_ref());
+                }
                 self.show();
                 (std::mem::take(&mut ran.ranked), Some(ran))
             };
@@ -175,6 +186,8 @@ impl Core {
         let Composed { mut decision, mut record, trace, changed } = composed;
         let detail = || super::explain::Detail::new(trace, changed, &field, request);
         decision.intent = intent;
+        super::sanity::look(&mut decision);
+        (decision.version, record.version) = (pipeline.version, pipeline.version);
         decision.notes.splice(0..0, notes);
         decision.placements = placed;
         if failed && request.consumers.len() > 1 {

@@ -28,6 +28,7 @@ pub(super) fn blank(request: &Request, intent: Intent, pipeline: &str) -> Decisi
         domain: request.domain,
         intent,
         pipeline: pipeline.to_owned(),
+        version: 0,
         placements: Vec::new(),
         hosts: Vec::new(),
         claim: Claim::None,
@@ -89,6 +90,7 @@ pub(super) fn compose(
     };
     let record = Record {
         pipeline: names.refer(pipeline),
+        version: 0,
         candidates: field.count as u32,
         unknown: field.unknown.len() as u32,
         hosts_out: ran.survivors as u32,

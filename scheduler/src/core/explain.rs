@@ -175,6 +175,7 @@ pub fn record_view(tables: &Tables, stored: &Stored) -> RecordView {
         consumers: stored.parts.iter().map(|(consumer, _)| *consumer).collect(),
         intent: stored.intent,
         pipeline: text(names, &record.pipeline),
+        version: record.version,
         project: stored.project.map(|sym| names.text(sym).to_owned()),
         flavor: stored.flavor.map(|sym| names.text(sym).to_owned()),
         candidates: u64::from(record.candidates),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::catalogue::{Catalogue, Change, Versions};
 use crate::domain::Domain;
 use crate::pipeline::spec::{PipelineKind, PipelineResource, SpecError, StepSpec};
 use crate::pipeline::step::{Filter, Kind, Registry, Weigher};
@@ -14,6 +15,10 @@ use crate::settings::Settings;
 pub struct Pipeline {
     /// Name.
     pub name: String,
+    /// Its version; 0 = the one that ships with the program.
+    pub version: u32,
+    /// What it was compiled from.
+    pub resource: PipelineResource,
     /// Domain.
     pub domain: Domain,
     /// The caller's weights count as 0.
@@ -27,12 +32,41 @@ pub struct Pipeline {
 /// Registry, pipelines and settings: what a decision needs besides the state.
 pub struct Engine {
     registry: Registry,
-    pipelines: BTreeMap<String, Arc<Pipeline>>,
+    shipped: BTreeMap<String, Arc<Pipeline>>,
+    /// What decides: the active version of each name, else the shipped one.
+    active: BTreeMap<String, Result<Arc<Pipeline>, Unrunnable>>,
+    /// What runs beside the active version, by name.
+    candidates: BTreeMap<String, Candidate>,
+    followed: Arc<Catalogue>,
     /// Settings of the decision path.
     pub settings: Settings,
     /// Nanoseconds of some steady clock, for step timings only; [`Engine::new`] sets one that
     /// always says 0, so that the core has no clock of its own.
     pub timer: fn() -> u64,
+}
+
+/// A pipeline that is active and that this program cannot run: it is of a newer version, or lacks a step.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, thiserror::Error)]
+#[error(
+    "pipeline '{name}' is active in version {version}, which this node cannot run ({why}): run the same pallium on all nodes, \
+     or activate a version that this one can run (pallium ctl pipelines rollback {name})"
+)]
+pub struct Unrunnable {
+    /// Name.
+    pub name: String,
+    /// Version.
+    pub version: u32,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// A pipeline that runs beside the active one without effect.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// It.
+    pub pipeline: Arc<Pipeline>,
+    /// It runs for one of so many decisions.
+    pub one_in: u32,
 }
 
 /// Why no pipeline could be chosen.
@@ -51,12 +85,23 @@ pub enum ChoiceError {
     /// None can be inferred.
     #[error("{0}")]
     Inference(String),
+    /// It is active and cannot run here: nothing else decides in its place.
+    #[error(transparent)]
+    Unrunnable(Unrunnable),
 }
 
 impl Engine {
     /// An engine without pipelines.
     pub fn new(registry: Registry, settings: Settings) -> Self {
-        Self { registry, pipelines: BTreeMap::new(), settings, timer: || 0 }
+        Self {
+            registry,
+            shipped: BTreeMap::new(),
+            active: BTreeMap::new(),
+            candidates: BTreeMap::new(),
+            followed: Arc::default(),
+            settings,
+            timer: || 0,
+        }
     }
 
     /// The steps that pipelines may name.
@@ -66,15 +111,130 @@ impl Engine {
 
     /// Active pipelines by name.
     pub fn pipelines(&self) -> impl Iterator<Item = &Arc<Pipeline>> {
-        self.pipelines.values()
+        self.active.values().filter_map(|active| active.as_ref().ok())
     }
 
-    /// Compiles a resource and activates it under its name, replacing an older one. On any error
-    /// nothing changes; all errors of the resource are returned.
+    /// Active pipelines that cannot run here.
+    pub fn unrunnable(&self) -> impl Iterator<Item = &Unrunnable> {
+        self.active.values().filter_map(|active| active.as_ref().err())
+    }
+
+    /// The pipeline that ships with the program under a name.
+    pub fn shipped(&self, name: &str) -> Option<&Arc<Pipeline>> {
+        self.shipped.get(name)
+    }
+
+    /// The replicated pipelines that are followed.
+    pub fn followed(&self) -> &Arc<Catalogue> {
+        &self.followed
+    }
+
+    /// What runs beside the active version of a name.
+    pub fn candidate(&self, name: &str) -> Option<&Candidate> {
+        self.candidates.get(name)
+    }
+
+    /// Compiles a resource and ships it under its name: it is active while the replicated pipelines
+    /// name no other version. On any error nothing changes; all errors of the resource are returned.
     pub fn activate(&mut self, resource: &PipelineResource) -> Result<(), Vec<SpecError>> {
-        let pipeline = self.compile(resource)?;
-        self.pipelines.insert(pipeline.name.clone(), Arc::new(pipeline));
+        let pipeline = Arc::new(self.compile(resource)?);
+        self.shipped.insert(pipeline.name.clone(), pipeline);
+        let followed = std::mem::take(&mut self.followed);
+        self.compile_active(&followed);
+        self.followed = followed;
         Ok(())
+    }
+
+    /// Makes active what the replicated pipelines say. True when they were others before.
+    pub fn follow(&mut self, catalogue: &Arc<Catalogue>) -> bool {
+        if Arc::ptr_eq(&self.followed, catalogue) {
+            return false;
+        }
+        self.followed = Arc::clone(catalogue);
+        self.compile_active(catalogue);
+        true
+    }
+
+    fn compile_active(&mut self, catalogue: &Catalogue) {
+        self.active = self.shipped.iter().map(|(name, shipped)| (name.clone(), Ok(Arc::clone(shipped)))).collect();
+        self.candidates.clear();
+        for (name, versions) in catalogue.iter() {
+            let active = versions.active();
+            if active > 0 {
+                self.active.insert(name.to_owned(), self.version(name, versions, active));
+            }
+            if let Some(candidate) = versions.candidate
+                && let Ok(pipeline) = self.version(name, versions, candidate.version)
+            {
+                self.candidates.insert(name.to_owned(), Candidate { pipeline, one_in: candidate.one_in.max(1) });
+            }
+        }
+    }
+
+    /// Compiles a version that the replicated pipelines keep.
+    fn version(&self, name: &str, versions: &Versions, number: u32) -> Result<Arc<Pipeline>, Unrunnable> {
+        let text = versions.version(number).map_or("", |version| &*version.resource);
+        let compiled = PipelineResource::read(text).and_then(|resource| {
+            let compiled = self.compile(&resource);
+            compiled.map_err(|errors| errors.iter().map(SpecError::placed).collect::<Vec<_>>().join("; "))
+        });
+        match compiled {
+            Ok(pipeline) => Ok(Arc::new(Pipeline { name: name.to_owned(), version: number, ..pipeline })),
+            Err(why) => Err(Unrunnable { name: name.to_owned(), version: number, why }),
+        }
+    }
+
+    /// What speaks against a change before it is proposed: the part that depends on this program, which
+    /// apply must not look at. For the node that leads.
+    pub fn admit(&self, catalogue: &Catalogue, change: &Change) -> Result<(), String> {
+        let name = change.name();
+        let runs = |version: u32| match catalogue.get(name) {
+            Some(versions) if version > 0 && versions.version(version).is_some() => {
+                self.version(name, versions, version).map(|_| ()).map_err(|error| {
+                    format!("version {version} of pipeline '{name}' cannot run on the node that leads: {}", error.why)
+                })
+            }
+            // What is not kept, apply refuses.
+            _ => Ok(()),
+        };
+        let shipped = || {
+            if self.shipped.contains_key(name) {
+                return Ok(());
+            }
+            let default = self.settings.default_pipeline.iter().find(|(_, default)| *default == name);
+            match default {
+                Some((domain, _)) => Err(format!(
+                    "pipeline '{name}' is the default of domain {domain} and none of that name ships with the program: \
+                     requests would have no pipeline"
+                )),
+                None => Ok(()),
+            }
+        };
+        match change {
+            Change::Apply { resource, .. } => {
+                let resource = PipelineResource::read(resource)?;
+                if resource.metadata.name != name {
+                    return Err(format!("metadata.name: '{}' given, '{name}' expected", resource.metadata.name));
+                }
+                let errors = self.compile(&resource).err().unwrap_or_default();
+                if errors.is_empty() {
+                    return Ok(());
+                }
+                Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+            }
+            Change::Activate { version: 0, .. } if !self.shipped.contains_key(name) => {
+                Err(format!("no pipeline '{name}' ships with the program: a version that was applied expected"))
+            }
+            Change::Activate { version, .. } | Change::Shadow { candidate: Some((version, _)), .. } => runs(*version),
+            Change::Rollback { .. } => match catalogue.get(name).map_or(0, Versions::before) {
+                0 if !self.shipped.contains_key(name) => {
+                    Err(format!("nothing of pipeline '{name}' was active before: there is nothing to go back to"))
+                }
+                version => runs(version),
+            },
+            Change::Delete { .. } => shipped(),
+            Change::Shadow { candidate: None, .. } => Ok(()),
+        }
     }
 
     /// Compiles a resource without activating it.
@@ -111,8 +271,8 @@ impl Engine {
             if spec.filters[..at].iter().any(|other| other.name == step.name && other.params == step.params) {
                 fail(&path, format!("filter '{}' is listed twice with the same params", step.name));
             }
-            match build(&self.registry.filters, step, spec.scheduling_domain) {
-                Ok(filter) => filters.push((step.name.clone(), filter)),
+            match build(&self.registry.filters, self.registry.resolve(&step.name), step, spec.scheduling_domain) {
+                Ok(filter) => filters.push((self.registry.resolve(&step.name).to_owned(), filter)),
                 Err((inner, message)) => fail(&join(&path, &inner), message),
             }
         }
@@ -123,8 +283,8 @@ impl Engine {
             if !multiplier.is_finite() {
                 fail(&format!("{path}.multiplier"), format!("{multiplier} given, a finite number expected"));
             }
-            match build(&self.registry.weighers, step, spec.scheduling_domain) {
-                Ok(weigher) => weighers.push((step.name.clone(), weigher, multiplier)),
+            match build(&self.registry.weighers, self.registry.resolve(&step.name), step, spec.scheduling_domain) {
+                Ok(weigher) => weighers.push((self.registry.resolve(&step.name).to_owned(), weigher, multiplier)),
                 Err((inner, message)) => fail(&join(&path, &inner), message),
             }
         }
@@ -133,6 +293,8 @@ impl Engine {
         }
         Ok(Pipeline {
             name,
+            version: 0,
+            resource: resource.clone(),
             domain: spec.scheduling_domain,
             ignore_preselection: spec.ignore_preselection,
             filters,
@@ -150,8 +312,7 @@ impl Engine {
             // An inferred pipeline that is not shipped falls back to the default, unless strict.
             if let Some(name) = inferred {
                 match self.named(&name, request.domain) {
-                    Err(error) if self.settings.strict_inference => return Err(error),
-                    Err(_) => {}
+                    Err(ChoiceError::Unknown { .. }) if !self.settings.strict_inference => {}
                     found => return found,
                 }
             }
@@ -163,11 +324,15 @@ impl Engine {
     }
 
     fn named(&self, name: &str, domain: Domain) -> Result<Arc<Pipeline>, ChoiceError> {
-        self.pipelines.get(name).filter(|pipeline| pipeline.domain == domain).cloned().ok_or_else(|| {
-            let known: Vec<&str> =
-                self.pipelines.values().filter(|p| p.domain == domain).map(|p| p.name.as_str()).collect();
-            ChoiceError::Unknown { name: name.to_owned(), domain, known: known.join(", ") }
-        })
+        match self.active.get(name) {
+            Some(Ok(pipeline)) if pipeline.domain == domain => Ok(Arc::clone(pipeline)),
+            Some(Err(unrunnable)) => Err(ChoiceError::Unrunnable(unrunnable.clone())),
+            _ => {
+                let known = self.pipelines().filter(|pipeline| pipeline.domain == domain);
+                let known: Vec<&str> = known.map(|pipeline| pipeline.name.as_str()).collect();
+                Err(ChoiceError::Unknown { name: name.to_owned(), domain, known: known.join(", ") })
+            }
+        }
     }
 }
 
@@ -177,15 +342,16 @@ fn join(path: &str, inner: &str) -> String {
 
 fn build<T: ?Sized>(
     kinds: &BTreeMap<&'static str, Kind<T>>,
+    name: &str,
     step: &StepSpec,
     domain: Domain,
 ) -> Result<Arc<T>, (String, String)> {
-    let kind = kinds.get(step.name.as_str()).ok_or_else(|| {
+    let kind = kinds.get(name).ok_or_else(|| {
         let known: Vec<&str> = kinds.keys().copied().collect();
-        ("name".to_owned(), format!("step '{}' is not known: {} expected", step.name, known.join(", ")))
+        ("name".to_owned(), format!("step '{name}' is not known: {} expected", known.join(", ")))
     })?;
     if !kind.domains.contains(&domain) {
-        return Err(("name".to_owned(), format!("step '{}' is not made for domain {domain}", step.name)));
+        return Err(("name".to_owned(), format!("step '{name}' is not made for domain {domain}")));
     }
     let options = step.options()?;
     (kind.build)(options).map_err(|message| ("params".to_owned(), message))

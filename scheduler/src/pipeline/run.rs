@@ -259,7 +259,7 @@ pub(crate) fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: f
         let mut range = None;
         let before = if impact && ran { total.clone() } else { Vec::new() };
         if ran {
-            range = add_scores(&mut total, &mut activations, *multiplier, name, &mut out.notes);
+            range = add_scores(&mut total, &mut activations, *multiplier, name, &mut out);
         }
         steps.push(StepReport {
             name: name.clone(),
@@ -369,7 +369,7 @@ fn add_scores(
     activations: &mut [f64],
     multiplier: f64,
     name: &str,
-    notes: &mut Vec<String>,
+    out: &mut Run,
 ) -> Option<(f64, f64)> {
     let mut odd = 0_u64;
     let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
@@ -386,7 +386,8 @@ fn add_scores(
         *total += multiplier * tanh(*activation);
     }
     if odd > 0 {
-        notes.push(format!("{name}: {odd} hosts got no finite activation, counted as 0"));
+        out.notes.push(format!("{name}: {odd} hosts got no finite activation, counted as 0"));
+        out.events.push((name.to_owned(), Event { name: "no_finite_activation", labels: Vec::new() }));
     }
     (low <= high).then_some((low, high))
 }

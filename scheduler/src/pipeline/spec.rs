@@ -124,6 +124,28 @@ pub struct SpecError {
     pub message: String,
 }
 
+impl SpecError {
+    /// The path and the message, without the name.
+    pub fn placed(&self) -> String {
+        format!("{}: {}", self.path, self.message)
+    }
+}
+
+impl PipelineResource {
+    /// The text under which it is replicated: the same for the same content.
+    /// Of the metadata it keeps name and labels: what Kubernetes writes there changes with each writing.
+    pub fn text(&self) -> String {
+        let mut kept = self.clone();
+        kept.metadata.rest.retain(|key, _| key == "labels");
+        serde_json::to_string(&kept).unwrap_or_default()
+    }
+
+    /// Reads such a text.
+    pub fn read(text: &str) -> Result<Self, String> {
+        serde_json::from_str(text).map_err(|error| format!("not a Pipeline resource: {error}"))
+    }
+}
+
 impl StepSpec {
     /// The options as one JSON object; the error names the bad param.
     pub fn options(&self) -> Result<serde_json::Value, (String, String)> {

@@ -65,6 +65,11 @@ pub trait Weigher: Send + Sync + fmt::Debug {
         Reads::Everything
     }
 
+    /// Why its options give every host the same score, when they do.
+    fn constant(&self) -> Option<&'static str> {
+        None
+    }
+
     /// What its activation measures, and in which unit.
     fn statistic(&self) -> (&'static str, &'static str) {
         ("activation", "float")
@@ -127,11 +132,26 @@ pub struct Kind<T: ?Sized> {
 /// the settings; `Err` = the request is refused with this text.
 pub type Selector = fn(&Request, &Settings) -> Result<Option<String>, String>;
 
+/// Another name of a step, as older documents have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alias {
+    /// Name of the step.
+    pub step: &'static str,
+}
+
+impl Alias {
+    /// What to do about `name`, which a pipeline uses.
+    pub fn warning(self, name: &str) -> String {
+        format!("'{name}' is an older name of '{}': use that one", self.step)
+    }
+}
+
 /// The steps that pipelines may name.
 #[derive(Default)]
 pub struct Registry {
     pub(crate) filters: BTreeMap<&'static str, Kind<dyn Filter>>,
     pub(crate) weighers: BTreeMap<&'static str, Kind<dyn Weigher>>,
+    aliases: BTreeMap<&'static str, Alias>,
     pub(crate) selectors: BTreeMap<Domain, Selector>,
 }
 
@@ -170,6 +190,23 @@ impl Registry {
             },
         );
         self
+    }
+
+    /// Adds another name of a step.
+    #[must_use]
+    pub fn alias(mut self, name: &'static str, step: &'static str) -> Self {
+        self.aliases.insert(name, Alias { step });
+        self
+    }
+
+    /// What a name stands for, when it is another name of a step.
+    pub fn alias_of(&self, name: &str) -> Option<Alias> {
+        self.aliases.get(name).copied()
+    }
+
+    /// The name of the step that `name` stands for.
+    pub(crate) fn resolve<'a>(&self, name: &'a str) -> &'a str {
+        self.alias_of(name).map_or(name, |alias| alias.step)
     }
 
     /// Sets how a domain's pipelines are inferred.

@@ -163,7 +163,9 @@ impl<'a> Story<'a> {
             return Some(Self {
                 head: format!(
                     "decision {}: {} of {consumers}{flavor}, pipeline {}",
-                    record.id, record.intent, record.pipeline
+                    record.id,
+                    record.intent,
+                    wording::pipeline(&record.pipeline, record.pipeline_version)
                 ),
                 sub: sub.join(", "),
                 fit: record.hosts_out,
@@ -177,7 +179,11 @@ impl<'a> Story<'a> {
         }
         let decision = decision?;
         Some(Self {
-            head: format!("dry run: {}, pipeline {}", decision.intent, decision.pipeline),
+            head: format!(
+                "dry run: {}, pipeline {}",
+                decision.intent,
+                wording::pipeline(&decision.pipeline, decision.pipeline_version)
+            ),
             sub: String::new(),
             fit: fit(decision),
             candidates: decision.candidates,

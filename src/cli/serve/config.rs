@@ -231,7 +231,10 @@ const LATER: [(&str, &str); 12] = [
     ("masakari_listen", "the Masakari API does not exist yet"),
     ("openstack", "nothing of pallium calls OpenStack yet"),
     ("kubernetes", "the Kubernetes controllers do not exist yet"),
-    ("pipelines", "pipelines cannot be configured yet: the shipped ones are active"),
+    (
+        "pipelines",
+        "pipelines are replicated and no part of a node's configuration: load them with pallium ctl pipelines apply FILE",
+    ),
 ];
 
 mod scheduling {
