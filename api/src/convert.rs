@@ -7,7 +7,7 @@ use scheduler::decision::{Claim, Decision, DetailView, HostStory, Placement, Ran
 use scheduler::report::{AggregateReport, HostReport, InstanceReport, NumaCell};
 use scheduler::request::{Caller, Candidate, Candidates, Destination, Group, GroupPolicy, Options, Request};
 use scheduler::state::{Stored, Tables};
-use scheduler::{Consumer, Domain, Intent, Inventory, Phase, Provider, Purpose, Sym};
+use scheduler::{Consumer, Domain, FeatureReport, Intent, Inventory, Phase, Provider, Purpose, Sym};
 use uuid::Uuid;
 
 use crate::nova::{BadRequest, is_id};
@@ -174,6 +174,18 @@ fn group(from: v1::ServerGroup) -> Result<Group, BadRequest> {
         members,
         hosts: from.hosts,
         max_per_host: from.max_server_per_host.max(1),
+    })
+}
+
+/// Features of a host; the state validates them.
+pub(crate) fn features(from: v1::HostFeatures) -> Result<FeatureReport, BadRequest> {
+    Ok(FeatureReport {
+        domain: domain("domain", from.domain.as_deref())?,
+        name: from.name,
+        hypervisor_hostname: filled(from.hypervisor_hostname),
+        values: from.values,
+        forget: from.forget,
+        observed_at: from.observed_at,
     })
 }
 
@@ -510,6 +522,8 @@ pub(crate) fn host(tables: &Tables, provider: &Provider) -> v1::Host {
         observed_at: provider.observed_at,
         instances: instances.len() as u64,
         claims: claims.len() as u64,
+        features: provider.features.values.iter().map(|(name, value)| (text(*name), *value)).collect(),
+        features_at: provider.features.observed_at,
     }
 }
 

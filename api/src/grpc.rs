@@ -129,6 +129,10 @@ impl Inventory for Methods {
         Ok(Response::new(self.0.apply(request.into_inner()).await?))
     }
 
+    async fn apply_features(&self, request: Request<v1::ApplyFeaturesRequest>) -> Answer<v1::ApplyHostsResponse> {
+        Ok(Response::new(self.0.apply_features(request.into_inner()).await?))
+    }
+
     async fn list(&self, request: Request<v1::ListHostsRequest>) -> Answer<v1::ListHostsResponse> {
         Ok(Response::new(self.0.list_hosts(request.get_ref().clone(), fresh(&request)?).await?))
     }

@@ -54,6 +54,7 @@ pub(crate) fn routes() -> Router<Arc<Service>> {
         .routes(routes!(watch_decisions))
         .routes(routes!(list_hosts, apply_hosts))
         .routes(routes!(watch_hosts))
+        .routes(routes!(apply_features))
         .routes(routes!(list_instances))
         .routes(routes!(release))
         .routes(routes!(pipelines::list, pipelines::apply))
@@ -197,6 +198,20 @@ async fn apply_hosts(
 ) -> Answer<v1::ApplyHostsResponse> {
     let request = read(&service, &call, &headers, body).await?;
     Ok(Json(service.apply(request).await?))
+}
+
+/// Tells numbers about hosts (load, contention), for rules in pipelines.
+#[utoipa::path(post, path = "/v1/features", tag = "inventory", request_body = v1::ApplyFeaturesRequest, responses(
+    (status = 200, body = v1::ApplyHostsResponse), (status = 400, body = ErrorBody), (status = 503, body = ErrorBody),
+))]
+async fn apply_features(
+    State(service): Shared,
+    Extension(call): Extension<Call>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer<v1::ApplyHostsResponse> {
+    let request = read(&service, &call, &headers, body).await?;
+    Ok(Json(service.apply_features(request).await?))
 }
 
 /// Hosts as they change, as server-sent events; each `data` is a HostEvent.

@@ -74,7 +74,7 @@ fn router(service: &Arc<Service>) -> Result<(Router, HealthReporter), ServeError
 const READ: &str = "x-pallium-read";
 
 /// Paths as metrics name them; others are `other`.
-const PATHS: [&str; 30] = [
+const PATHS: [&str; 31] = [
     hook::NOVA,
     "/v1/place",
     "/v1/explain",
@@ -83,6 +83,7 @@ const PATHS: [&str; 30] = [
     "/v1/decisions/watch",
     "/v1/hosts",
     "/v1/hosts/watch",
+    "/v1/features",
     "/v1/instances",
     "/v1/instances/{uuid}",
     "/v1/pipelines",
@@ -108,12 +109,13 @@ const PATHS: [&str; 30] = [
 ];
 
 /// Methods of gRPC as metrics name them.
-const METHODS: [&str; 26] = [
+const METHODS: [&str; 27] = [
     "/pallium.v1.Scheduler/Place",
     "/pallium.v1.Scheduler/Explain",
     "/pallium.v1.Scheduler/Decisions",
     "/pallium.v1.Scheduler/WatchDecisions",
     "/pallium.v1.Inventory/Apply",
+    "/pallium.v1.Inventory/ApplyFeatures",
     "/pallium.v1.Inventory/List",
     "/pallium.v1.Inventory/Instances",
     "/pallium.v1.Inventory/Watch",

@@ -236,6 +236,36 @@ impl Service {
         Ok(answer)
     }
 
+    pub(crate) async fn apply_features(
+        &self,
+        request: v1::ApplyFeaturesRequest,
+    ) -> Result<v1::ApplyHostsResponse, ApiError> {
+        let mut errors = Vec::new();
+        let mut reports = Vec::with_capacity(request.hosts.len());
+        for (at, host) in request.hosts.into_iter().enumerate() {
+            let named = host.name.clone();
+            let read = convert::features(host).map_err(|error| error.to_string());
+            match read.and_then(|report| report.validate().map(|()| report)) {
+                Ok(report) => reports.push(report),
+                Err(error) => errors.push(format!("hosts[{at}] ({}): {error}", named.escape_debug())),
+            }
+        }
+        refuse(errors)?;
+        let total = reports.len();
+        let mut answer = v1::ApplyHostsResponse::default();
+        let names: Vec<Named> = reports
+            .iter()
+            .map(|report| (report.name.clone(), report.domain, report.hypervisor_hostname.clone()))
+            .collect();
+        let commands = reports.into_iter().map(|report| Command::Features(Box::new(report)));
+        let mut outcomes = stream::iter(commands).map(|command| self.node.propose(command)).buffered(TOGETHER);
+        for (done, name) in names.into_iter().enumerate() {
+            let Some(outcome) = outcomes.next().await else { break };
+            note(&mut answer, name, outcome.map_err(|refused| broke_off(refused.into(), done, total))?);
+        }
+        Ok(answer)
+    }
+
     /// What an Apply would do, on a copy of the state.
     async fn rehearse(
         &self,
@@ -435,8 +465,14 @@ fn reports(hosts: Vec<v1::HostReport>) -> Result<Vec<HostReport>, ApiError> {
             Err(error) => errors.push(format!("hosts[{at}] ({}): {error}", name.escape_debug())),
         }
     }
+    refuse(errors)?;
+    Ok(reports)
+}
+
+/// The first errors of a list, when there is any.
+fn refuse(mut errors: Vec<String>) -> Result<(), ApiError> {
     if errors.is_empty() {
-        return Ok(reports);
+        return Ok(());
     }
     let more = errors.len().saturating_sub(NAMED);
     errors.truncate(NAMED);

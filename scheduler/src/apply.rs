@@ -1,6 +1,7 @@
 //! Apply: the only place where the state changes. Total: an outcome for every command, however
 //! stale or absurd, and no panic; it knows no clock, no randomness and no order but the log's.
 
+mod features;
 mod place;
 mod report;
 
@@ -46,6 +47,7 @@ pub(crate) fn apply(state: &mut State, batch: &Batch, command: &Command, touched
         Command::RemoveHost { domain, provider } => remove_host(state, *domain, *provider, touched),
         Command::Tick => expire(state, touched),
         Command::Pipeline(change) => pipeline(state, change),
+        Command::Features(report) => features::features(state, report),
     }
 }
 

@@ -10,6 +10,7 @@ use crate::catalogue;
 use crate::consumer::Purpose;
 use crate::decision::Claim;
 use crate::domain::Domain;
+use crate::features::FeatureReport;
 use crate::intent::Intent;
 use crate::names::Text;
 use crate::provider::{Amounts, Row};
@@ -69,6 +70,8 @@ pub enum Command {
     Tick,
     /// Changes the pipelines.
     Pipeline(Box<catalogue::Change>),
+    /// What a source of metrics says of one host.
+    Features(Box<FeatureReport>),
 }
 
 /// A decision: what it claims and what is remembered of it.

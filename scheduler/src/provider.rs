@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::consumer::Slot;
 use crate::domain::Domain;
+use crate::features::Features;
 use crate::inventory::Inventory;
 use crate::names::Sym;
 use crate::report::NumaCell;
@@ -134,6 +135,8 @@ pub struct Provider {
     pub nova_host_state: Option<String>,
     /// When the last applied report was observed, wall milliseconds.
     pub observed_at: u64,
+    /// What sources of metrics say of it.
+    pub features: Features,
     /// Consumers on it, ascending.
     pub consumers: Vec<Slot>,
 }

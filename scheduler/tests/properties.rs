@@ -13,8 +13,8 @@ use scheduler::pipeline::step::NoOptions;
 use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Registry, Survivors, Verdict};
 use scheduler::request::{Caller, Candidate, Candidates, Group, GroupPolicy, Request};
 use scheduler::{
-    Amounts, Batch, Command, Core, Domain, Engine, HostReport, InstanceReport, Intent, Inventory, Outcome, Proposal,
-    Proposer, Purpose, Row, Settings, Settled,
+    Amounts, Batch, Command, Core, Domain, Engine, FeatureReport, HostReport, InstanceReport, Intent, Inventory,
+    Outcome, Proposal, Proposer, Purpose, Row, Settings, Settled,
 };
 use uuid::Uuid;
 
@@ -137,6 +137,12 @@ enum Op {
         millis: u64,
     },
     Restart,
+    Features {
+        host: u8,
+        values: BTreeMap<u8, f64>,
+        forget: Option<u8>,
+        back: u64,
+    },
     /// A decision, then a change of the pipelines, then the decision is applied.
     Pipeline {
         instance: u8,
@@ -216,6 +222,13 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(instance, row, cpu, seen, moved, action)| Op::Raw { instance, row, cpu, seen, moved, action }),
         2 => (0_u64..2_000_000).prop_map(|millis| Op::Pass { millis }),
         1 => Just(Op::Restart),
+        1 => (
+            0..HOSTS,
+            prop::collection::btree_map(0_u8..4, prop_oneof![9 => -2.0..2.0, 1 => Just(f64::NAN)], 0..4),
+            prop::option::of(0_u8..4),
+            0_u64..20_000,
+        )
+            .prop_map(|(host, values, forget, back)| Op::Features { host, values, forget, back }),
         3 => (0..INSTANCES, change()).prop_map(|(instance, change)| Op::Pipeline { instance, change }),
     ]
 }
@@ -439,6 +452,28 @@ impl World {
                 let due = self.core.tick_due(self.now);
                 let outcome = self.apply(vec![Command::Tick]);
                 assert_eq!(outcome != vec![Outcome::Expired(0)], due);
+            }
+            Op::Features { host: n, values, forget, back } => {
+                let feature = |n: u8| format!("feature-{n}");
+                let report = FeatureReport {
+                    name: host(n),
+                    values: values.iter().map(|(n, value)| (feature(*n), *value)).collect(),
+                    forget: forget.iter().map(|n| feature(*n)).collect(),
+                    observed_at: Some((EPOCH + self.now).saturating_sub(back)),
+                    ..FeatureReport::default()
+                };
+                let outcomes = self.apply(vec![Command::Features(Box::new(report))]);
+                let tables = self.core.state().tables();
+                if matches!(outcomes[0], Outcome::Reported(Change::Changed | Change::Unchanged)) {
+                    let row = tables.row_of_node(Domain::Nova, &host(n), None).expect("it is known");
+                    let known = &tables.provider(row).expect("it is known").features;
+                    for (n, value) in &values {
+                        assert_eq!(tables.names.get(&feature(*n)).and_then(|name| known.get(name)), Some(*value));
+                    }
+                } else {
+                    let refused = matches!(outcomes[0], Outcome::Refused(_) | Outcome::Reported(Change::Stale));
+                    assert!(refused, "{outcomes:?}");
+                }
             }
             Op::Pipeline { instance, change } => {
                 let active = |core: &Core| core.state().tables().catalogue().active("nova-general");

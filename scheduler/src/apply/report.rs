@@ -14,6 +14,7 @@ use crate::apply::{Touched, forgive_excess, note_excess};
 use crate::command::{Change, Outcome};
 use crate::consumer::{Consumer, Phase, Purpose, Slot};
 use crate::domain::Domain;
+use crate::features::Features;
 use crate::intent::Intent;
 use crate::inventory::Inventory;
 use crate::names::{Names, Sym};
@@ -115,6 +116,7 @@ fn add(state: &mut State, report: &HostReport) -> Result<Row, String> {
         cpu_devices: Vec::new(),
         numa: Vec::new(),
         nova_host_state: None,
+        features: Features::default(),
         observed_at: 0,
         consumers: Vec::new(),
     }))
