@@ -31,11 +31,13 @@ fn defaults<O: DeserializeOwned + Serialize>() -> BTreeMap<String, Option<Value>
         let Err(error) = serde_json::from_value::<O>(Value::Object(given.clone())) else { break };
         let error = error.to_string();
         let missing = error.split('`').nth(1).expect("serde names the missing field").to_owned();
-        // A list, or where that is no good an empty map, stands in for what must be given.
-        given.insert(missing.clone(), json!([]));
-        let listed = serde_json::from_value::<O>(Value::Object(given.clone()));
-        if listed.is_err_and(|error| !error.to_string().starts_with("missing")) {
-            given.insert(missing, json!({}));
+        // A list, or where that is no good an empty map or text, stands in for what must be given.
+        for value in [json!([]), json!({}), json!("")] {
+            given.insert(missing.clone(), value);
+            match serde_json::from_value::<O>(Value::Object(given.clone())) {
+                Err(error) if !error.to_string().starts_with("missing") => {}
+                _ => break,
+            }
         }
     }
     let options: O = serde_json::from_value(Value::Object(given.clone())).expect("the loop ends when it can be read");
@@ -158,6 +160,7 @@ fn page() -> String {
     for entry in &weighers {
         write_entry(&mut page, entry);
     }
+    write!(page, "\n## Rules in CEL\n\n{}\n", comment(include_str!("rules.rs"))).expect("a string takes every write");
     page
 }
 

@@ -14,6 +14,7 @@
 //! ```
 
 pub mod nova;
+pub mod rules;
 
 #[cfg(test)]
 mod document;
@@ -50,14 +51,16 @@ macro_rules! steps {
             nova::live_migratable::LiveMigratable,
             nova::requested_destination::RequestedDestination,
             nova::quota_enforcement::QuotaEnforcement,
-            nova::exclude_hosts::ExcludeHosts;
+            nova::exclude_hosts::ExcludeHosts,
+            rules::cel_filter::CelFilter;
             weighers:
             nova::kvm_binpack::KvmBinpack,
             nova::kvm_prefer_smaller_hosts::KvmPreferSmallerHosts,
             nova::kvm_instance_group_soft_affinity::KvmInstanceGroupSoftAffinity,
             nova::kvm_failover_evacuation::KvmFailoverEvacuation,
             nova::kvm_committed_resource_reservation::KvmCommittedResourceReservation,
-            nova::kvm_failover_reservation_consolidation::KvmFailoverReservationConsolidation;
+            nova::kvm_failover_reservation_consolidation::KvmFailoverReservationConsolidation,
+            rules::cel_score::CelScore;
         }
     };
 }

@@ -198,6 +198,55 @@ fn what_cannot_run_is_refused_with_its_place() {
 }
 
 #[test]
+fn rules_decide_by_what_sources_say_of_hosts() {
+    run(async {
+        let dir = tempfile::tempdir().expect("a folder");
+        let server = Server::start(&dir.path().join("data"));
+        let hosts = ["a", "b", "c"].map(|name| host(name, 1000, 1_000_000));
+        server.apply(&hosts).await;
+        let example = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/pipelines/nova-rules.yaml"));
+        let file = dir.path().join("rules.yaml");
+        std::fs::write(&file, example.expect("an example").replace("name: nova-rules", "name: nova-general"))
+            .expect("written");
+        server.ctl(&["pipelines", "apply", file.to_str().expect("UTF-8")]).expect("applied");
+
+        let features = async |hosts: Value| {
+            server.send("POST", "/v1/features", json!({ "hosts": hosts }).to_string()).await.expect("an answer")
+        };
+        let bad = features(json!([{"name": "a", "values": {"bad name": 1.0}}])).await;
+        assert_eq!(bad.status, 400);
+        assert!(bad.text.contains("hosts[0] (a): values: 'bad name' is no name of a feature"), "{}", bad.text);
+        let applied = features(json!([
+            {"name": "a", "values": {"load": 0.9}, "observed_at": 2000},
+            {"name": "b", "values": {"load": 0.1}, "observed_at": 2000},
+            {"name": "nowhere", "values": {"load": 0.1}},
+        ]))
+        .await
+        .json();
+        assert_eq!((&applied["changed"], &applied["refused"]), (&json!(2), &json!(1)), "{applied}");
+        let late = features(json!([{"name": "a", "values": {"load": 0.0}, "observed_at": 1000}])).await.json();
+        assert_eq!(late["stale"], 1, "{late}");
+        let shown = server.get("/v1/hosts?name=a").await.json();
+        assert_eq!(shown["hosts"][0]["features"], json!({"load": 0.9}));
+
+        // Least load first; the unmeasured one counts as a half.
+        let mut body = create(&uuid(1), &["a", "c", "b"].map(str::to_owned), 1, 1024);
+        let flavor = &mut data(&mut body)["flavor"]["nova_object.data"];
+        flavor["extra_specs"].as_object_mut().expect("a map").remove("capabilities:hypervisor_type");
+        let answer = server.hook(&body).await;
+        assert_eq!(answer.hosts(), ["b", "c", "a"]);
+        // A flavor of a pool that no host is in.
+        let flavor = &mut data(&mut body)["flavor"]["nova_object.data"];
+        flavor["extra_specs"]["pool"] = json!("gold");
+        data(&mut body)["instance_uuid"] = json!(uuid(2));
+        let answer = server.hook(&body).await;
+        assert!(answer.hosts().is_empty());
+        let told = server.ctl(&["explain", &uuid(2), "--host", "a"]).expect("an explanation");
+        assert!(told.contains("it is not in the pool of the flavor"), "{told}");
+    });
+}
+
+#[test]
 fn a_version_outlives_its_leader() {
     run(async {
         let nodes = three(None);
