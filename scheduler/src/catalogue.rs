@@ -251,7 +251,7 @@ impl Catalogue {
         let name = change.name();
         match change {
             Change::Apply { resource, note, activate, seen, .. } => {
-                named_well(name)?;
+                named_well(name).map_err(|why| format!("metadata.name: {why}"))?;
                 let bound = |what: &str, given: usize, most: usize| {
                     Err(format!("{what}: {given} bytes given, at most {most} expected"))
                 };
@@ -350,7 +350,7 @@ fn unkept(name: &str, version: u32, versions: &Versions) -> String {
 }
 
 /// Names are those that Kubernetes takes for an object.
-fn named_well(name: &str) -> Result<(), String> {
+pub(crate) fn named_well(name: &str) -> Result<(), String> {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
     let edge = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
     let bytes = name.as_bytes();
@@ -359,7 +359,7 @@ fn named_well(name: &str) -> Result<(), String> {
     }
     let shown: String = name.chars().take(80).collect();
     Err(format!(
-        "metadata.name: '{}' given, at most {LONGEST_NAME} lower-case letters, digits, '-' and '.' expected, a letter or \
+        "'{}' given, at most {LONGEST_NAME} lower-case letters, digits, '-' and '.' expected, a letter or \
          digit first and last",
         shown.escape_debug()
     ))

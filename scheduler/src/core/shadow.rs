@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::catalogue::PIPELINES;
 use crate::pipeline::cx::View;
 use crate::pipeline::engine::{Candidate, Pipeline};
 use crate::pipeline::run::{Run, Scored};
@@ -86,6 +87,9 @@ impl Shadows {
     /// Whether this decision is compared.
     pub fn is_due(&mut self, active: &Pipeline, candidate: &Candidate) -> bool {
         let of = (active.version, candidate.pipeline.version, candidate.one_in);
+        if self.tallies.len() >= PIPELINES && !self.tallies.contains_key(&active.name) {
+            self.tallies.clear();
+        }
         let tally = self.tallies.entry(active.name.clone()).or_default();
         if (tally.active, tally.candidate, tally.one_in) != of {
             let pipeline = active.name.clone();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::catalogue::{Catalogue, Change, Versions};
+use crate::catalogue::{Catalogue, Change, Versions, named_well};
 use crate::domain::Domain;
 use crate::pipeline::spec::{PipelineKind, PipelineResource, SpecError, StepSpec};
 use crate::pipeline::step::{Filter, Kind, Registry, Weigher};
@@ -245,8 +245,8 @@ impl Engine {
         let mut fail = |path: &str, message: String| {
             errors.push(SpecError { pipeline: name.clone(), path: path.to_owned(), message });
         };
-        if name.is_empty() {
-            fail("metadata.name", "a non-empty name expected".to_owned());
+        if let Err(why) = named_well(&name) {
+            fail("metadata.name", why);
         }
         if resource.kind != "Pipeline" {
             fail("kind", format!("'{}' given, Pipeline expected", resource.kind));
