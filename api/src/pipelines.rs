@@ -343,9 +343,10 @@ impl Service {
         let ((old_name, old), (new_name, new)) = sides.await??;
         let (old, new) = (yaml(&old)?, yaml(&new)?);
         let equal = old == new;
-        let diff = match equal {
-            true => String::new(),
-            false => TextDiff::from_lines(&old, &new).unified_diff().header(&old_name, &new_name).to_string(),
+        let diff = if equal {
+            String::new()
+        } else {
+            TextDiff::from_lines(&old, &new).unified_diff().header(&old_name, &new_name).to_string()
         };
         Ok(v1::DiffPipelineResponse { equal, diff })
     }

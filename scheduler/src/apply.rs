@@ -47,7 +47,7 @@ pub(crate) fn apply(state: &mut State, batch: &Batch, command: &Command, touched
         Command::RemoveHost { domain, provider } => remove_host(state, *domain, *provider, touched),
         Command::Tick => expire(state, touched),
         Command::Pipeline(change) => pipeline(state, change),
-        Command::Features(report) => features::features(state, report),
+        Command::Features(report) => features::features(state, report, touched),
     }
 }
 

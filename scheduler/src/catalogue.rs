@@ -170,8 +170,8 @@ impl Versions {
     /// The version that a rollback makes active.
     pub fn before(&self) -> u32 {
         let active = self.active();
-        let earlier = self.activations.iter().rev().map(|activation| activation.version);
-        earlier.into_iter().find(|&version| version != active && self.has(version)).unwrap_or(0)
+        let mut earlier = self.activations.iter().rev().map(|activation| activation.version);
+        earlier.find(|&version| version != active && self.has(version)).unwrap_or(0)
     }
 
     /// A version that is kept.
@@ -412,7 +412,13 @@ mod tests {
             (rollback(None), Err("no version of a pipeline 'p'")),
             (apply("c", true, None), Ok((3, 3, true))),
             (
-                Change::Apply { name: "P".into(), resource: "c".into(), note: "".into(), activate: true, seen: None },
+                Change::Apply {
+                    name: "P".into(),
+                    resource: "c".into(),
+                    note: String::new(),
+                    activate: true,
+                    seen: None,
+                },
                 Err("metadata.name: 'P' given"),
             ),
             (apply(&"x".repeat(super::LONGEST + 1), true, None), Err("the pipeline: 65537 bytes given")),
@@ -444,11 +450,12 @@ mod tests {
         for number in 4..40 {
             assert_eq!(change(apply(&format!("text {number}"), false, None)), Ok(number));
         }
-        assert_eq!(change(activate(4)).unwrap_err().split(": ").nth(1).unwrap().split(", ").count(), VERSIONS);
+        let gone = change(activate(4)).expect_err("it was let go");
+        assert_eq!(gone.split(", ").count(), VERSIONS, "{gone}");
         for _ in 0..ACTIVATIONS {
             assert_eq!((change(rollback(None)), change(rollback(None))), (Ok(1), Ok(2)));
         }
-        let versions = catalogue.get("p").unwrap();
+        let versions = catalogue.get("p").expect("it is there");
         assert_eq!((versions.versions.len(), versions.activations.len()), (VERSIONS, ACTIVATIONS));
         assert!([1, 2, 3, 39].iter().all(|&number| versions.version(number).is_some()));
         assert_eq!((versions.active(), versions.before()), (2, 1));

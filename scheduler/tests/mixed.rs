@@ -1,13 +1,13 @@
 //! Two programs of which one has a step that the other lacks, on one log: equal states, and the older one
 //! refuses what it cannot run instead of deciding with something else.
 
-use std::sync::Arc;
-
 use scheduler::catalogue::Change;
 use scheduler::pipeline::spec::PipelineResource;
 use scheduler::pipeline::step::NoOptions;
 use scheduler::pipeline::{Cx, Filter, FilterPlugin, Registry, Survivors, Verdict};
-use scheduler::{Batch, Command, Core, Domain, Engine, HostReport, Outcome, Proposer, Refusal, Request, Settings};
+use scheduler::{
+    Batch, Catalogue, Command, Core, Domain, Engine, HostReport, Outcome, Proposer, Refusal, Request, Settings,
+};
 use serde_json::json;
 
 /// Makes a filter that keeps everything.
@@ -89,7 +89,7 @@ fn a_program_without_the_step_refuses_and_keeps_the_state() {
     };
     // Before the log: the older program would not propose it, and says where it hurts.
     let newer = apply("other", "filter_new");
-    let empty = Arc::default();
+    let empty = Catalogue::default();
     let refused = old.engine.admit(&empty, &newer).expect_err("it lacks the step");
     assert!(refused.starts_with("pipeline other: spec.filters[0].name: step 'filter_new' is not known"), "{refused}");
     assert_eq!(new.engine.admit(&empty, &newer), Ok(()));

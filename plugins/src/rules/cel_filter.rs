@@ -11,9 +11,10 @@
 //!
 //! Source: pallium's own; the language is that of cel.dev.
 
-use scheduler::Domain;
+use scheduler::pipeline::step::Reads;
 use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Survivors, Verdict};
 use scheduler::rows::Mask;
+use scheduler::{Domain, Request};
 use serde::{Deserialize, Serialize};
 
 use super::rule::{Rule, Said};
@@ -72,6 +73,10 @@ impl Filter for CelFilter {
         }
         hosts.keep_mask(&kept, self.reason.clone(), |_| Detail::None);
         Verdict::Ran
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        self.rule.reads()
     }
 }
 

@@ -12,8 +12,9 @@
 //!
 //! Source: pallium's own; the language is that of cel.dev.
 
+use scheduler::pipeline::step::Reads;
 use scheduler::pipeline::{Cx, Verdict, Weigher, WeigherPlugin};
-use scheduler::{Domain, Row};
+use scheduler::{Domain, Request, Row};
 use serde::{Deserialize, Serialize};
 
 use super::rule::{Rule, Said};
@@ -46,6 +47,10 @@ impl Weigher for CelScore {
                 Verdict::Skipped(why)
             }
         }
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        self.0.reads()
     }
 
     fn constant(&self) -> Option<&'static str> {

@@ -241,7 +241,7 @@ impl<'a> Part<'a> {
     }
 }
 
-impl<'a> Val for Part<'a> {
+impl Val for Part<'_> {
     fn get_type(&self) -> &Type {
         if self.which == Which::Traits { &LIST_TYPE } else { &MAP_TYPE }
     }
@@ -295,7 +295,7 @@ impl Sizer for Part<'_> {
     }
 }
 
-impl<'a> Indexer for Part<'a> {
+impl Indexer for Part<'_> {
     fn get<'b, 'v>(&'b self, key: &dyn Val) -> Result<CowVal<'b, 'v>, ExecutionError>
     where
         Self: 'v,

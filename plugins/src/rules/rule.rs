@@ -10,6 +10,7 @@ use cel::common::value::Val;
 use cel::{Context, Env, Value};
 use scheduler::Row;
 use scheduler::pipeline::Cx;
+use scheduler::pipeline::step::Reads;
 
 use super::facts::{Facts, HOST, REQUEST};
 
@@ -19,6 +20,9 @@ const LONGEST: usize = 2048;
 const MOST_NODES: usize = 256;
 /// Nesting of an expression.
 const DEEPEST: u16 = 32;
+
+/// Fields of `host` that change with each claim.
+const USE: [&str; 3] = ["used", "free", "instances"];
 
 /// Functions of the language that a rule may call, besides the operators.
 const FUNCTIONS: [&str; 8] = ["size", "contains", "startsWith", "endsWith", "int", "uint", "double", "string"];
@@ -53,6 +57,8 @@ pub struct Rule {
     iterates: bool,
     /// It asks for something of the host.
     looks: bool,
+    /// What it asks for changes with each claim.
+    reads_use: bool,
 }
 
 /// What a rule says of a host.
@@ -82,10 +88,16 @@ impl Rule {
             Ok(Err(errors)) => return Err(format!("expression: {}", errors.to_string().trim().replace('\n', " "))),
             Err(_) => return Err("expression: it cannot be read as CEL".to_owned()),
         };
-        let mut check = Check { nodes: 0, bound: Vec::new(), iterates: false, looks: false };
+        let mut check = Check { nodes: 0, bound: Vec::new(), iterates: false, looks: false, reads_use: false };
         check.look(&parsed, false).map_err(|why| format!("expression: {why}"))?;
-        let Check { iterates, looks, .. } = check;
-        Ok(Self { expression: parsed, iterates, looks })
+        let Check { iterates, looks, reads_use, .. } = check;
+        Ok(Self { expression: parsed, iterates, looks, reads_use })
+    }
+
+    /// What a step with this rule looks at. A rule about use counts as one about everything: the note on
+    /// hosts that it fails for changes with their use.
+    pub fn reads(&self) -> Reads {
+        if self.reads_use { Reads::Everything } else { Reads::Facts }
     }
 
     /// Whether it says the same of every host.
@@ -139,6 +151,7 @@ struct Check<'a> {
     bound: Vec<&'a str>,
     iterates: bool,
     looks: bool,
+    reads_use: bool,
 }
 
 impl<'a> Check<'a> {
@@ -149,12 +162,19 @@ impl<'a> Check<'a> {
         }
         match &node.expr {
             Expr::Literal(_) => Ok(()),
-            Expr::Ident(name) => self.variable(name),
+            Expr::Ident(name) => {
+                // The host as a whole, or by a key that is not written out.
+                self.reads_use |= name == "host";
+                self.variable(name)
+            }
             Expr::Select(select) => {
                 if let Expr::Ident(name) = &select.operand.expr
                     && !self.bound.contains(&name.as_str())
                 {
                     field(name, &select.field)?;
+                    self.reads_use |= name == "host" && USE.contains(&select.field.as_str());
+                    self.nodes += 1;
+                    return self.variable(name);
                 }
                 self.look(&select.operand, in_loop)
             }

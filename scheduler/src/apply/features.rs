@@ -1,10 +1,11 @@
 //! Applying what a source of metrics says of a host.
 
+use crate::apply::Touched;
 use crate::command::{Change, Outcome};
 use crate::features::{FeatureReport, MOST};
 use crate::state::State;
 
-pub(super) fn features(state: &mut State, report: &FeatureReport) -> Outcome {
+pub(super) fn features(state: &mut State, report: &FeatureReport, touched: &mut Vec<Touched>) -> Outcome {
     if let Err(why) = report.validate() {
         return Outcome::Refused(why);
     }
@@ -45,5 +46,10 @@ pub(super) fn features(state: &mut State, report: &FeatureReport) -> Outcome {
         provider.features.values = values;
         provider.features.observed_at = observed_at;
     }
-    Outcome::Reported(if same { Change::Unchanged } else { Change::Changed })
+    if same {
+        return Outcome::Reported(Change::Unchanged);
+    }
+    // Rules read them: runs that stand no longer do.
+    touched.push(Touched::Facts(row));
+    Outcome::Reported(Change::Changed)
 }

@@ -2,7 +2,7 @@
 //! in the same state, and only compared. It changes nothing and answers nobody.
 //!
 //! Its cost has two bounds: the sample, and that all candidates together never take longer than the
-//! active pipelines did (by the engine's timer). What falls to the second bound is counted as skipped.
+//! active pipelines did and 50 µs for each decision (by the engine's timer). What falls to the second bound is counted as skipped.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -19,6 +19,9 @@ use crate::provider::Row;
 const EXAMPLES: usize = 8;
 /// Nanoseconds that candidates may be ahead, so that the first decisions are compared too.
 const HEAD_START: u64 = 20_000_000;
+/// Nanoseconds that each decision allows them besides: a run that is only brought up to date takes
+/// next to none.
+const ALLOWED: u64 = 50_000;
 
 /// How a candidate compares with the active version, on the node that decides, since both are what
 /// they are there.
@@ -40,8 +43,8 @@ pub struct Shadow {
     pub differ: u64,
     /// Those whose first host differs.
     pub first: u64,
-    /// Those whose kept hosts differ. Of a decision over the whole domain, their number and the ranked
-    /// ones are compared.
+    /// Those whose kept hosts differ. Of a decision that ranks only the first hosts, their number and
+    /// the ranked ones are compared.
     pub kept: u64,
     /// Those that keep the same hosts, in another order.
     pub order: u64,
@@ -108,7 +111,7 @@ impl Shadows {
 
     /// Takes note of a decision of the active version, compared or not.
     pub fn note(&mut self, pipeline: &str, view: View<'_>, consumer: Uuid, active: &Run, candidate: Option<&Run>) {
-        self.earned = self.earned.saturating_add(duration(active));
+        self.earned = self.earned.saturating_add(duration(active) + ALLOWED);
         let (Some(candidate), Some(tally)) = (candidate, self.tallies.get_mut(pipeline)) else { return };
         self.spent = self.spent.saturating_add(duration(candidate));
         tally.compared += 1;

@@ -4,7 +4,7 @@ mod change;
 mod shadow;
 mod show;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use scheduler::pipeline::spec::PipelineResource;
@@ -172,7 +172,7 @@ pub async fn run(target: &Target, format: Format, args: Args) -> Result<(), Fail
 }
 
 /// The pipelines of a file, or of stdin.
-fn read(file: &PathBuf) -> Result<Vec<PipelineResource>, Failure> {
+fn read(file: &Path) -> Result<Vec<PipelineResource>, Failure> {
     let (text, named) = if file.as_os_str() == "-" {
         (std::io::read_to_string(std::io::stdin()), "stdin".to_owned())
     } else {
