@@ -6,8 +6,8 @@ use crate::pipeline::survivors::Event;
 
 /// Adds notes and events to a decision that has its steps.
 pub(super) fn look(decision: &mut Decision) {
-    for step in &decision.steps {
-        let (event, note) = match (step.kind, step.range) {
+    for (step, range) in decision.steps.iter().zip(&decision.ranges) {
+        let (event, note) = match (step.kind, *range) {
             (StepKind::Filter, _) if step.hosts_in > 0 && step.hosts_out == 0 => {
                 let (count, hosts) = (step.hosts_in, if step.hosts_in == 1 { "host" } else { "hosts" });
                 ("dropped_all", format!("{}: dropped all {count} {hosts} that were left", step.name))
