@@ -3,10 +3,13 @@
 //! overlay, a row at a time; it always equals one built anew.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use uuid::Uuid;
 
+use crate::consumer::Consumer;
+use crate::host_state::{HOST_NUMBERS, HostNumber, HostState, Open};
 use crate::names::Sym;
 use crate::overlay::Overlay;
 use crate::provider::{Provider, Row};
@@ -87,6 +90,10 @@ pub struct Index {
     /// Rows whose use changed, the newest last, and how many changes are no longer remembered.
     journal: VecDeque<Row>,
     forgotten: u64,
+    /// Read host states by row; empty while no host reports one.
+    host_states: Vec<Option<Arc<HostState>>>,
+    /// Their numbers by row; a host without a host state has zeros.
+    host_numbers: [Vec<f64>; HOST_NUMBERS],
 }
 
 impl Index {
@@ -153,6 +160,16 @@ impl Index {
     /// Columns of a resource class.
     pub fn column(&self, class: Sym) -> Option<&Column> {
         self.columns.get(&class)
+    }
+
+    /// The host state of a row, if it reports one.
+    pub fn host_state(&self, row: Row) -> Option<&HostState> {
+        self.host_states.get(row.0 as usize)?.as_deref()
+    }
+
+    /// A number of every host state, by row; rows beyond its end have 0.
+    pub fn host_numbers(&self, number: HostNumber) -> &[f64] {
+        &self.host_numbers[number as usize]
     }
 
     /// Rows whose host name equals `host`, ASCII case ignored.
@@ -244,11 +261,58 @@ impl Index {
                 self.columns.entry(class).or_default();
             }
         }
+        self.refresh_host_state(at, provider.and_then(|provider| provider.nova_host_state.as_ref()));
         self.refresh_use(tables, overlay, row);
+    }
+
+    /// Reads a host state that has changed.
+    fn refresh_host_state(&mut self, at: usize, text: Option<&Arc<str>>) {
+        if self.host_states.len() <= at {
+            if text.is_none() {
+                return;
+            }
+            self.host_states.resize(at + 1, None);
+        }
+        let known = self.host_states[at].as_deref().map(HostState::text);
+        if known != text {
+            // A report with a bad one was refused: what is in the state can be read.
+            self.host_states[at] = text.and_then(|text| HostState::read(text).ok()).map(Arc::new);
+        }
+    }
+
+    /// Brings the numbers of a host state up to date with the claims on its host.
+    fn refresh_host_numbers(&mut self, tables: &Tables, overlay: &Overlay, row: Row) {
+        let at = row.0 as usize;
+        let Some(known) = self.host_states.get(at) else { return };
+        let mut numbers = [0.0; HOST_NUMBERS];
+        if let (Some(state), Some(provider)) = (known, tables.provider(row)) {
+            let seen = |class| provider.reported.get(class).max(provider.listed.get(class));
+            let open = |class: &str| {
+                tables
+                    .names
+                    .get(class)
+                    .map_or(0, |class| overlay.used(provider, row, class).saturating_sub(seen(class)))
+            };
+            let slots = provider.consumers.iter().filter_map(|&slot| tables.consumer_at(slot));
+            let applied = slots.filter(|consumer| Consumer::is_open(consumer)).count() as u64;
+            numbers = state.numbers(Open {
+                claims: overlay.claims(row, applied),
+                vcpus: open("VCPU").saturating_add(open("PCPU")),
+                memory_mb: open("MEMORY_MB"),
+                disk_gb: open("DISK_GB"),
+            });
+        }
+        for (column, number) in self.host_numbers.iter_mut().zip(numbers) {
+            if column.len() <= at {
+                column.resize(at + 1, 0.0);
+            }
+            column[at] = number;
+        }
     }
 
     /// Brings the columns of `row` up to date; for changes of use only.
     pub(crate) fn refresh_use(&mut self, tables: &Tables, overlay: &Overlay, row: Row) {
+        self.refresh_host_numbers(tables, overlay, row);
         let at = row.0 as usize;
         let provider = tables.provider(row);
         let mut sum = 0_u64;
@@ -312,7 +376,13 @@ impl PartialEq for Index {
             let kinds = index.facets.iter().filter(|(_, values)| !values.is_empty());
             kinds.map(|(facet, values)| (*facet, values.clone())).collect::<FxHashMap<_, _>>()
         };
+        let host_states = |index: &Self| {
+            let states = index.host_states.iter().enumerate();
+            let numbers = |at: usize| index.host_numbers.each_ref().map(|column| column[at]);
+            states.filter_map(|(at, state)| Some((at, Arc::clone(state.as_ref()?), numbers(at)))).collect::<Vec<_>>()
+        };
         columns(self) == columns(other)
+            && host_states(self) == host_states(other)
             && facets(self) == facets(other)
             && self.hosts == other.hosts
             && self.groups == other.groups

@@ -24,12 +24,26 @@ pub(crate) struct Pending {
     pub since: u64,
 }
 
+/// Claims of a row and what they take.
+#[derive(Clone, Debug, Default)]
+struct Load {
+    claims: u64,
+    amounts: Amounts,
+}
+
+impl Load {
+    fn add(&mut self, amounts: &Amounts) {
+        self.claims += 1;
+        self.amounts.add(amounts);
+    }
+}
+
 /// All claims in flight, and the open claim that is hidden while its own request is decided.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Overlay {
     pending: FxHashMap<(Domain, Uuid, Purpose), SmallVec<[Pending; 1]>>,
-    added: FxHashMap<Row, Amounts>,
-    hidden: FxHashMap<Row, Amounts>,
+    added: FxHashMap<Row, Load>,
+    hidden: FxHashMap<Row, Load>,
     groups: FxHashMap<Uuid, Vec<Uuid>>,
     keys: FxHashMap<Uuid, u32>,
 }
@@ -76,12 +90,19 @@ impl Overlay {
     pub fn used(&self, provider: &Provider, row: Row, class: Sym) -> u64 {
         let mut used = provider.used(class);
         if let Some(hidden) = self.hidden.get(&row) {
-            used = used.saturating_sub(hidden.get(class));
+            used = used.saturating_sub(hidden.amounts.get(class));
         }
         if let Some(added) = self.added.get(&row).filter(|_| !mutant::on(Mutant::NoOverlay)) {
-            used = used.saturating_add(added.get(class));
+            used = used.saturating_add(added.amounts.get(class));
         }
         used
+    }
+
+    /// Number of open claims on a row as decisions count them, `applied` of which are in the state.
+    pub fn claims(&self, row: Row, applied: u64) -> u64 {
+        let hidden = self.hidden.get(&row).map_or(0, |load| load.claims);
+        let added = self.added.get(&row).filter(|_| !mutant::on(Mutant::NoOverlay)).map_or(0, |load| load.claims);
+        applied.saturating_sub(hidden).saturating_add(added)
     }
 
     pub fn add(&mut self, domain: Domain, uuid: Uuid, purpose: Purpose, pending: Pending) {
@@ -125,10 +146,11 @@ impl Overlay {
     }
 }
 
-fn take(map: &mut FxHashMap<Row, Amounts>, row: Row, amounts: &Amounts) {
-    if let Some(sum) = map.get_mut(&row) {
-        sum.take(amounts);
-        if sum.is_empty() {
+fn take(map: &mut FxHashMap<Row, Load>, row: Row, amounts: &Amounts) {
+    if let Some(load) = map.get_mut(&row) {
+        load.claims -= 1;
+        load.amounts.take(amounts);
+        if load.claims == 0 {
             map.remove(&row);
         }
     }

@@ -2,6 +2,7 @@
 //! masks and commands name it. Rows are given in log order and never given again.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bitcode::{Decode, Encode};
 use uuid::Uuid;
@@ -131,8 +132,8 @@ pub struct Provider {
     pub cpu_devices: Vec<Sym>,
     /// NUMA cells.
     pub numa: Vec<NumaCell>,
-    /// Fields of stock Nova's HostState, JSON.
-    pub nova_host_state: Option<String>,
+    /// Fields of stock Nova's HostState, JSON; the index holds what was read of it.
+    pub nova_host_state: Option<Arc<str>>,
     /// When the last applied report was observed, wall milliseconds.
     pub observed_at: u64,
     /// What sources of metrics say of it.

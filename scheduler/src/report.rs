@@ -2,12 +2,14 @@
 //! Hypervisor resource. An absent field changes nothing; a present one is the whole truth.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bitcode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::domain::Domain;
+use crate::host_state::HostState;
 use crate::inventory::Inventory;
 
 /// One host as a source reports it.
@@ -70,7 +72,8 @@ pub struct HostReport {
     /// NUMA cells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub numa: Option<Vec<NumaCell>>,
-    /// What stock Nova's filters and weighers read of a host that Placement does not know; JSON.
+    /// What stock Nova's filters and weighers read of a host that Placement does not know; JSON, see
+    /// [`host_state`](crate::host_state).
     #[serde(default, skip_serializing_if = "Option::is_none", with = "json_text")]
     pub nova_host_state: Option<String>,
     /// When the source looked, milliseconds since 1970 (wall time); absent: now.
@@ -221,8 +224,8 @@ impl HostReport {
         if self.numa.as_ref().is_some_and(|cells| cells.len() > 256) {
             return Err("numa: at most 256 cells expected".to_owned());
         }
-        if self.nova_host_state.as_ref().is_some_and(|text| text.len() > 64 * 1024) {
-            return Err("nova_host_state: at most 64 KiB expected".to_owned());
+        if let Some(text) = &self.nova_host_state {
+            HostState::read(&Arc::from(text.as_str()))?;
         }
         Ok(())
     }

@@ -176,7 +176,7 @@ fn facts(state: &mut State, row: Row, report: &HostReport, touched: &mut Vec<Tou
         set_some(&mut provider.cpu_features, cpu_features);
         set_some(&mut provider.cpu_devices, cpu_devices);
         set_some(&mut provider.numa, report.numa.clone());
-        set_some(&mut provider.nova_host_state, report.nova_host_state.clone().map(Some));
+        set_some(&mut provider.nova_host_state, report.nova_host_state.as_deref().map(|text| Some(Arc::from(text))));
     }
     if let Some((old, new)) = rekey {
         tables.provider_index.remove(hash_of(&old), row.0);

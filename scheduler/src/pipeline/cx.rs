@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use crate::consumer::Purpose;
+use crate::host_state::{HostNumber, HostState};
 use crate::index::{Column, Facet, Index};
 use crate::intent::Intent;
 use crate::names::{Names, Sym};
@@ -79,13 +80,23 @@ impl<'a> View<'a> {
         Some((sym, self.index.column(sym)?))
     }
 
+    /// What stock Nova's scheduler keeps of a host; `None`: the host reports nothing of it.
+    pub fn host_state(&self, row: Row) -> Option<&'a HostState> {
+        self.index.host_state(row)
+    }
+
+    /// A number of every host state, by row; rows beyond its end have 0.
+    pub fn host_numbers(&self, number: HostNumber) -> &'a [f64] {
+        self.index.host_numbers(number)
+    }
+
     /// Rows of the domain whose host name equals `host`, ASCII case ignored.
     pub fn rows_of_host(&self, host: &str) -> &'a [Row] {
         self.index.rows_of_host(host)
     }
 
     /// Aggregates with a metadata key that begins with `prefix`, each once, with their hosts.
-    pub fn aggregates_with(&self, prefix: &str) -> impl Iterator<Item = (&'a Aggregate, &'a Rows)> {
+    pub fn aggregates_with(&self, prefix: &str) -> impl Iterator<Item = (&'a Aggregate, &'a Rows)> + use<'a> {
         let (tables, index) = (self.tables, self.index);
         let keys = index.aggregates_with(prefix).into_iter();
         keys.filter_map(move |key| Some((tables.aggregate(key)?, index.facet(Facet::Aggregate, key))))
@@ -117,15 +128,8 @@ impl Cx<'_> {
     /// included, the consumer's own left out. Members are those that the request names and those
     /// whose claim names the group.
     pub fn members_by_row(&self, group: &Group) -> BTreeMap<Row, u64> {
-        let mut members: Vec<Uuid> = group.members.clone();
-        if let Some(uuid) = group.uuid {
-            members.extend(self.view.index.group_members(uuid));
-            members.extend(self.view.overlay.group_members(uuid));
-        }
-        members.sort_unstable();
-        members.dedup();
         let mut out = BTreeMap::new();
-        for member in members.into_iter().filter(|member| *member != self.consumer) {
+        for member in self.members(group) {
             let mut rows = self.rows_of(member);
             rows.sort_unstable();
             rows.dedup();
@@ -134,6 +138,33 @@ impl Cx<'_> {
             }
         }
         out
+    }
+
+    /// Members of `group` but the consumer: those that the request names and those whose claim names
+    /// the group.
+    fn members(&self, group: &Group) -> Vec<Uuid> {
+        let mut members: Vec<Uuid> = group.members.clone();
+        if let Some(uuid) = group.uuid {
+            members.extend(self.view.index.group_members(uuid));
+            members.extend(self.view.overlay.group_members(uuid));
+        }
+        members.retain(|member| *member != self.consumer);
+        members.sort_unstable();
+        members.dedup();
+        members
+    }
+
+    /// Rows on which members of `group` have a claim that the host does not list yet.
+    pub fn claimed_by_members(&self, group: &Group) -> Vec<Row> {
+        let domain = self.request.domain;
+        let keys = self.members(group).into_iter();
+        keys.flat_map(|uuid| [(uuid, Purpose::Instance), (uuid, Purpose::Move)])
+            .filter_map(|(uuid, purpose)| {
+                let pending = self.view.overlay.pending(domain, uuid, purpose).map(|pending| pending.row);
+                let applied = || self.view.tables.consumer(domain, uuid, purpose).filter(|known| known.is_open());
+                pending.or_else(|| applied().map(|known| known.row))
+            })
+            .collect()
     }
 
     /// For a resize: the row on which the instance is, and what it holds there. A resize to the same
