@@ -64,6 +64,7 @@ fn engine() -> Engine {
             description: String::new(),
             kind: PipelineKind::FilterWeigher,
             ignore_preselection: false,
+            scoring: scheduler::pipeline::Scoring::default(),
             filters: vec![step],
             weighers: vec![],
             detectors: vec![],

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use scheduler::command::{Batch, Proposer};
 use scheduler::decision::{Claim, DetailView};
 use scheduler::pipeline::spec::{Metadata, Param, PipelineKind, PipelineResource, PipelineSpec, StepSpec};
-use scheduler::pipeline::{Engine, FilterPlugin, Registry, WeigherPlugin};
+use scheduler::pipeline::{Engine, FilterPlugin, Registry, Scoring, WeigherPlugin};
 use scheduler::request::{Candidate, Candidates, Group, GroupPolicy};
 use scheduler::{
     AggregateReport, Command, Core, Domain, HostReport, InstanceReport, Intent, Inventory, Outcome, Request, Settings,
@@ -99,6 +99,13 @@ impl Host {
 
     pub fn forced_down(mut self) -> Self {
         self.0.forced_down = Some(true);
+        self
+    }
+
+    /// Fields of stock Nova's HostState.
+    #[expect(clippy::needless_pass_by_value, reason = "json! makes a value for it")]
+    pub fn state(mut self, state: Value) -> Self {
+        self.0.nova_host_state = Some(state.to_string());
         self
     }
 
@@ -211,6 +218,7 @@ fn param(key: &str, value: &Value) -> Param {
     match value {
         Value::Bool(flag) => param.bool_value = Some(*flag),
         Value::String(text) => param.string_value = Some(text.clone()),
+        Value::Number(number) if number.is_i64() => param.int_value = number.as_i64(),
         Value::Number(number) => param.float_value = number.as_f64(),
         Value::Array(_) => param.string_list_value = serde_json::from_value(value.clone()).ok(),
         Value::Object(_) => param.float_map_value = serde_json::from_value(value.clone()).ok(),
@@ -232,6 +240,7 @@ pub struct Case {
     events: Vec<(String, Vec<(String, String)>)>,
     note: Option<String>,
     scores: Vec<(String, f64)>,
+    shares: Vec<(String, f64)>,
 }
 
 pub fn case(name: &str) -> Case {
@@ -246,6 +255,7 @@ pub fn case(name: &str) -> Case {
         events: Vec::new(),
         note: None,
         scores: Vec::new(),
+        shares: Vec::new(),
     }
 }
 
@@ -319,6 +329,12 @@ impl Case {
         self
     }
 
+    /// What is added to the scores with stock Nova's scoring.
+    pub fn shares(mut self, shares: &[(&str, f64)]) -> Self {
+        self.shares = shares.iter().map(|(host, share)| ((*host).to_owned(), *share)).collect();
+        self
+    }
+
     fn run(&mut self, fleet: &mut Fleet, registry: Registry, step: &str, is_filter: bool) -> DetailView {
         self.request.candidates = fleet.candidates(self.hosts.as_deref());
         let options = self.options.as_object().expect("a test writes options as an object");
@@ -334,6 +350,7 @@ impl Case {
             description: String::new(),
             kind: PipelineKind::FilterWeigher,
             ignore_preselection: true,
+            scoring: if self.shares.is_empty() { Scoring::Cortex } else { Scoring::Nova },
             filters,
             weighers,
             detectors: Vec::new(),
@@ -383,11 +400,18 @@ impl Case {
         let seen = self.run(fleet, Registry::default().weigher::<W>(), W::NAME, false);
         let name = &self.name;
         assert_eq!(seen.decision.steps[0].skipped, self.skipped, "{name}: skipped");
-        for (host, expected) in &self.scores {
+        let score = |host: &String| {
             let story = seen.hosts.iter().find(|story| story.host == *host);
             let story = story.unwrap_or_else(|| panic!("{name}: no story of {host}"));
-            let (_, raw, _) = story.scores.first().unwrap_or_else(|| panic!("{name}: no score of {host}"));
+            story.scores.first().unwrap_or_else(|| panic!("{name}: no score of {host}"))
+        };
+        for (host, expected) in &self.scores {
+            let (_, raw, _) = score(host);
             assert!((raw - expected).abs() < 1e-9, "{name}: {host} got {raw}, {expected} expected");
+        }
+        for (host, expected) in &self.shares {
+            let (_, _, share) = score(host);
+            assert!((share - expected).abs() < 1e-9, "{name}: {host} adds {share}, {expected} expected");
         }
     }
 }

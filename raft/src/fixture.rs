@@ -52,6 +52,7 @@ pub fn engine() -> Engine {
             description: String::new(),
             kind: PipelineKind::FilterWeigher,
             ignore_preselection: false,
+            scoring: scheduler::pipeline::Scoring::default(),
             filters: vec![step],
             weighers: vec![],
             detectors: vec![],

@@ -208,9 +208,9 @@ pub struct HostStory {
     pub dropped_by: Option<String>,
     /// Why, in words.
     pub reason: Option<String>,
-    /// The caller's weight as it entered the score (tanh of it with at least one weigher).
+    /// The caller's weight as it entered the score.
     pub base: Option<f64>,
-    /// Weigher name, raw activation, contribution (multiplier × tanh(raw)).
+    /// Weigher name, raw activation, contribution to the score.
     pub scores: Vec<(String, f64, f64)>,
     /// Final score.
     pub score: Option<f64>,

@@ -5,6 +5,7 @@ pub mod cx;
 pub mod engine;
 pub mod lint;
 pub mod run;
+pub mod scoring;
 pub mod spec;
 mod standing;
 pub mod step;
@@ -12,6 +13,7 @@ pub mod survivors;
 
 pub use cx::{Cx, View};
 pub use engine::Engine;
+pub use scoring::{Bounds, Scoring};
 pub use spec::{Param, PipelineSpec, SpecError, StepSpec};
 pub use standing::Standings;
 pub use step::{Filter, FilterPlugin, Reads, Registry, Verdict, Weigher, WeigherPlugin};

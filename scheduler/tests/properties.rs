@@ -58,6 +58,7 @@ fn resource(description: &str) -> PipelineResource {
             description: description.to_owned(),
             kind: PipelineKind::FilterWeigher,
             ignore_preselection: false,
+            scoring: scheduler::pipeline::Scoring::default(),
             filters: vec![step],
             weighers: vec![],
             detectors: vec![],

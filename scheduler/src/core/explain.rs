@@ -113,7 +113,8 @@ impl Detail {
         for (weigher, (step, activations)) in weighers.zip(&self.trace.activations).enumerate() {
             if let Some(raw) = activations.get(at) {
                 let raw = *changed.and_then(|changed| changed.activations.get(weigher)).unwrap_or(raw);
-                let share = step.multiplier.unwrap_or(1.0) * tanh(raw);
+                let share = self.trace.shares.get(weigher).and_then(|shares| shares.get(at)).copied();
+                let share = share.unwrap_or_else(|| step.multiplier.unwrap_or(1.0) * tanh(raw));
                 story.scores.push((step.name.clone(), raw, share));
             }
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::catalogue::{Catalogue, Change, Versions, named_well};
 use crate::domain::Domain;
+use crate::pipeline::scoring::Scoring;
 use crate::pipeline::spec::{PipelineKind, PipelineResource, SpecError, StepSpec};
 use crate::pipeline::step::{Filter, Kind, Registry, Weigher};
 use crate::request::Request;
@@ -23,6 +24,8 @@ pub struct Pipeline {
     pub domain: Domain,
     /// The caller's weights count as 0.
     pub ignore_preselection: bool,
+    /// How activations add up.
+    pub scoring: Scoring,
     /// Filters in order.
     pub filters: Vec<(String, Arc<dyn Filter>)>,
     /// Weighers with their multipliers.
@@ -297,6 +300,7 @@ impl Engine {
             resource: resource.clone(),
             domain: spec.scheduling_domain,
             ignore_preselection: spec.ignore_preselection,
+            scoring: spec.scoring,
             filters,
             weighers,
         })

@@ -7,6 +7,8 @@
 //! order    = score descending, then the caller's position (without one: the bytes of the name)
 //! ```
 //!
+//! A pipeline may choose another [`Scoring`].
+//!
 //! Source of the formula: cobaltcore-dev/cortex, filter-weigher pipeline (`nova-pipeline` B.2);
 //! rounding and ties are pallium's own (0.3).
 
@@ -19,6 +21,7 @@ use crate::decision::{Impact, StepKind, StepReport};
 use crate::intent::Intent;
 use crate::pipeline::cx::Cx;
 use crate::pipeline::engine::Pipeline;
+use crate::pipeline::scoring::{Scores, Scoring};
 use crate::pipeline::step::Verdict;
 use crate::pipeline::survivors::{Detail, Dropped, Event, Survivors};
 use crate::provider::Row;
@@ -118,6 +121,9 @@ pub struct Trace {
     pub base: Vec<f64>,
     /// Activations of each weigher, for each of them; empty for a skipped weigher.
     pub activations: Vec<Vec<f64>>,
+    /// What each weigher added to the score of each of them; empty where it is multiplier ×
+    /// tanh(activation).
+    pub shares: Vec<Vec<f64>>,
 }
 
 impl Trace {
@@ -132,6 +138,7 @@ impl Trace {
             masks: Arc::clone(&self.masks),
             base: of(&self.base),
             activations: activations.iter().map(of).collect(),
+            shares: self.shares.iter().map(of).collect(),
             rows,
         }
     }
@@ -238,11 +245,12 @@ pub(crate) fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: f
     let rows: Vec<Row> = hosts.iter().collect();
     let sent_of = |row: Row| sent.binary_search_by_key(&row, |entrant| entrant.row).ok().map(|at| &sent[at]);
     let weighed = !pipeline.weighers.is_empty();
+    let scoring = pipeline.scoring;
     let mut base = vec![0.0; rows.len()];
     if !pipeline.ignore_preselection && !sent.is_empty() {
         for (base, row) in base.iter_mut().zip(&rows) {
             let weight = sent_of(*row).map_or(0.0, |entrant| entrant.weight);
-            *base = if weighed { tanh(weight) } else { weight };
+            *base = if weighed && scoring == Scoring::Cortex { tanh(weight) } else { weight };
         }
     }
     let mut total = base.clone();
@@ -252,14 +260,25 @@ pub(crate) fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: f
             Verdict::Skipped("rebuild")
         } else if rows.is_empty() {
             Verdict::Skipped("no hosts left")
+        } else if rows.len() == 1 && scoring == Scoring::Nova {
+            Verdict::Skipped("one host left")
         } else {
             weigher.weigh(cx, &rows, &mut activations)
         };
         let ran = verdict == Verdict::Ran;
-        let mut range = None;
+        let (mut range, mut shares) = (None, Vec::new());
         let before = if impact && ran { total.clone() } else { Vec::new() };
         if ran {
-            range = add_scores(&mut total, &mut activations, *multiplier, name, &mut out);
+            let factors = weigher.factors(cx, &rows);
+            let activations = &mut activations;
+            let scores = Scores { multiplier: *multiplier, factors, bounds: weigher.bounds(), activations };
+            let added = scores.add(scoring, &mut total);
+            if added.odd > 0 {
+                out.notes.push(format!("{name}: {} hosts got no finite activation, counted as 0", added.odd));
+                out.events.push((name.clone(), Event { name: "no_finite_activation", labels: Vec::new() }));
+            }
+            range = added.range;
+            shares = added.shares;
         }
         steps.push(StepReport {
             name: name.clone(),
@@ -277,6 +296,7 @@ pub(crate) fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: f
         });
         out.ranges.push(range);
         trace.activations.push(if ran { activations } else { Vec::new() });
+        trace.shares.push(shares);
         lap(&mut out.timings, &mut clock, timer);
     }
 
@@ -360,36 +380,6 @@ fn moved(before: &[f64], after: &[f64], statistic: &[f64]) -> f64 {
     places
         .map(|(at, (&host, &was))| position[host].abs_diff(at) as f64 * (statistic[was] - statistic[host]).abs())
         .sum()
-}
-
-/// total += multiplier × tanh(activation). An activation that is no finite number counts as 0 and
-/// is noted.
-fn add_scores(
-    total: &mut [f64],
-    activations: &mut [f64],
-    multiplier: f64,
-    name: &str,
-    out: &mut Run,
-) -> Option<(f64, f64)> {
-    let mut odd = 0_u64;
-    let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
-    for activation in &mut *activations {
-        if !activation.is_finite() {
-            odd += 1;
-            *activation = 0.0;
-        }
-        // Not f64::min and max: every value is finite here, and their care for NaN costs more than tanh.
-        low = if *activation < low { *activation } else { low };
-        high = if *activation > high { *activation } else { high };
-    }
-    for (total, activation) in total.iter_mut().zip(activations) {
-        *total += multiplier * tanh(*activation);
-    }
-    if odd > 0 {
-        out.notes.push(format!("{name}: {odd} hosts got no finite activation, counted as 0"));
-        out.events.push((name.to_owned(), Event { name: "no_finite_activation", labels: Vec::new() }));
-    }
-    (low <= high).then_some((low, high))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::Domain;
+use crate::pipeline::scoring::Scoring;
 
 /// A Pipeline resource.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,6 +49,9 @@ pub struct PipelineSpec {
     /// True: the caller's weights count as 0. Candidates stay hosts sent ∩ hosts known.
     #[serde(default)]
     pub ignore_preselection: bool,
+    /// How activations add up: `cortex` (tanh) or `nova` (stretched over the hosts that are left).
+    #[serde(default, skip_serializing_if = "Scoring::is_default")]
+    pub scoring: Scoring,
     /// Filters in order.
     #[serde(default)]
     pub filters: Vec<StepSpec>,

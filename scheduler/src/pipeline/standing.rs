@@ -14,6 +14,7 @@ use crate::decision::StepReport;
 use crate::pipeline::cx::Cx;
 use crate::pipeline::engine::Pipeline;
 use crate::pipeline::run::{Changed, Entrant, Entrants, Run, Scored, Trace, least, order, ranked, rounded, run, tanh};
+use crate::pipeline::scoring::Scoring;
 use crate::pipeline::step::{Reads, Verdict};
 use crate::pipeline::survivors::{Detail, Event, Survivors};
 use crate::provider::Row;
@@ -145,6 +146,10 @@ impl Standing {
         run: &Run,
         Entrants { mask, sent, detailed, limit, impact: _ }: Entrants,
     ) -> Option<Standing> {
+        // What a weigher adds must depend on its activation alone.
+        if pipeline.scoring != Scoring::Cortex || run.trace.shares.iter().any(|shares| !shares.is_empty()) {
+            return None;
+        }
         let request = cx.request;
         let filters: Vec<Reads> = pipeline.filters.iter().map(|(_, filter)| filter.reads(request)).collect();
         let weighers: Vec<Reads> = pipeline.weighers.iter().map(|(_, weigher, _)| weigher.reads(request)).collect();

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::domain::Domain;
 use crate::pipeline::cx::Cx;
+use crate::pipeline::scoring::Bounds;
 use crate::pipeline::survivors::Survivors;
 use crate::provider::Row;
 use crate::request::Request;
@@ -54,7 +55,8 @@ pub trait Filter: Send + Sync + fmt::Debug {
     }
 }
 
-/// A step that scores hosts. Its activation a enters the score as multiplier × tanh(a).
+/// A step that scores hosts. Its activation a enters the score as multiplier × tanh(a), or as the
+/// pipeline's [`Scoring`](crate::pipeline::scoring::Scoring) says.
 pub trait Weigher: Send + Sync + fmt::Debug {
     /// Writes the activation of `hosts[i]` into `out[i]`; `out` starts as zeros. A skipped weigher
     /// leaves them.
@@ -70,6 +72,16 @@ pub trait Weigher: Send + Sync + fmt::Debug {
         None
     }
 
+    /// Bounds of its activations, for pipelines with `scoring: nova`.
+    fn bounds(&self) -> Bounds {
+        Bounds::default()
+    }
+
+    /// A factor for each of `hosts` beside the pipeline's multiplier; `None`: 1 for all.
+    fn factors(&self, _cx: &Cx<'_>, _hosts: &[Row]) -> Option<Vec<f64>> {
+        None
+    }
+
     /// What its activation measures, and in which unit.
     fn statistic(&self) -> (&'static str, &'static str) {
         ("activation", "float")
@@ -78,7 +90,7 @@ pub trait Weigher: Send + Sync + fmt::Debug {
 
 /// A filter with its name, its documentation and its options.
 pub trait FilterPlugin: Filter + Sized + 'static {
-    /// Name in pipelines, with the prefix `filter_`.
+    /// Name in pipelines: with the prefix `filter_`, or the name that stock Nova has for it.
     const NAME: &'static str;
     /// Domains whose pipelines may use it.
     const DOMAINS: &'static [Domain];
