@@ -123,6 +123,7 @@ pub(crate) fn request(from: v1::PlaceRequest, trace_id: &str) -> Result<Request,
         resources: from.resources.into_iter().filter(|(_, amount)| *amount > 0).collect(),
         flavor: filled(from.flavor),
         extra_specs: from.extra_specs,
+        image: None,
         image_properties: from.image_properties,
         required_traits: from.required_traits,
         forbidden_traits: from.forbidden_traits,
@@ -135,6 +136,7 @@ pub(crate) fn request(from: v1::PlaceRequest, trace_id: &str) -> Result<Request,
         destination: from.destination.map(destination).unwrap_or_default(),
         group: from.group.map(group).transpose()?,
         hints: from.hints.into_iter().map(|(key, values)| (key, values.items)).collect(),
+        pci: Vec::new(),
         options,
         trace_id,
     })
@@ -160,6 +162,7 @@ fn destination(from: v1::Destination) -> Destination {
         aggregates: from.aggregates.into_iter().map(|set| set.any_of).filter(|set| !set.is_empty()).collect(),
         forbidden_aggregates: from.forbidden_aggregates,
         cell_named: false,
+        preferred_cell: None,
     }
 }
 

@@ -18,7 +18,9 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use scheduler::Intent;
-use scheduler::request::{Caller, Candidate, Candidates, Destination, Group, GroupPolicy, Options, Request};
+use scheduler::request::{
+    Caller, Candidate, Candidates, Destination, Group, GroupPolicy, Options, PciRequest, Request,
+};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -99,7 +101,9 @@ pub fn translate(body: &[u8]) -> Result<Request, BadRequest> {
     }
     resources.retain(|_, amount| *amount > 0);
 
-    let image = spec.image.and_then(|image| image.data()?.properties?.data()).unwrap_or_default();
+    let image = spec.image.and_then(Wrapped::data).unwrap_or_default();
+    let image_id = filled(image.id);
+    let image = image.properties.and_then(Wrapped::data).unwrap_or_default();
     for name in image.traits_required {
         if !required_traits.contains(&name) {
             required_traits.push(name);
@@ -118,6 +122,7 @@ pub fn translate(body: &[u8]) -> Result<Request, BadRequest> {
         resources,
         flavor: filled(flavor.name),
         extra_specs,
+        image: image_id,
         image_properties: image.texts,
         required_traits,
         forbidden_traits,
@@ -130,6 +135,7 @@ pub fn translate(body: &[u8]) -> Result<Request, BadRequest> {
         destination: spec.requested_destination.and_then(Wrapped::data).map(destination).unwrap_or_default(),
         group: spec.instance_group.and_then(Wrapped::data).map(group),
         hints,
+        pci: spec.pci_requests.and_then(|requests| requests.data()?.requests).map(pci).unwrap_or_default(),
         num_instances: spec.num_instances.unwrap_or(1),
         options: body.options.map(|Object(given)| options(given)).unwrap_or_default(),
         trace_id: ids().find(|id| is_id(id)).unwrap_or_default().to_owned(),
@@ -187,7 +193,21 @@ fn destination(to: DestinationData) -> Destination {
         aggregates: to.aggregates.unwrap_or_default().into_iter().map(set).filter(|set| !set.is_empty()).collect(),
         forbidden_aggregates: to.forbidden_aggregates.unwrap_or_default(),
         cell_named: to.cell.is_some(),
+        preferred_cell: to
+            .cell
+            .filter(|_| to.allow_cross_cell_move == Some(true))
+            .and_then(|cell| filled(cell.data()?.uuid)),
     }
+}
+
+fn pci(requests: Vec<Wrapped<PciRequestData>>) -> Vec<PciRequest> {
+    let read = |request: PciRequestData| {
+        let text = |(key, value): (String, Loose)| (key, value.render());
+        let specs = request.spec.unwrap_or_default().into_iter();
+        let specs = specs.map(|spec| spec.into_iter().map(text).collect()).collect();
+        PciRequest { count: request.count.unwrap_or(0), specs }
+    };
+    requests.into_iter().filter_map(|request| Some(read(request.data()?))).collect()
 }
 
 fn group(group: GroupData) -> Group {
@@ -356,6 +376,7 @@ struct Spec<'a> {
     requested_destination: Option<Wrapped<DestinationData>>,
     instance_group: Option<Wrapped<GroupData>>,
     retry: Option<Wrapped<RetryData>>,
+    pci_requests: Option<Wrapped<PciRequestsData>>,
 }
 
 #[derive(Deserialize)]
@@ -369,8 +390,9 @@ struct FlavorData {
     extra_specs: Option<BTreeMap<String, Option<String>>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct ImageData {
+    id: Option<String>,
     properties: Option<Wrapped<Properties>>,
 }
 
@@ -380,8 +402,14 @@ struct DestinationData {
     node: Option<String>,
     aggregates: Option<Vec<String>>,
     forbidden_aggregates: Option<Vec<String>>,
-    /// Only whether there is one: it may carry connection strings.
-    cell: Option<IgnoredAny>,
+    /// Its uuid and nothing else: it may carry connection strings.
+    cell: Option<Wrapped<CellData>>,
+    allow_cross_cell_move: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct CellData {
+    uuid: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -393,6 +421,17 @@ struct GroupData {
     hosts: Option<Vec<String>>,
     #[serde(rename = "_rules")]
     rules: Option<Object<RulesData>>,
+}
+
+#[derive(Deserialize)]
+struct PciRequestsData {
+    requests: Option<Vec<Wrapped<PciRequestData>>>,
+}
+
+#[derive(Deserialize)]
+struct PciRequestData {
+    count: Option<u64>,
+    spec: Option<Vec<BTreeMap<String, Loose>>>,
 }
 
 #[derive(Deserialize)]

@@ -350,6 +350,31 @@ fn secrets_are_read_into_nothing() {
     assert!(!format!("{request:?}").contains(secret));
 }
 
+#[test]
+fn what_stock_novas_steps_ask_for() {
+    let mut body = fixture("14");
+    let data = |value: Value| json!({ "nova_object.data": value });
+    let spec = &mut body["spec"]["nova_object.data"];
+    spec["image"] = data(json!({"id": "image-1", "properties": null}));
+    spec["pci_requests"] = data(json!({"instance_uuid": null, "requests": [data(json!({
+        "count": 2, "spec": [{"vendor_id": "8086", "physical_network": null}], "alias_name": "nic"}))]}));
+    let cell = data(json!({"id": 2, "uuid": "cell-2"}));
+    spec["requested_destination"] = data(json!({"cell": cell, "allow_cross_cell_move": true}));
+    let request = translate(&serde_json::to_vec(&body).unwrap()).unwrap();
+    assert_eq!(request.image.as_deref(), Some("image-1"));
+    assert_eq!(request.destination.preferred_cell.as_deref(), Some("cell-2"));
+    let [pci] = request.pci.as_slice() else { panic!("one request: {:?}", request.pci) };
+    assert_eq!(
+        (pci.count, &pci.specs[0]["vendor_id"], &pci.specs[0]["physical_network"]),
+        (2, &Some("8086".to_owned()), &None)
+    );
+    // Without leave to cross cells none is preferred.
+    body["spec"]["nova_object.data"]["requested_destination"]["nova_object.data"]["allow_cross_cell_move"] =
+        json!(false);
+    let request = translate(&serde_json::to_vec(&body).unwrap()).unwrap();
+    assert_eq!((request.destination.cell_named, request.destination.preferred_cell), (true, None));
+}
+
 fn value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),

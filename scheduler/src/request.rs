@@ -34,6 +34,9 @@ pub struct Request {
     pub flavor: Option<String>,
     /// Flavor extra specs.
     pub extra_specs: BTreeMap<String, String>,
+    /// Id of the image; `None`: without an image, or one that has no id.
+    #[serde(default)]
+    pub image: Option<String>,
     /// Normalised image properties (numbers and booleans as their JSON text).
     pub image_properties: BTreeMap<String, String>,
     /// Traits that must be there (`trait:X=required`, the image's, the caller's).
@@ -58,6 +61,9 @@ pub struct Request {
     pub group: Option<Group>,
     /// Scheduler hints, values always as lists.
     pub hints: BTreeMap<String, Vec<String>>,
+    /// PCI devices asked for, all of them together.
+    #[serde(default)]
+    pub pci: Vec<PciRequest>,
     /// Size of the original request, a hint; never used for capacity.
     pub num_instances: u64,
     /// The call's options.
@@ -122,6 +128,18 @@ pub struct Destination {
     pub forbidden_aggregates: Vec<String>,
     /// A cell was named (a move; the cell itself is Nova's concern).
     pub cell_named: bool,
+    /// Uuid of that cell, where hosts of other cells are allowed too: the hosts of this one come first.
+    #[serde(default)]
+    pub preferred_cell: Option<String>,
+}
+
+/// PCI devices that are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PciRequest {
+    /// How many.
+    pub count: u64,
+    /// What a device must be: any of these, each a map of keys and values.
+    pub specs: Vec<BTreeMap<String, Option<String>>>,
 }
 
 /// Policy of a server group.
@@ -233,6 +251,7 @@ impl Request {
             resources,
             flavor,
             extra_specs,
+            image,
             image_properties,
             required_traits,
             forbidden_traits,
@@ -245,6 +264,7 @@ impl Request {
             destination,
             group,
             hints,
+            pci,
             num_instances,
             options,
             trace_id: _,
@@ -252,14 +272,14 @@ impl Request {
         (domain, label, num_instances) == (&other.domain, &other.label, &other.num_instances)
             && (resources, flavor, project, user, zone)
                 == (&other.resources, &other.flavor, &other.project, &other.user, &other.zone)
-            && (pipeline, extra_specs, image_properties)
-                == (&other.pipeline, &other.extra_specs, &other.image_properties)
+            && (pipeline, extra_specs) == (&other.pipeline, &other.extra_specs)
+            && (image, image_properties) == (&other.image, &other.image_properties)
             && (required_traits, forbidden_traits) == (&other.required_traits, &other.forbidden_traits)
             && (ignore_hosts, retry_hosts) == (&other.ignore_hosts, &other.retry_hosts)
             && (force_hosts, force_nodes) == (&other.force_hosts, &other.force_nodes)
             && (source_host, destination, group, hints)
                 == (&other.source_host, &other.destination, &other.group, &other.hints)
-            && options == &other.options
+            && (options, pci) == (&other.options, &other.pci)
             && candidates == &other.candidates
     }
 
