@@ -77,7 +77,8 @@ struct Host {
     devices: Option<Vec<String>>,
     /// NUMA cells.
     numa: Option<Vec<NumaCell>>,
-    /// What stock Nova's filters and weighers read of a host that Placement does not know.
+    /// What stock Nova's filters and weighers read of a host that Placement does not know; its keys are in
+    /// docs/operations.md.
     nova_host_state: Option<Map<String, Value>>,
     /// When the source looked, milliseconds since 1970; now, when absent.
     observed_at: Option<u64>,

@@ -90,10 +90,20 @@ macro_rules! entries {
 fn comment(source: &str) -> String {
     let lines = source.lines().map_while(|line| line.strip_prefix("//!"));
     let text: Vec<&str> = lines.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect();
-    text.join("\n").replace("[`extra_specs`](super::extra_specs)", "the operator grammar of Nova's extra specs")
+    let text =
+        text.join("\n").replace("[`extra_specs`](super::extra_specs)", "the operator grammar of Nova's extra specs");
+    // A link to another step leads to its place on the page.
+    let mut parts = text.split("](crate::");
+    let mut out = parts.next().unwrap_or("").to_owned();
+    for part in parts {
+        let name = out.rsplit_once("[`").map_or("", |(_, name)| name).trim_end_matches('`').to_owned();
+        let rest = part.split_once(')').map_or("", |(_, rest)| rest);
+        write!(out, "](#{name}){rest}").expect("a string takes every write");
+    }
+    out
 }
 
-/// Name and comment of each field of `pub struct Options`, in camel case.
+/// Name and comment of each field of `pub struct Options`, as serde spells them.
 fn options(source: &str) -> Vec<(String, String)> {
     let Some((_, body)) = source.split_once("pub struct Options {\n") else { return Vec::new() };
     let mut out = Vec::new();
@@ -102,7 +112,8 @@ fn options(source: &str) -> Vec<(String, String)> {
         if let Some(text) = line.strip_prefix("///") {
             words.push(text.trim());
         } else if let Some((name, _)) = line.strip_prefix("pub ").and_then(|field| field.split_once(':')) {
-            out.push((camel(name), words.join(" ")));
+            let name = if source.contains("rename_all = \"camelCase\"") { camel(name) } else { name.to_owned() };
+            out.push((name, words.join(" ")));
             words.clear();
         }
     }
@@ -150,7 +161,8 @@ fn page() -> String {
         | step | what it does |\n| --- | --- |\n"
         .to_owned();
     for entry in filters.iter().chain(&weighers) {
-        writeln!(page, "| [`{0}`](#{0}) | {1} |", entry.name, entry.summary).expect("a string takes every write");
+        let anchor = entry.name.to_lowercase();
+        writeln!(page, "| [`{}`](#{anchor}) | {} |", entry.name, entry.summary).expect("a string takes every write");
     }
     page.push_str("\n## Filters\n");
     for entry in &filters {

@@ -14,6 +14,7 @@
 //! ```
 
 pub mod nova;
+pub mod nova_stock;
 pub mod rules;
 
 #[cfg(test)]
@@ -52,6 +53,27 @@ macro_rules! steps {
             nova::requested_destination::RequestedDestination,
             nova::quota_enforcement::QuotaEnforcement,
             nova::exclude_hosts::ExcludeHosts,
+            nova_stock::compute::ComputeFilter,
+            nova_stock::compute_capabilities::ComputeCapabilitiesFilter,
+            nova_stock::image_properties::ImagePropertiesFilter,
+            nova_stock::server_group_anti_affinity::ServerGroupAntiAffinityFilter,
+            nova_stock::server_group_affinity::ServerGroupAffinityFilter,
+            nova_stock::aggregate_instance_extra_specs::AggregateInstanceExtraSpecsFilter,
+            nova_stock::aggregate_image_properties_isolation::AggregateImagePropertiesIsolation,
+            nova_stock::aggregate_multi_tenancy_isolation::AggregateMultiTenancyIsolation,
+            nova_stock::aggregate_type_affinity::AggregateTypeAffinityFilter,
+            nova_stock::io_ops::IoOpsFilter,
+            nova_stock::io_ops::AggregateIoOpsFilter,
+            nova_stock::num_instances::NumInstancesFilter,
+            nova_stock::num_instances::AggregateNumInstancesFilter,
+            nova_stock::different_host::DifferentHostFilter,
+            nova_stock::same_host::SameHostFilter,
+            nova_stock::isolated_hosts::IsolatedHostsFilter,
+            nova_stock::json::JsonFilter,
+            nova_stock::metrics::MetricsFilter,
+            nova_stock::simple_cidr_affinity::SimpleCidrAffinityFilter,
+            nova_stock::pci_passthrough::PciPassthroughFilter,
+            nova_stock::all_hosts::AllHostsFilter,
             rules::cel_filter::CelFilter;
             weighers:
             nova::kvm_binpack::KvmBinpack,
@@ -60,6 +82,19 @@ macro_rules! steps {
             nova::kvm_failover_evacuation::KvmFailoverEvacuation,
             nova::kvm_committed_resource_reservation::KvmCommittedResourceReservation,
             nova::kvm_failover_reservation_consolidation::KvmFailoverReservationConsolidation,
+            nova_stock::soft_affinity::ServerGroupSoftAffinityWeigher,
+            nova_stock::soft_anti_affinity::ServerGroupSoftAntiAffinityWeigher,
+            nova_stock::build_failure::BuildFailureWeigher,
+            nova_stock::cpu::CPUWeigher,
+            nova_stock::cross_cell::CrossCellWeigher,
+            nova_stock::disk::DiskWeigher,
+            nova_stock::hypervisor_version::HypervisorVersionWeigher,
+            nova_stock::image_props_weigher::ImagePropertiesWeigher,
+            nova_stock::io_ops_weigher::IoOpsWeigher,
+            nova_stock::metrics_weigher::MetricsWeigher,
+            nova_stock::num_instances_weigher::NumInstancesWeigher,
+            nova_stock::pci::PCIWeigher,
+            nova_stock::ram::RAMWeigher,
             rules::cel_score::CelScore;
         }
     };
@@ -89,10 +124,11 @@ pub fn registry() -> Registry {
 }
 
 /// The text of the shipped pipelines.
-const SHIPPED: [&str; 3] = [
+const SHIPPED: [&str; 4] = [
     include_str!("../../deploy/pipelines/kvm-general-purpose-load-balancing.yaml"),
     include_str!("../../deploy/pipelines/kvm-hana-bin-packing.yaml"),
     include_str!("../../deploy/pipelines/nova-general.yaml"),
+    include_str!("../../deploy/pipelines/nova-default.yaml"),
 ];
 
 /// The pipelines that ship with pallium.
@@ -142,7 +178,10 @@ mod tests {
     fn shipped_pipelines_are_active() {
         let engine = engine(Settings::default());
         let names: Vec<&str> = engine.pipelines().map(|pipeline| pipeline.name.as_str()).collect();
-        assert_eq!(names, ["kvm-general-purpose-load-balancing", "kvm-hana-bin-packing", "nova-general"]);
+        assert_eq!(
+            names,
+            ["kvm-general-purpose-load-balancing", "kvm-hana-bin-packing", "nova-default", "nova-general"]
+        );
         for resource in shipped() {
             let errors = engine.compile(&resource).err();
             assert_eq!(errors, None, "{}", resource.metadata.name);
@@ -179,7 +218,7 @@ mod tests {
     #[test]
     fn hana_packs_where_general_purpose_spreads() {
         let resources = shipped();
-        let [general, hana, _] = resources.as_slice() else { panic!("three pipelines expected") };
+        let [general, hana, ..] = resources.as_slice() else { panic!("at least two pipelines expected") };
         assert_eq!(general.spec.filters, hana.spec.filters);
         let multipliers = |pipeline: &scheduler::pipeline::spec::PipelineResource| -> Vec<(String, f64)> {
             pipeline.spec.weighers.iter().map(|step| (step.name.clone(), step.multiplier.unwrap_or(1.0))).collect()

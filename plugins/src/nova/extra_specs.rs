@@ -17,33 +17,64 @@
 //!
 //! Source: openstack/nova, `nova/scheduler/filters/extra_specs_ops.py`.
 
+use crate::nova_stock::python::float;
+
+/// A wanted value, read once for a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    text: &'a str,
+    operator: Option<&'a str>,
+    operand: Option<&'a str>,
+    /// The operand as a number.
+    number: Option<f64>,
+}
+
+impl<'a> Wanted<'a> {
+    /// Reads a wanted text.
+    pub fn of(text: &'a str) -> Self {
+        let mut words = text.split_whitespace();
+        let operator = words.next().filter(|word| is_operator(word));
+        let operand = operator.and_then(|_| words.next());
+        Self { text, operator, operand, number: operand.and_then(float) }
+    }
+
+    /// Whether a host's value satisfies it.
+    pub fn accepts(&self, value: &str) -> bool {
+        self.holds(value, || float(value))
+    }
+
+    /// Whether a host's number satisfies it; `text` is the same number as a text.
+    pub fn accepts_number(&self, text: &str, number: f64) -> bool {
+        self.holds(text, || Some(number))
+    }
+
+    fn holds(&self, value: &str, number: impl Fn() -> Option<f64>) -> bool {
+        let Some(operator) = self.operator else { return value == self.text };
+        let Some(operand) = self.operand else { return false };
+        let rest = || self.text.split_whitespace().skip(1);
+        let compare = |good: fn(f64, f64) -> bool| self.number.zip(number()).is_some_and(|(y, x)| good(x, y));
+        match operator {
+            "=" | ">=" => compare(|x, y| x >= y),
+            "==" => compare(|x, y| x.partial_cmp(&y).is_some_and(std::cmp::Ordering::is_eq)),
+            "!=" => compare(|x, y| x.partial_cmp(&y).is_none_or(std::cmp::Ordering::is_ne)),
+            "<=" => compare(|x, y| x <= y),
+            "s==" => value == operand,
+            "s!=" => value != operand,
+            "s<" => value < operand,
+            "s<=" => value <= operand,
+            "s>" => value > operand,
+            "s>=" => value >= operand,
+            "<in>" => value.contains(operand),
+            "<all-in>" => rest().all(|word| value.contains(word)),
+            // <or>: every second word is a separator, skipped unseen.
+            _ => rest().step_by(2).any(|word| word == value),
+        }
+    }
+}
+
 /// Whether `value`, what the host has, satisfies `wanted`.
 pub fn matches(value: Option<&str>, wanted: &str) -> bool {
-    let mut words = wanted.split_whitespace();
-    let operator = words.next().unwrap_or("");
-    if !is_operator(operator) {
-        return value == Some(wanted);
-    }
-    let Some(value) = value else { return false };
-    if operator == "<or>" {
-        // Every second word is a separator, skipped unseen.
-        return words.step_by(2).any(|word| word == value);
-    }
-    let Some(operand) = words.next() else { return false };
-    match operator {
-        "=" | ">=" => numbers(value, operand).is_some_and(|(x, y)| x >= y),
-        "==" => numbers(value, operand).is_some_and(|(x, y)| x.partial_cmp(&y).is_some_and(std::cmp::Ordering::is_eq)),
-        "!=" => numbers(value, operand).is_some_and(|(x, y)| x.partial_cmp(&y).is_none_or(std::cmp::Ordering::is_ne)),
-        "<=" => numbers(value, operand).is_some_and(|(x, y)| x <= y),
-        "s==" => value == operand,
-        "s!=" => value != operand,
-        "s<" => value < operand,
-        "s<=" => value <= operand,
-        "s>" => value > operand,
-        "s>=" => value >= operand,
-        "<in>" => value.contains(operand),
-        _ => value.contains(operand) && words.all(|word| value.contains(word)),
-    }
+    value.is_some_and(|value| Wanted::of(wanted).accepts(value))
 }
 
 fn is_operator(word: &str) -> bool {
@@ -51,10 +82,6 @@ fn is_operator(word: &str) -> bool {
         word,
         "=" | "==" | "!=" | ">=" | "<=" | "s==" | "s!=" | "s<" | "s<=" | "s>" | "s>=" | "<in>" | "<all-in>" | "<or>"
     )
-}
-
-fn numbers(value: &str, operand: &str) -> Option<(f64, f64)> {
-    Some((value.trim().parse().ok()?, operand.parse().ok()?))
 }
 
 #[cfg(test)]
