@@ -11,6 +11,7 @@ mod ci;
 mod coverage;
 mod fuzz;
 mod licences;
+mod nova;
 mod packages;
 mod profile;
 mod simulate;

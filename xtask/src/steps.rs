@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::cache::Cache;
 use crate::cargo::{self, cargo, targets};
-use crate::{chaos, fuzz, licences, packages, simulate};
+use crate::{chaos, fuzz, licences, nova, packages, simulate};
 
 /// Lines of a failed step's log that are printed.
 const TAIL: usize = 60;
@@ -32,6 +32,8 @@ pub enum Step {
     Chaos,
     /// Test targets named shared*: they read what lies in ../shared
     Shared,
+    /// Stock Nova's filters and weighers against the real Nova
+    Nova,
     /// Whole clusters under a few seeds, and faults that they must notice
     Simulate,
     /// What strangers send, for a minute each
@@ -89,14 +91,15 @@ impl Log {
         cargo::succeeds(command)
     }
 
-    fn text(&self) -> String {
+    /// All that it says.
+    pub fn text(&self) -> String {
         fs::read(&self.path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 }
 
 impl Step {
     /// What CI runs, the quickest to fail first.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Fmt,
         Self::Deny,
         Self::Alerts,
@@ -105,6 +108,7 @@ impl Step {
         Self::Faults,
         Self::Chaos,
         Self::Shared,
+        Self::Nova,
         Self::Simulate,
         Self::Fuzz,
     ];
@@ -119,6 +123,7 @@ impl Step {
             Self::Faults => "faults",
             Self::Chaos => "chaos",
             Self::Shared => "shared",
+            Self::Nova => "nova",
             Self::Simulate => "simulate",
             Self::Fuzz => "fuzz",
             Self::Deny => "deny",
@@ -141,6 +146,7 @@ impl Step {
                 Ok(Verdict::Skipped("there is no folder ../shared"))
             }
             Self::Shared => special_tests(cache, log, "shared", &[]),
+            Self::Nova => nova::step(cache, log),
             Self::Simulate => simulate::step(cache, log),
             Self::Fuzz => fuzz::step(cache, log, seconds, &[]),
             Self::Deny => licences::step(cache, log),
@@ -160,7 +166,7 @@ impl Step {
 fn plain_tests(cache: &Cache, log: &Log) -> Result<Verdict> {
     let targets = targets(cache, "test")?;
     let mut command = cargo(cache, &["test", "--workspace", "--locked", "--no-fail-fast", "--lib", "--bins"])?;
-    let special = |name: &str| ["faults", "chaos", "shared"].iter().any(|prefix| name.starts_with(prefix));
+    let special = |name: &str| ["faults", "chaos", "shared", "nova"].iter().any(|prefix| name.starts_with(prefix));
     for target in targets.iter().filter(|name| !special(name)) {
         command.args(["--test", target]);
     }
@@ -183,7 +189,7 @@ fn special_tests(cache: &Cache, log: &Log, prefix: &'static str, arguments: &[&s
 
 /// Tests counted from the runners' closing lines. A failure that no line counts (it did not compile,
 /// it was killed) counts as one.
-fn counted(log: &str, passed: bool) -> Count {
+pub fn counted(log: &str, passed: bool) -> Count {
     let mut count = Count::default();
     for line in log.lines().filter_map(|line| line.strip_prefix("test result: ")) {
         let number = |what: &str| {

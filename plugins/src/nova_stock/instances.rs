@@ -16,8 +16,8 @@ pub fn hinted(cx: &Cx<'_>, hint: &str) -> Option<Mask> {
     Some(rows.flatten().collect())
 }
 
-/// True when the host's name is exactly one of `names`.
-pub fn is_named(cx: &Cx<'_>, names: &[String]) -> Mask {
+/// Hosts whose name is exactly one of `names`.
+pub fn named(cx: &Cx<'_>, names: &[String]) -> Mask {
     let rows = names.iter().flat_map(|name| cx.view.rows_of_host(name).iter().map(move |&row| (name, row)));
     rows.filter(|&(name, row): &(&String, Row)| cx.view.host(row) == name).map(|(_, row)| row).collect()
 }

@@ -14,7 +14,7 @@ use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Reads, Survivors, Ve
 use scheduler::{Domain, Request};
 use serde::{Deserialize, Serialize};
 
-use super::instances::is_named;
+use super::instances::named;
 
 /// The step.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl Default for Options {
 
 impl Filter for IsolatedHostsFilter {
     fn filter(&self, cx: &Cx<'_>, hosts: &mut Survivors) -> Verdict {
-        let isolated = is_named(cx, &self.0.isolated_hosts);
+        let isolated = named(cx, &self.0.isolated_hosts);
         let image = cx.request.image.as_ref().is_some_and(|image| self.0.isolated_images.contains(image));
         if image {
             hosts.keep_mask(&isolated, "not set apart for this image", |_| Detail::None);

@@ -10,7 +10,7 @@ use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Reads, Survivors, Ve
 use scheduler::request::GroupPolicy;
 use scheduler::{Domain, Request};
 
-use super::instances::is_named;
+use super::instances::named;
 
 /// The step.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ impl Filter for ServerGroupAffinityFilter {
         if group.hosts.is_empty() && claimed.is_empty() {
             return Verdict::Skipped("the group has no host yet");
         }
-        let mut rows = is_named(cx, &group.hosts);
+        let mut rows = named(cx, &group.hosts);
         for row in claimed {
             rows.insert(row);
         }
