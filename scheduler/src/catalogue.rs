@@ -352,7 +352,7 @@ fn unkept(name: &str, version: u32, versions: &Versions) -> String {
 /// Names are those that Kubernetes takes for an object.
 pub(crate) fn named_well(name: &str) -> Result<(), String> {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
-    let edge = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
     let bytes = name.as_bytes();
     if bytes.len() <= LONGEST_NAME && edge(bytes.first()) && edge(bytes.last()) && bytes.iter().copied().all(fits) {
         return Ok(());

@@ -117,7 +117,7 @@ mod tests {
             (r#"host.zone != "az-b" && host.name.startsWith("b")"#, &["big", "bare"]),
             (r#"host.free["VCPU"] >= request.resources["VCPU"] * 10"#, &["big"]),
             (r#"!("VCPU" in host.capacity) || host.used["VCPU"] * 16 >= host.capacity["VCPU"]"#, &["big", "bare"]),
-            (r#"host.instances == 0 && !host.disabled && !host.forced_down"#, &["big", "small", "bare"]),
+            (r"host.instances == 0 && !host.disabled && !host.forced_down", &["big", "small", "bare"]),
             (
                 r#"request.project == "p" && request.zone == "" && request.intent == "create""#,
                 &["big", "small", "bare"],

@@ -154,7 +154,7 @@ impl VariableResolver for Facts<'_> {
     }
 }
 
-fn text<'b, 'v>(text: &'v str) -> CowVal<'b, 'v> {
+fn text<'b>(text: &str) -> CowVal<'b, '_> {
     CowVal::owned(CelString::from(text))
 }
 

@@ -46,13 +46,9 @@ fn table(pipelines: &[v1::Pipeline]) -> String {
             ]
         })
         .collect();
-    let mut out = listing(&columns, &rows);
-    for pipeline in pipelines {
-        if let Some(why) = &pipeline.unrunnable {
-            out.push_str(&format!("\n{}: cannot run on the node that answered: {why}", pipeline.name));
-        }
-    }
-    out
+    let unrunnable = pipelines.iter().filter_map(|pipeline| Some((&pipeline.name, pipeline.unrunnable.as_ref()?)));
+    let remarks = unrunnable.map(|(name, why)| format!("\n{name}: cannot run on the node that answered: {why}"));
+    listing(&columns, &rows) + &remarks.collect::<String>()
 }
 
 pub async fn get(client: &Client, format: Format, name: String) -> Result<(), Failure> {
@@ -61,16 +57,13 @@ pub async fn get(client: &Client, format: Format, name: String) -> Result<(), Fa
     let Some(pipeline) = answer.pipeline else {
         return Err(Failure::new(format!("there is no pipeline '{name}'")));
     };
-    match (format, &pipeline.resource) {
-        (Format::Json | Format::Yaml, Some(resource)) => {
-            let value: serde_json::Value = serde_json::from_str(resource)
-                .map_err(|error| Failure::new(format!("the server's answer cannot be read: {error}")))?;
-            emit(format, &value, String::new)
-        }
-        _ => {
-            print(&steps(&pipeline));
-            Ok(())
-        }
+    if let (Format::Json | Format::Yaml, Some(resource)) = (format, &pipeline.resource) {
+        let value: serde_json::Value = serde_json::from_str(resource)
+            .map_err(|error| Failure::new(format!("the server's answer cannot be read: {error}")))?;
+        emit(format, &value, String::new)
+    } else {
+        print(&steps(&pipeline));
+        Ok(())
     }
 }
 
