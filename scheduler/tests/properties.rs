@@ -225,7 +225,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Restart),
         1 => (
             0..HOSTS,
-            prop::collection::btree_map(0_u8..4, prop_oneof![9 => -2.0..2.0, 1 => Just(f64::NAN)], 0..4),
+            prop::collection::btree_map(0_u8..4, prop_oneof![9 => -2.0..2.0, 1 => Just(f64::INFINITY)], 0..4),
             prop::option::of(0_u8..4),
             0_u64..20_000,
         )
