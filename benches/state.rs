@@ -5,6 +5,9 @@
 //! server builds it, from reports and claims through `Core::apply`. A process of its own reads the
 //! file back, as a restart does, and tells what it takes: nothing else has been in its memory.
 
+#[path = "support/estate.rs"]
+mod estate;
+
 use std::fs::{self, File};
 use std::hint::black_box;
 use std::io::{BufWriter, Write};
@@ -17,25 +20,16 @@ use std::time::{Duration, Instant};
 use raft::Backup;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use scheduler::command::{Action, Part, Place};
-use scheduler::names::Text;
-use scheduler::{
-    Amounts, Batch, Command, Core, Domain, Frozen, HostReport, InstanceReport, Intent, Proposer, Purpose, Row,
-};
+use scheduler::{Batch, Command, Core, Frozen, HostReport, Proposer};
 use serde_json::{Value, json};
-use simulation::fleet::{FLAVORS, FleetSpec};
-use uuid::{Builder, Uuid};
+
+use self::estate::{apply, claim, with_instances};
 
 /// The program's.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const ON_EACH: usize = 50;
-const PROJECTS: u32 = 2000;
-/// One instance of so many is in a server group.
-const GROUPED: u32 = 10;
-/// One consumer of so many is a claim that was not seen yet.
-const CLAIMED: usize = 50;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -43,20 +37,9 @@ fn main() {
         return restore(Path::new(&arguments[at + 1]));
     }
     let hosts = if arguments.iter().any(|argument| argument == "--full") { 100_000 } else { 10_000 };
-    let mut core = Core::new();
     let mut random = SmallRng::seed_from_u64(42);
-    let reports = FleetSpec { instances_per_host: 0, ..FleetSpec::new(hosts, 42) }.generate();
     let began = Instant::now();
-    for chunk in reports.chunks(64) {
-        let reports: Vec<HostReport> = chunk.iter().map(|report| with_instances(report, &mut random)).collect();
-        apply(&mut core, reports.into_iter().map(|report| Command::Report(Box::new(report))).collect());
-    }
-    let claims = hosts * ON_EACH / CLAIMED;
-    for first in (0..claims).step_by(64) {
-        let numbers = first..claims.min(first + 64);
-        let commands = numbers.map(|number| claim(&core, number, hosts, &mut random)).collect();
-        apply(&mut core, commands);
-    }
+    let (mut core, reports) = estate::build(hosts, ON_EACH, &mut random);
     let consumers = core.state().tables().counters().consumers;
     let built = began.elapsed();
     bench("built", hosts, json!({ "consumers": consumers, "seconds": built.as_secs_f64() }));
@@ -73,57 +56,6 @@ fn bench(case: &str, hosts: usize, figures: Value) {
     let Value::Object(figures) = figures else { return };
     line.as_object_mut().expect("an object").extend(figures);
     println!("BENCH {line}");
-}
-
-fn apply(core: &mut Core, commands: Vec<Command>) {
-    let now = core.state().now() + 1;
-    black_box(core.apply(&Batch { proposer: Proposer::default(), now, wall: 1_700_000_000_000 + now, commands }));
-}
-
-fn project(random: &mut SmallRng) -> String {
-    format!("{:032x}", random.random_range(0..PROJECTS))
-}
-
-fn with_instances(report: &HostReport, random: &mut SmallRng) -> HostReport {
-    let instances = (0..ON_EACH - 1).map(|_| {
-        let flavor = &FLAVORS[random.random_range(0..6)];
-        let group = random.random_ratio(1, GROUPED).then(|| Uuid::from_u128(random.random_range(0..1 << 17)));
-        InstanceReport {
-            uuid: Builder::from_random_bytes(random.random()).into_uuid(),
-            project_id: Some(project(random)),
-            flavor: Some(flavor.name.to_owned()),
-            resources: Some(flavor.resources()),
-            server_group: group,
-        }
-    });
-    HostReport { instances: Some(instances.collect()), observed_at: None, ..report.clone() }
-}
-
-/// A claim on the next host in turn, with everything that a decision leaves in it.
-fn claim(core: &Core, number: usize, hosts: usize, random: &mut SmallRng) -> Command {
-    let class = core.state().tables().names.get("MEMORY_MB").expect("a class");
-    let rows = (0..3).map(|next| Row(((number + next * 7) % hosts) as u32)).collect();
-    let amounts: Amounts = [(class, 1)].into_iter().collect();
-    let part = Part {
-        consumer: Builder::from_random_bytes(random.random()).into_uuid(),
-        purpose: Purpose::Instance,
-        seen: None,
-        action: Action::Claim { ticket: number as u64 + 1, targets: rows, amounts },
-    };
-    Command::Place(Box::new(Place {
-        domain: Domain::Nova,
-        intent: Intent::Create,
-        project: Some(Text::New(project(random))),
-        user: Some(Text::New(project(random))),
-        flavor: Some(Text::New("m1".to_owned())),
-        group: None,
-        request: Some(Uuid::from_u128(number as u128)),
-        key: None,
-        parts: vec![part],
-        life: 600_000,
-        learned: Vec::new(),
-        record: None,
-    }))
 }
 
 /// Asking for the checksum: first, again, and after a thousand commands.
@@ -171,7 +103,7 @@ fn encode(core: &mut Core, hosts: usize, file: &Path, reports: &[HostReport], ra
         let mut number = 0;
         while !done.load(Ordering::Relaxed) {
             let command = if number % 8 == 0 {
-                let report = with_instances(&reports[random.random_range(0..hosts)], random);
+                let report = with_instances(&reports[random.random_range(0..hosts)], ON_EACH, random);
                 Command::Report(Box::new(report))
             } else {
                 claim(core, random.random_range(0..hosts), hosts, random)
