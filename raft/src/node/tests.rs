@@ -136,9 +136,13 @@ async fn an_older_snapshot_and_the_log_replace_a_damaged_one() {
     let folder = tempfile::tempdir().unwrap();
     let node = open(folder.path()).await;
     node.propose(host(0, 10_000)).await.unwrap();
-    for instance in 0..3 {
+    // One that is being taken already may be all that is asked for.
+    for instance in 0..50 {
         node.decide(ask(instance), soon()).await.unwrap();
         node.snapshot_now().await.unwrap();
+        if instance > 2 && snapshots(folder.path()).len() == 2 {
+            break;
+        }
     }
     let before = checksum(&node).await;
     node.shutdown().await;
