@@ -189,8 +189,9 @@ async fn commit(local: &Local, changes: ChangeMembers<u64, Member>, retain: bool
         Ok(Ok(_)) => Ok(Changed::Done),
         Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => Err(Refused::NotLeader),
         Ok(Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error)))) => conflict(error.to_string()),
+        // Another leads now, with another log: whether the change is in it, only that log can tell.
+        Ok(Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)))) | Err(_) => Err(Refused::Unknown),
         Ok(Err(error)) => Err(Refused::Stopped(error.to_string())),
-        Err(_) => Err(Refused::Unknown),
     }
 }
 

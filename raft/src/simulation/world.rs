@@ -179,9 +179,11 @@ impl World {
         self.nodes().iter().find(|(_, node)| node.status().ready).map(|(host, _)| host.id)
     }
 
-    /// Voters and learners, as the host that knows most says.
+    /// Voters and learners, as the host that knows most says. What is not committed does not count: a
+    /// host may keep a change in its log that the cluster lost with a leader.
     pub fn members(&self) -> (Vec<u64>, Vec<u64>) {
-        let known = self.nodes().into_iter().map(|(_, node)| node.local().metrics().membership_config.clone());
+        let known =
+            self.nodes().into_iter().map(|(_, node)| node.local().metrics().committed_membership_config.clone());
         let Some(newest) = known.max_by_key(|membership| *membership.log_id()) else { return (vec![], vec![]) };
         let voters: Vec<u64> = newest.membership().voter_ids().collect();
         let learners = newest.membership().nodes().map(|(id, _)| *id).filter(|id| !voters.contains(id)).collect();
