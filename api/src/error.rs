@@ -48,6 +48,9 @@ pub struct ApiError {
     pub retry_after: Option<u32>,
 }
 
+/// The longest that somebody is told to wait, seconds.
+const LATEST: u64 = 10;
+
 /// Body of every error answer.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ErrorBody {
@@ -191,7 +194,9 @@ impl From<Refused> for ApiError {
     fn from(refused: Refused) -> Self {
         let message = refused.to_string();
         match refused {
-            Refused::Overloaded { .. } => Self::unavailable("overloaded", message, 1),
+            Refused::Overloaded { wait, .. } => {
+                Self::unavailable("overloaded", message, wait.div_ceil(1000).clamp(1, LATEST) as u32)
+            }
             Refused::Deadline => Self::deadline(message),
             Refused::NotLeader => Self::unavailable("not_leader", message, 1),
             Refused::NoLeader(_) => Self::unavailable("no_leader", message, 1),

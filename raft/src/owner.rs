@@ -4,6 +4,7 @@
 //! else touches state, index or overlay. It does no I/O and waits for nothing but its queue. No
 //! request is answered before its command was applied, which is after it was committed.
 
+mod pace;
 mod packer;
 mod run;
 
@@ -20,10 +21,11 @@ use bytes::Bytes;
 use scheduler::{Batch, Command, Core, Decision, Engine, Frozen, Outcome, Request};
 use tokio::sync::{mpsc, oneshot};
 
+use self::pace::Told;
 use self::run::Running;
 #[cfg(feature = "simulation")]
 pub use self::run::Watch;
-use crate::clock::Wall;
+use crate::clock::{self, Wall};
 use crate::mailbox::{Sender, channel};
 use crate::refused::Refused;
 
@@ -74,16 +76,27 @@ enum Ask {
     Look(Look),
 }
 
-/// What the owner is told; never waits behind requests.
+/// What the owner is told; never waits behind requests. The channel has no bound of its own, and needs
+/// none: requests are counted in front of it ([`Limits::queue`]), and of everything else only so much
+/// can be in it as its senders may send before they are answered.
 enum Message {
+    /// At most as many as may wait.
     Ask(Ask),
+    /// One: openraft's state machine is one task, and waits. At most 64 entries.
     Apply(Vec<Batch>, oneshot::Sender<()>),
+    /// One of the state machine, and one of each backup, which the API counts.
     Freeze(oneshot::Sender<Frozen>),
+    /// One: the state machine waits.
     Restore(Box<Core>, oneshot::Sender<()>),
+    /// One for each batch in flight ([`Limits::in_flight`]).
     Failed(u64, Fate),
+    /// Two: who watches the leadership waits for the owner whenever it is won.
     Lead(bool),
+    /// One: the next is sent when this was taken.
     Tick,
+    /// Once, and once more by who shuts down.
     Stop(String),
+    /// Once.
     End,
 }
 
@@ -91,6 +104,8 @@ enum Message {
 #[derive(Default)]
 struct Gauges {
     queue: AtomicUsize,
+    pace: Told,
+    tick_waits: AtomicBool,
     in_flight: AtomicUsize,
     leads: AtomicBool,
     decided: AtomicU64,
@@ -142,14 +157,18 @@ impl Owner {
     }
 
     fn ask(&self, ask: Ask) -> Result<(), Refused> {
-        if self.gauges.queue.fetch_add(1, Ordering::Relaxed) >= self.queue {
+        let waiting = self.gauges.queue.fetch_add(1, Ordering::Relaxed);
+        let wait = self.gauges.pace.wait(waiting);
+        let late = waiting > 0 && matches!(&ask, Ask::Decide { deadline, .. } if clock::now() + wait > *deadline);
+        if waiting >= self.queue || late {
             self.gauges.queue.fetch_sub(1, Ordering::Relaxed);
-            return Err(Refused::Overloaded { queue: self.queue });
+            return Err(Refused::Overloaded { waiting, wait: wait.as_millis() as u64 });
         }
         self.tell.send(Message::Ask(ask)).map_err(|_| Refused::Stopped(Gone.to_string()))
     }
 
-    /// Decides a request. `deadline` bounds the wait in the queue; see [`Refused::Deadline`].
+    /// Decides a request. `deadline` bounds the wait in the queue; one that would wait longer, as things
+    /// stand, is refused at once ([`Refused::Overloaded`], else [`Refused::Deadline`]).
     pub async fn decide(&self, request: Arc<Request>, deadline: Instant) -> Result<Arc<Decision>, Refused> {
         let (answer, answered) = oneshot::channel();
         self.ask(Ask::Decide { request, deadline, tries: 0, answer })?;
@@ -211,7 +230,9 @@ impl Owner {
 
     /// Looks whether a claim is due to expire, and if so proposes that.
     pub fn tick(&self) {
-        let _ = self.tell.send(Message::Tick);
+        if !self.gauges.tick_waits.swap(true, Ordering::Relaxed) {
+            let _ = self.tell.send(Message::Tick);
+        }
     }
 
     /// From now on everything is refused with this reason.

@@ -5,11 +5,14 @@ use serde::{Deserialize, Serialize};
 /// Why there is no decision or outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refused {
-    /// The queue in front of the owner thread is full.
-    #[error("overloaded: {queue} requests are waiting, which is the limit; ask again later")]
+    /// The queue in front of the owner thread is full, or so long that the request would not be reached
+    /// before its deadline. Nothing was decided.
+    #[error("overloaded: {waiting} requests are waiting, which takes about {wait} ms; ask again later")]
     Overloaded {
-        /// The queue's limit.
-        queue: usize,
+        /// Requests that wait.
+        waiting: usize,
+        /// Milliseconds until they are taken up, as things stand.
+        wait: u64,
     },
     /// The deadline passed before the request was looked at. Nothing was decided.
     #[error("the deadline passed while the request was waiting; nothing was decided")]

@@ -15,6 +15,7 @@ use scheduler::mutant::{self, Mutant};
 use scheduler::{Batch, Command, Core, Engine, Outcome, Proposer, Settled};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::pace::Pace;
 use super::packer::{Flights, Packer, Waiting};
 use super::{Ask, Fate, Gauges, Limits, Message, Proposed};
 use crate::clock::{self, Wall};
@@ -37,6 +38,7 @@ pub struct Running {
     gauges: Arc<Gauges>,
     wall: Wall,
     backlog: VecDeque<Ask>,
+    pace: Pace,
     packer: Packer,
     flights: Flights,
     /// Replicated time at the moment this node began to lead; none while it does not.
@@ -79,6 +81,7 @@ impl Running {
             gauges,
             wall,
             backlog: VecDeque::new(),
+            pace: Pace::default(),
             packer: Packer::default(),
             flights: Flights::default(),
             lead_since: None,
@@ -135,6 +138,7 @@ impl Running {
             && let Some(ask) = self.backlog.pop_front()
         {
             self.gauges.queue.fetch_sub(1, Ordering::Relaxed);
+            self.pace.took_up(clock::now(), !self.backlog.is_empty(), &self.gauges.pace);
             self.serve(ask);
         }
         if self.backlog.is_empty() || self.packer.is_full(&self.limits) || self.flights.len() == 0 {
@@ -174,7 +178,10 @@ impl Running {
                 self.count_flights();
             }
             Message::Lead(leads) => self.lead(leads),
-            Message::Tick => self.tick(),
+            Message::Tick => {
+                self.gauges.tick_waits.store(false, Ordering::Relaxed);
+                self.tick();
+            }
             Message::Stop(reason) => self.stop(reason),
             Message::End => self.ended = true,
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use scheduler::{Batch, Core, Decision, Outcome};
 use tokio::sync::mpsc;
@@ -145,8 +145,41 @@ async fn a_full_queue_refuses() {
         tokio::task::yield_now().await;
     }
     let full = stage.owner.decide(ask(99).into(), soon()).await.unwrap_err();
-    assert_eq!(full, Refused::Overloaded { queue: 3 });
+    assert!(matches!(full, Refused::Overloaded { waiting: 3, .. }), "{full}");
     for _ in 0..5 {
+        let batch = stage.next().await;
+        stage.owner.apply(vec![batch]).await.unwrap();
+    }
+    for asked in asked {
+        assert_eq!(placed(&asked.await.unwrap()), 1);
+    }
+}
+
+/// The pace is known from the requests before: then who cannot be reached in time is refused at once.
+#[tokio::test]
+async fn who_would_wait_too_long_is_refused_at_once() {
+    let limits = Limits { in_flight: 1, batch_commands: 1, ..Limits::default() };
+    let mut stage = Stage::with_host(limits, 1000).await;
+    let mut asked = Vec::new();
+    for instance in 0..40 {
+        let owner = stage.owner.clone();
+        asked.push(tokio::spawn(async move { owner.decide(ask(instance).into(), soon()).await }));
+    }
+    while stage.owner.queue_len() < 38 {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..20 {
+        let (batch, before) = (stage.next().await, Instant::now());
+        while before.elapsed() < Duration::from_millis(2) {
+            std::hint::spin_loop();
+        }
+        stage.owner.apply(vec![batch]).await.unwrap();
+    }
+    let decided = stage.owner.counts().0;
+    let late = stage.owner.decide(ask(99).into(), Instant::now() + Duration::from_millis(5)).await.unwrap_err();
+    assert!(matches!(late, Refused::Overloaded { wait: 5.., .. }), "{late}");
+    assert!(stage.owner.counts().0 <= decided + 1, "it was not looked at");
+    for _ in 20..40 {
         let batch = stage.next().await;
         stage.owner.apply(vec![batch]).await.unwrap();
     }
