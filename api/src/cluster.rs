@@ -23,6 +23,7 @@ impl Service {
             term: cluster.term,
             members: cluster.members.into_iter().map(member).collect(),
             checksums_equal: cluster.equal,
+            feature_level: cluster.level.into(),
         }
     }
 
@@ -65,6 +66,8 @@ fn member(view: MemberView) -> v1::Member {
         Err(why) => v1::Member { unreachable: Some(why), ..known },
         Ok(report) => v1::Member {
             build: Some(report.build),
+            oldest_feature_level: Some(report.levels.oldest.into()),
+            newest_feature_level: Some(report.levels.newest.into()),
             term: Some(report.term),
             last_index: report.last,
             committed_index: report.committed,

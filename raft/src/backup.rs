@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use scheduler::{Core, Frozen};
+use scheduler::{Core, Frozen, Levels};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -82,11 +82,11 @@ impl Summary {
 
 /// Reads a backup or a snapshot to its end and checks every byte of it.
 pub fn check(path: &Path) -> Result<Summary, SnapshotError> {
-    Ok(Summary::of(&snapshot::read(path)?.0))
+    Ok(Summary::of(&snapshot::read(path, Levels::PROGRAM)?.0))
 }
 
 /// The same, with the state.
 pub fn load(path: &Path) -> Result<(Summary, Core), SnapshotError> {
-    let (header, core) = snapshot::load(path)?;
+    let (header, core) = snapshot::load(path, Levels::PROGRAM)?;
     Ok((Summary::of(&header), core))
 }

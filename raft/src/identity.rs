@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use scheduler::Levels;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -27,6 +28,9 @@ pub struct Identity {
     pub node: u64,
     /// This folder, at random: an emptied folder is another store.
     pub store: Uuid,
+    /// The highest [feature level](scheduler::level) that the folder has seen its cluster reach; 0: none.
+    #[serde(default)]
+    pub level: u8,
 }
 
 /// Why the folder cannot be used.
@@ -94,12 +98,14 @@ pub enum IdentityError {
 pub struct Me {
     folder: PathBuf,
     identity: Mutex<Identity>,
+    /// Feature levels that this node supports.
+    pub levels: Levels,
 }
 
 impl Me {
     /// Of this folder.
-    pub fn new(folder: &Path, identity: Identity) -> Me {
-        Me { folder: folder.to_owned(), identity: Mutex::new(identity) }
+    pub fn new(folder: &Path, identity: Identity, levels: Levels) -> Me {
+        Me { folder: folder.to_owned(), identity: Mutex::new(identity), levels }
     }
 
     /// Who this node is now.
@@ -116,10 +122,30 @@ impl Me {
         if !identity.cluster.is_nil() {
             return Err(IdentityError::Member { node: identity.node, found: identity.cluster });
         }
-        let adopted = Identity { cluster, ..*identity };
+        let new = Identity { cluster, ..*identity };
+        self.change(&mut identity, new)
+    }
+
+    /// The feature level that this node writes at.
+    pub fn level(&self) -> u8 {
+        self.levels.written(self.get().level)
+    }
+
+    /// Notes that the cluster has reached a feature level, so that a program that does not support it
+    /// refuses the folder instead of reading it.
+    pub fn reached(&self, level: u8) -> Result<(), IdentityError> {
+        let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        if identity.level >= level {
+            return Ok(());
+        }
+        let new = Identity { level, ..*identity };
+        self.change(&mut identity, new)
+    }
+
+    fn change(&self, identity: &mut Identity, new: Identity) -> Result<(), IdentityError> {
         let path = self.folder.join(NAME);
-        write(&self.folder, &path, &adopted).map_err(|source| IdentityError::File { path, source })?;
-        *identity = adopted;
+        write(&self.folder, &path, &new).map_err(|source| IdentityError::File { path, source })?;
+        *identity = new;
         Ok(())
     }
 }
@@ -134,7 +160,7 @@ pub fn identify(folder: &Path, node: u64, cluster: Option<Uuid>, has_log: bool) 
         Err(error) if error.kind() == io::ErrorKind::NotFound && has_log => return Err(IdentityError::Missing(path)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let cluster = cluster.unwrap_or_else(Uuid::now_v7);
-            let identity = Identity { version: VERSION, cluster, node, store: Uuid::now_v7() };
+            let identity = Identity { version: VERSION, cluster, node, store: Uuid::now_v7(), level: 0 };
             write(folder, &path, &identity).map_err(file_error)?;
             return Ok(identity);
         }

@@ -33,6 +33,8 @@ pub struct Local {
     pub wal: Arc<Wal>,
     pub raft: Raft<TypeConfig, Machine>,
     pub data_dir: PathBuf,
+    /// Held while the membership or the feature level changes.
+    pub changing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Local {
@@ -44,7 +46,20 @@ impl Local {
 
     /// Commits a command, if this node leads.
     pub async fn propose(&self, command: Command) -> Result<Outcome, Refused> {
+        self.allows(&command)?;
         self.owner.propose(command).await
+    }
+
+    /// Refuses a command that came with a feature level that the cluster has not reached.
+    pub fn allows(&self, command: &Command) -> Result<(), Refused> {
+        let (level, since) = (self.peers.me.level(), command.since());
+        if level >= since {
+            return Ok(());
+        }
+        Err(Refused::Conflict(format!(
+            "this needs feature level {since}, and the cluster has reached {level}: it is raised when every member runs a \
+             version that supports it (pallium ctl cluster status)"
+        )))
     }
 
     /// What is remembered of a decision, if this node leads: the leader has made it, or nobody
@@ -151,6 +166,8 @@ impl Local {
             node: me.node,
             store: me.store,
             build: env!("CARGO_PKG_VERSION").to_owned(),
+            level: self.peers.me.level(),
+            levels: self.peers.me.levels,
             leads: status.ready,
             term: status.term,
             last: status.last,

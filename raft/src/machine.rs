@@ -12,6 +12,7 @@ use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, Raf
 use scheduler::mutant::{self, Mutant};
 use scheduler::{Batch, Frozen};
 
+use crate::identity::Me;
 use crate::owner::{Gone, Owner};
 use crate::snapshot::{Folder, Header, SnapshotError};
 use crate::tasks;
@@ -47,6 +48,7 @@ impl Newest {
 /// The state machine.
 pub struct Machine {
     owner: Owner,
+    me: Arc<Me>,
     folder: Folder,
     applied: Option<LogId>,
     membership: StoredMembership,
@@ -55,14 +57,14 @@ pub struct Machine {
 
 impl Machine {
     /// On this owner, whose core was restored from `snapshot` if there is one.
-    pub fn new(owner: Owner, folder: Folder, snapshot: Option<(PathBuf, Header)>) -> Machine {
+    pub fn new(owner: Owner, me: Arc<Me>, folder: Folder, snapshot: Option<(PathBuf, Header)>) -> Machine {
         let (mut applied, mut membership, mut newest) = (None, StoredMembership::default(), None);
         if let Some((path, header)) = snapshot {
             applied = header.last;
             membership = header.membership.clone();
             newest = Some((header.meta(), path));
         }
-        Machine { owner, folder, applied, membership, newest: Newest(Arc::new(Mutex::new(newest))) }
+        Machine { owner, me, folder, applied, membership, newest: Newest(Arc::new(Mutex::new(newest))) }
     }
 
     async fn hand_over(
@@ -84,6 +86,17 @@ impl Machine {
     pub fn applied(&self) -> impl Future<Output = Result<(Frozen, Option<LogId>, StoredMembership), Gone>> + use<> {
         let (owner, applied, membership) = (self.owner.clone(), self.applied, self.membership.clone());
         async move { Ok((owner.freeze().await?, applied, membership)) }
+    }
+
+    /// A feature level that this node does not support stops it before anything of the batch is
+    /// applied. One that the cluster reaches is noted before it is.
+    fn decode(&self, index: u64, bytes: &[u8]) -> io::Result<Batch> {
+        let batch = Batch::decode(bytes, self.me.levels)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("log entry {index}: {error}")))?;
+        if let Some(level) = batch.raises() {
+            self.me.reached(level).map_err(io::Error::other)?;
+        }
+        Ok(batch)
     }
 
     async fn builder(&self) -> Builder {
@@ -119,7 +132,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 applied = Some(entry.log_id);
                 match entry.payload {
                     EntryPayload::Blank => {}
-                    EntryPayload::Normal(Payload(bytes)) => batches.push(decode(entry.log_id.index, &bytes)?),
+                    EntryPayload::Normal(Payload(bytes)) => batches.push(self.decode(entry.log_id.index, &bytes)?),
                     EntryPayload::Membership(new) => {
                         membership = Some(StoredMembership::new(Some(entry.log_id), new));
                     }
@@ -150,6 +163,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             let text = format!("{}: the snapshot is of another log id than was announced", path.display());
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
+        self.me.reached(core.state().tables().counters().level).map_err(io::Error::other)?;
         if !mutant::on(Mutant::SkipRestore) {
             self.owner.restore(core).await.map_err(io::Error::other)?;
         }
@@ -163,12 +177,6 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let newest = self.newest.get().clone();
         Ok(newest.map(|(meta, path)| Snapshot { meta, snapshot: SnapshotFile { path } }))
     }
-}
-
-/// An unknown version stops the node before anything of the batch is applied.
-fn decode(index: u64, bytes: &[u8]) -> io::Result<Batch> {
-    Batch::decode(bytes)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("log entry {index}: {error}")))
 }
 
 async fn blocking<T: Send + 'static>(

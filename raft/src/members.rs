@@ -9,6 +9,8 @@ use std::time::Duration;
 use futures::future::join_all;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{ChangeMembers, RaftMetrics};
+use scheduler::mutant::{self, Mutant};
+use scheduler::{Command, Levels, level};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -100,6 +102,12 @@ pub struct Report {
     pub store: Uuid,
     /// Version of the program.
     pub build: String,
+    /// Feature level that it has seen the cluster reach.
+    #[serde(default = "first")]
+    pub level: u8,
+    /// Feature levels that it supports.
+    #[serde(default)]
+    pub levels: Levels,
     /// It leads and decides.
     pub leads: bool,
     /// The term.
@@ -118,6 +126,10 @@ pub struct Report {
     pub disk: Disk,
     /// Why it has stopped, if it has.
     pub fatal: Option<String>,
+}
+
+fn first() -> u8 {
+    level::FIRST
 }
 
 /// The disk of a node, bytes.
@@ -146,6 +158,8 @@ pub fn disk(folder: &Path) -> Disk {
     Disk { used, free, size }
 }
 
+const UNDER_WAY: &str = "another change of the cluster is under way: ask again when it is done";
+
 fn conflict<T>(what: impl Into<String>) -> Result<T, Refused> {
     Err(Refused::Conflict(what.into()))
 }
@@ -155,12 +169,47 @@ pub async fn change(local: &Local, change: Change) -> Result<Changed, Refused> {
     if !local.owner.leads() {
         return Err(Refused::NotLeader);
     }
+    let _changing = alone(local).await?;
     match change {
         Change::Add { node, addr } => add(local, node, addr).await,
         Change::Promote { node } => promote(local, node).await,
         Change::Remove { node } => remove(local, node).await,
         Change::Transfer { to } => transfer(local, to).await,
     }
+}
+
+/// One change at a time: a node that is added must support the feature level that the cluster has.
+async fn alone(local: &Local) -> Result<tokio::sync::MutexGuard<'_, ()>, Refused> {
+    let held = tokio::time::timeout(LETTER, local.changing.lock()).await;
+    held.or_else(|_| conflict(UNDER_WAY))
+}
+
+/// Raises the cluster to the highest feature level that every member supports, if it is higher than
+/// what it has, this node leads and all members answer. The new level.
+pub async fn raise(local: &Local) -> Result<Option<u8>, Refused> {
+    let _changing = alone(local).await?;
+    let me = &local.peers.me;
+    let level = me.level();
+    if !local.owner.leads() || level >= me.levels.newest {
+        return Ok(None);
+    }
+    let (members, _) = settled(local).await?;
+    let others = members.iter().filter(|(node, _)| **node != me.get().node);
+    let asked = others.map(async |(node, member)| {
+        let hello = hello(local, *node, &member.addr, Ask::Hello).await.ok()?;
+        (hello.store == member.store).then_some(hello.levels)
+    });
+    let Some(all) = join_all(asked).await.into_iter().collect::<Option<Vec<_>>>() else { return Ok(None) };
+    let newest = if mutant::on(Mutant::RaiseEarly) {
+        me.levels.newest
+    } else {
+        all.iter().map(|levels| levels.newest).fold(me.levels.newest, u8::min)
+    };
+    if newest <= level {
+        return Ok(None);
+    }
+    local.propose(Command::Raise { level: newest }).await?;
+    Ok(Some(newest))
 }
 
 /// The members and the voters, when no change is under way any more.
@@ -171,7 +220,7 @@ async fn settled(local: &Local) -> Result<(BTreeMap<u64, Member>, BTreeSet<u64>)
             && metrics.membership_config.log_id() == metrics.committed_membership_config.log_id()
     };
     let Ok(metrics) = wait.metrics(settled, "no change of the membership").await else {
-        return conflict("another change of the membership is under way: ask again when it is done");
+        return conflict(UNDER_WAY);
     };
     let membership = metrics.membership_config.membership();
     let members = membership.nodes().map(|(node, member)| (*node, member.clone())).collect();
@@ -225,6 +274,14 @@ async fn add(local: &Local, node: u64, addr: String) -> Result<Changed, Refused>
         return conflict(format!(
             "node {node} is a member of cluster {}, this is cluster {}: start it with an empty data folder",
             greeted.cluster, me.cluster
+        ));
+    }
+    if greeted.levels.check(local.peers.me.level()).is_err() {
+        return conflict(format!(
+            "node {node} runs a pallium that supports feature {}, and the cluster has reached {}: give it the version \
+             that the members run (pallium ctl cluster status)",
+            greeted.levels,
+            local.peers.me.level()
         ));
     }
     match members.get(&node) {

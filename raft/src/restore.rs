@@ -16,7 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use openraft::Membership;
-use scheduler::{Core, Frozen};
+use scheduler::{Core, Frozen, Levels};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -106,7 +106,7 @@ fn failed(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> Restore
 
 /// Begins a cluster of one voter from a backup, in an empty folder.
 pub fn restore(backup: &Path, data_dir: &Path, node: u64, addr: &str) -> Result<Begun, RestoreError> {
-    let (header, frozen) = snapshot::read(backup)?;
+    let (header, frozen) = snapshot::read(backup, Levels::PROGRAM)?;
     let begun = begin(data_dir, (node, addr), header.last, frozen)?;
     Ok(Begun { from: header.cluster, ..begun })
 }
@@ -183,7 +183,7 @@ fn begin(
     let nodes = BTreeMap::from([(node, Member { addr: addr.to_owned(), store: identity.store })]);
     let membership = Membership::new(vec![BTreeSet::from([node])], nodes)
         .map_err(|error| failed(data_dir, "making the membership")(io::Error::other(error.to_string())))?;
-    let snapshots = Folder::open(&data_dir.join("snapshots"))?;
+    let snapshots = Folder::open(&data_dir.join("snapshots"), Levels::PROGRAM)?;
     let (_, header) = snapshots.save(Some(last), StoredMembership::new(Some(last), membership), &frozen)?;
     Ok(Begun {
         from: None,

@@ -9,10 +9,11 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 
-use scheduler::{Core, Frozen};
+use scheduler::level::Unsupported;
+use scheduler::{Core, Frozen, Levels};
 
+use self::format::FormatError;
 pub use self::format::Header;
-use self::format::{FormatError, VERSION};
 use crate::types::{LogId, StoredMembership};
 
 const KEPT: usize = 2;
@@ -31,13 +32,13 @@ pub enum SnapshotError {
         /// The operating system's answer.
         source: io::Error,
     },
-    /// Written by another version.
-    #[error("{path}: snapshot format version {found} (at offset 8), this program reads version {VERSION}; start the version of pallium that wrote it", path = .path.display())]
-    Version {
+    /// Of a feature level that is not supported.
+    #[error("{path}: snapshot of {found}", path = .path.display())]
+    Level {
         /// The file.
         path: PathBuf,
-        /// Version in the file.
-        found: u32,
+        /// Level in the file.
+        found: Unsupported,
     },
     /// Not whole.
     #[error("{path}: damaged at offset {offset}: {what}; an older snapshot is used if the log still reaches back to it, else restore a backup, or empty the data folder and let the node join again with a new node id", path = .path.display())]
@@ -56,7 +57,7 @@ impl SnapshotError {
         let path = path.to_owned();
         match error {
             FormatError::Read(source) => SnapshotError::File { path, source },
-            FormatError::Version(found) => SnapshotError::Version { path, found },
+            FormatError::Level(found) => SnapshotError::Level { path, found },
             FormatError::Damaged { offset, what } => SnapshotError::Damaged { path, offset, what },
         }
     }
@@ -66,6 +67,7 @@ impl SnapshotError {
 #[derive(Clone, Debug)]
 pub struct Folder {
     path: PathBuf,
+    levels: Levels,
 }
 
 fn error(path: &Path) -> impl FnOnce(io::Error) -> SnapshotError + use<> {
@@ -75,8 +77,8 @@ fn error(path: &Path) -> impl FnOnce(io::Error) -> SnapshotError + use<> {
 
 impl Folder {
     /// Opens it, creating it when absent, and removes files that were never finished.
-    pub fn open(path: &Path) -> Result<Folder, SnapshotError> {
-        let folder = Folder { path: path.to_owned() };
+    pub fn open(path: &Path, levels: Levels) -> Result<Folder, SnapshotError> {
+        let folder = Folder { path: path.to_owned(), levels };
         fs::create_dir_all(path).map_err(error(path))?;
         if let Some(parent) = path.parent() {
             File::open(parent).and_then(|parent| parent.sync_all()).map_err(error(parent))?;
@@ -92,7 +94,7 @@ impl Folder {
 
     /// A folder that is only read.
     pub fn reading(path: &Path) -> Folder {
-        Folder { path: path.to_owned() }
+        Folder { path: path.to_owned(), levels: Levels::PROGRAM }
     }
 
     /// Snapshot files, newest first.
@@ -113,7 +115,7 @@ impl Folder {
     pub fn load_newest(&self) -> Result<Option<(PathBuf, Header, Core)>, SnapshotError> {
         let mut damaged = None;
         for path in self.files()? {
-            match load(&path) {
+            match load(&path, self.levels) {
                 Ok((header, core)) => return Ok(Some((path, header, core))),
                 Err(error @ SnapshotError::Damaged { .. }) => {
                     tracing::error!(%error, "a snapshot was passed over");
@@ -143,7 +145,7 @@ impl Folder {
     /// Takes over a snapshot file that was received from a peer, when it is whole: under the name that
     /// its content asks for, whatever it was called. A file in this folder is moved, another copied.
     pub fn take(&self, from: &Path) -> Result<(PathBuf, Header, Core), SnapshotError> {
-        let (header, core) = load(from)?;
+        let (header, core) = load(from, self.levels)?;
         let path = self.path_of(&header);
         let mut received = from.to_owned();
         if from.parent() != Some(&self.path) {
@@ -188,13 +190,13 @@ pub fn save(path: &Path, header: &Header, frozen: &Frozen) -> Result<(), Snapsho
 }
 
 /// Reads a snapshot or a backup and checks every byte of it.
-pub fn read(path: &Path) -> Result<(Header, Frozen), SnapshotError> {
+pub fn read(path: &Path, levels: Levels) -> Result<(Header, Frozen), SnapshotError> {
     let file = File::open(path).map_err(error(path))?;
-    format::read(BufReader::with_capacity(BUFFER, file)).map_err(|found| SnapshotError::of(path, found))
+    format::read(BufReader::with_capacity(BUFFER, file), levels).map_err(|found| SnapshotError::of(path, found))
 }
 
 /// Reads a snapshot and rebuilds the core.
-pub fn load(path: &Path) -> Result<(Header, Core), SnapshotError> {
-    let (header, frozen) = read(path)?;
+pub fn load(path: &Path, levels: Levels) -> Result<(Header, Core), SnapshotError> {
+    let (header, frozen) = read(path, levels)?;
     Ok((header, Core::of(frozen)))
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use openraft::EntryPayload;
-use scheduler::{Batch, Core};
+use scheduler::{Batch, Core, Levels};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -224,7 +224,7 @@ fn snapshots(path: &Path, report: &mut Report) -> Result<Option<(Option<u64>, Co
     let mut newest = None;
     for file in files {
         let bytes = fs::metadata(&file).map_or(0, |found| found.len());
-        let summary = match snapshot::read(&file) {
+        let summary = match snapshot::read(&file, Levels::PROGRAM) {
             Ok((header, frozen)) => {
                 newest.get_or_insert_with(|| (header.last.map(|last| last.index), Core::of(frozen)));
                 Some(Summary::of(&header))
@@ -271,7 +271,8 @@ pub(crate) fn apply(log: &Inspected, index: Option<u64>, end: u64, core: &mut Co
         }
         let entry = from_wal(entry).map_err(|error| Stop::Entry(error.to_string()))?;
         if let EntryPayload::Normal(Payload(bytes)) = &entry.payload {
-            let batch = Batch::decode(bytes).map_err(|error| Stop::Entry(format!("log entry {index}: {error}")))?;
+            let batch = Batch::decode(bytes, Levels::PROGRAM)
+                .map_err(|error| Stop::Entry(format!("log entry {index}: {error}")))?;
             core.apply(&batch);
         }
         applied = Some(index);

@@ -19,6 +19,10 @@ use crate::names::Sym;
 use crate::provider::{Provider, Row};
 use crate::state::State;
 
+/// Notes that are remembered.
+#[cfg(feature = "next-level")]
+const NOTES: usize = 256;
+
 /// What apply touched, for the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Touched {
@@ -48,6 +52,17 @@ pub(crate) fn apply(state: &mut State, batch: &Batch, command: &Command, touched
         Command::Tick => expire(state, touched),
         Command::Pipeline(change) => pipeline(state, change),
         Command::Features(report) => features::features(state, report, touched),
+        Command::Raise { level } => {
+            counters.level = counters.level.max(*level);
+            Outcome::Raised(counters.level)
+        }
+        #[cfg(feature = "next-level")]
+        Command::Note(number) => {
+            let notes = &mut state.tables.notes;
+            notes.truncate(NOTES - 1);
+            notes.insert(0, *number);
+            Outcome::Raised(state.tables.counters.level)
+        }
     }
 }
 

@@ -53,6 +53,10 @@ impl Tables {
             sum_of(&*self.catalogue),
             sum_of(&(self.keys.arrived, self.keys.horizon)),
         ];
-        fold(chunked.into_iter().chain(small))
+        let sums = chunked.into_iter().chain(small);
+        // A sum is of a level as the bytes are: what came with a level counts from that level on.
+        #[cfg(feature = "next-level")]
+        let sums = sums.chain((self.level() == crate::level::NEWEST).then(|| sum_of(&*self.notes)));
+        fold(sums)
     }
 }

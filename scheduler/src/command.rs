@@ -1,5 +1,8 @@
 //! What goes through the log: batches of commands, and the outcome of each.
 
+#[cfg(feature = "next-level")]
+mod former;
+
 use std::borrow::Cow;
 
 use bitcode::{Decode, Encode};
@@ -12,12 +15,10 @@ use crate::decision::Claim;
 use crate::domain::Domain;
 use crate::features::FeatureReport;
 use crate::intent::Intent;
+use crate::level::{self, Levels, Unsupported};
 use crate::names::Text;
 use crate::provider::{Amounts, Row};
 use crate::report::HostReport;
-
-/// Format of an encoded batch. A reader refuses a version it does not know.
-pub const VERSION: u8 = 3;
 
 /// Commands that one leader proposed together.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
@@ -72,6 +73,25 @@ pub enum Command {
     Pipeline(Box<catalogue::Change>),
     /// What a source of metrics says of one host.
     Features(Box<FeatureReport>),
+    /// The cluster reaches a feature level, which every member supports.
+    Raise {
+        /// The level.
+        level: u8,
+    },
+    /// Of the next level, to simulate an upgrade: remembers a number.
+    #[cfg(feature = "next-level")]
+    Note(u64),
+}
+
+impl Command {
+    /// The level from which on it may be proposed.
+    pub fn since(&self) -> u8 {
+        match self {
+            #[cfg(feature = "next-level")]
+            Self::Note(_) => level::NEWEST,
+            _ => level::FIRST,
+        }
+    }
 }
 
 /// A decision: what it claims and what is remembered of it.
@@ -195,6 +215,8 @@ pub enum Outcome {
     Expired(u32),
     /// What a change of the pipelines came to.
     Pipeline(catalogue::Changed),
+    /// The cluster has this feature level now.
+    Raised(u8),
     /// The command cannot be done.
     Refused(String),
 }
@@ -216,31 +238,57 @@ pub enum Change {
 /// Why bytes are no batch.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// Unknown format version.
-    #[error("batch of format version {found}, this program reads version {VERSION}: run a newer pallium")]
-    Version {
-        /// Version found.
-        found: u8,
-    },
+    /// Of a feature level that is not supported, or it raises the cluster to one.
+    #[error("batch of {0}")]
+    Level(#[from] Unsupported),
     /// Not a batch.
     #[error("not a batch: {0}")]
     Malformed(String),
 }
 
 impl Batch {
-    /// The batch as bytes: a version, then bitcode.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![VERSION];
+    /// The batch as bytes: the level, then bitcode. A command of a higher level raises it, for what
+    /// it says has no form in a lower one.
+    pub fn encode(&self, level: u8) -> Vec<u8> {
+        let level = self.commands.iter().map(Command::since).fold(level, u8::max);
+        let mut out = vec![level];
+        #[cfg(feature = "next-level")]
+        if level < level::NEWEST {
+            out.extend_from_slice(&former::encode(self));
+            return out;
+        }
         out.extend_from_slice(&bitcode::encode(self));
         out
     }
 
-    /// Reads what [`Batch::encode`] wrote.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        match bytes.split_first() {
-            None => Err(DecodeError::Malformed("empty".to_owned())),
-            Some((&VERSION, body)) => bitcode::decode(body).map_err(|e| DecodeError::Malformed(e.to_string())),
-            Some((&found, _)) => Err(DecodeError::Version { found }),
+    /// Reads what [`Batch::encode`] wrote. A batch that raises the cluster to a level that is not
+    /// supported is refused as a whole.
+    pub fn decode(bytes: &[u8], levels: Levels) -> Result<Self, DecodeError> {
+        let Some((&level, body)) = bytes.split_first() else {
+            return Err(DecodeError::Malformed("empty".to_owned()));
+        };
+        levels.check(level)?;
+        let batch = Self::body(level, body).map_err(|error| DecodeError::Malformed(error.to_string()))?;
+        for command in &batch.commands {
+            if let Command::Raise { level } = command {
+                levels.check(*level)?;
+            }
         }
+        Ok(batch)
+    }
+
+    #[cfg_attr(not(feature = "next-level"), expect(unused_variables, reason = "there is one level"))]
+    fn body(level: u8, body: &[u8]) -> Result<Self, bitcode::Error> {
+        #[cfg(feature = "next-level")]
+        if level < level::NEWEST {
+            return former::decode(body);
+        }
+        bitcode::decode(body)
+    }
+
+    /// The highest level that the batch raises the cluster to.
+    pub fn raises(&self) -> Option<u8> {
+        let level = |command: &Command| if let Command::Raise { level } = command { Some(*level) } else { None };
+        self.commands.iter().filter_map(level).max()
     }
 }

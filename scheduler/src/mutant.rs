@@ -29,11 +29,13 @@ pub enum Mutant {
     SkipRestore,
     /// Apply reads the node's wall clock.
     WallClockApply,
+    /// The feature level is raised before every member supports the next.
+    RaiseEarly,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 10] = [
+    pub const ALL: [Mutant; 11] = [
         Mutant::NoFsync,
         Mutant::ForgetVote,
         Mutant::LeaderRestore,
@@ -44,6 +46,7 @@ impl Mutant {
         Mutant::AckBeforeCommit,
         Mutant::SkipRestore,
         Mutant::WallClockApply,
+        Mutant::RaiseEarly,
     ];
 
     /// Its name on the command line.
@@ -59,6 +62,7 @@ impl Mutant {
             Mutant::AckBeforeCommit => "ack-before-commit",
             Mutant::SkipRestore => "skip-restore",
             Mutant::WallClockApply => "wall-clock-apply",
+            Mutant::RaiseEarly => "raise-early",
         }
     }
 

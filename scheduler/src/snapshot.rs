@@ -11,13 +11,11 @@ use crate::catalogue::Versions;
 use crate::consumer::{Consumer, Phase, Purpose, Slot};
 use crate::domain::Domain;
 use crate::intent::Intent;
+use crate::level::{Levels, Unsupported};
 use crate::names::Sym;
 use crate::provider::{Aggregate, Amounts, Provider, Row};
 use crate::sharded::hash_of;
 use crate::state::{Counters, KeyEntry, Shapes, Stored, Tables};
-
-/// Format of an encoded snapshot.
-pub const VERSION: u8 = 3;
 
 /// Elements in a piece, so that it has about 1 MiB.
 const NAMES: usize = 32_768;
@@ -37,12 +35,9 @@ pub struct Frozen(pub(crate) Tables);
 /// Why bytes are no snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SnapshotError {
-    /// Unknown format version.
-    #[error("state of format version {found}, this program reads version {VERSION}: run the pallium that wrote it")]
-    Version {
-        /// Version found.
-        found: u8,
-    },
+    /// Of a feature level that is not supported.
+    #[error("state of {0}")]
+    Level(#[from] Unsupported),
     /// Not a snapshot.
     #[error("not a snapshot: {0}")]
     Malformed(String),
@@ -59,25 +54,51 @@ pub enum SnapshotError {
 /// A piece of an encoded state.
 #[derive(Clone, Debug)]
 pub struct Piece {
-    /// Its bytes: a version, then bitcode.
+    /// Its bytes: the level, the kind of its content, then bitcode.
     pub bytes: Vec<u8>,
     /// Hosts and consumers in it.
     pub records: u64,
 }
 
-#[derive(Encode, Decode)]
+/// What a piece holds. Each kind is a format of its own, so that a new one changes no other.
 enum Content {
-    Head { counters: Counters, keys_arrived: u64, keys_horizon: u64, pipelines_floor: u32 },
+    Head(Head),
     Names(Vec<Arc<str>>),
     Providers(Vec<Option<Arc<Provider>>>),
-    Consumers { shapes: Vec<Arc<Amounts>>, slots: Vec<Option<Packed>> },
+    Consumers(Packs),
     FreeSlots(Vec<Slot>),
     Aggregates(Vec<(Sym, Aggregate)>),
     History(Vec<Arc<Stored>>),
     Keys(Vec<KeyEntry>),
-    Pipeline { name: String, versions: Arc<Versions> },
-    End { checksum: u64 },
+    Pipeline(NamedPipeline),
+    End(u64),
+    #[cfg(feature = "next-level")]
+    Notes(Vec<u64>),
 }
+
+#[derive(Encode, Decode)]
+struct Head {
+    counters: Counters,
+    keys_arrived: u64,
+    keys_horizon: u64,
+    pipelines_floor: u32,
+}
+
+#[derive(Encode, Decode)]
+struct NamedPipeline {
+    name: String,
+    versions: Arc<Versions>,
+}
+
+/// Consumers, and the amounts that they share.
+#[derive(Encode, Decode)]
+struct Packs {
+    shapes: Vec<Arc<Amounts>>,
+    slots: Vec<Option<Packed>>,
+}
+
+/// A piece that was decoded, on whichever thread.
+pub struct Decoded(Content);
 
 /// A consumer whose amounts stand elsewhere in its piece.
 #[derive(Clone, Copy, Encode, Decode)]
@@ -149,15 +170,48 @@ impl Packed {
 }
 
 impl Content {
-    fn piece(&self) -> Piece {
+    fn piece(&self, level: u8) -> Piece {
         let records = match self {
             Self::Providers(rows) => rows.iter().flatten().count(),
-            Self::Consumers { slots, .. } => slots.iter().flatten().count(),
+            Self::Consumers(packs) => packs.slots.iter().flatten().count(),
             _ => 0,
         };
-        let mut bytes = vec![VERSION];
-        bytes.extend_from_slice(&bitcode::encode(self));
+        let (kind, body) = match self {
+            Self::Head(head) => (0, bitcode::encode(head)),
+            Self::Names(texts) => (1, bitcode::encode(texts)),
+            Self::Providers(rows) => (2, bitcode::encode(rows)),
+            Self::Consumers(packs) => (3, bitcode::encode(packs)),
+            Self::FreeSlots(slots) => (4, bitcode::encode(slots)),
+            Self::Aggregates(aggregates) => (5, bitcode::encode(aggregates)),
+            Self::History(stored) => (6, bitcode::encode(stored)),
+            Self::Keys(entries) => (7, bitcode::encode(entries)),
+            Self::End(checksum) => (8, bitcode::encode(checksum)),
+            Self::Pipeline(pipeline) => (9, bitcode::encode(pipeline)),
+            #[cfg(feature = "next-level")]
+            Self::Notes(notes) => (255, bitcode::encode(notes)),
+        };
+        let mut bytes = Vec::with_capacity(2 + body.len());
+        bytes.extend_from_slice(&[level, kind]);
+        bytes.extend_from_slice(&body);
         Piece { bytes, records: records as u64 }
+    }
+
+    fn read(kind: u8, body: &[u8]) -> Result<Option<Self>, bitcode::Error> {
+        Ok(Some(match kind {
+            0 => Self::Head(bitcode::decode(body)?),
+            1 => Self::Names(bitcode::decode(body)?),
+            2 => Self::Providers(bitcode::decode(body)?),
+            3 => Self::Consumers(bitcode::decode(body)?),
+            4 => Self::FreeSlots(bitcode::decode(body)?),
+            5 => Self::Aggregates(bitcode::decode(body)?),
+            6 => Self::History(bitcode::decode(body)?),
+            7 => Self::Keys(bitcode::decode(body)?),
+            8 => Self::End(bitcode::decode(body)?),
+            9 => Self::Pipeline(bitcode::decode(body)?),
+            #[cfg(feature = "next-level")]
+            255 => Self::Notes(bitcode::decode(body)?),
+            _ => return Ok(None),
+        }))
     }
 
     fn consumers(slots: Vec<Option<&Consumer>>) -> Self {
@@ -172,7 +226,7 @@ impl Content {
             Some(Packed::of(consumer, shape))
         });
         let slots = slots.collect();
-        Self::Consumers { shapes, slots }
+        Self::Consumers(Packs { shapes, slots })
     }
 }
 
@@ -193,6 +247,11 @@ impl Frozen {
         self.0.checksum()
     }
 
+    /// The feature level that it is written at.
+    pub fn level(&self) -> u8 {
+        self.0.level()
+    }
+
     /// Hosts and consumers in it: the records of all pieces.
     pub fn records(&self) -> u64 {
         self.0.counters.hosts + self.0.counters.consumers
@@ -209,19 +268,23 @@ impl Frozen {
     pub fn pieces(&self) -> impl Iterator<Item = Piece> + '_ {
         let tables = &self.0;
         let keys = &tables.keys;
-        let head = Content::Head {
+        let head = Head {
             counters: tables.counters,
             keys_arrived: keys.arrived,
             keys_horizon: keys.horizon,
             pipelines_floor: tables.catalogue.floor(),
         };
-        let end = || Content::End { checksum: tables.checksum() };
-        let pipeline = |(name, versions): (&String, &Arc<Versions>)| Content::Pipeline {
-            name: name.clone(),
-            versions: Arc::clone(versions),
+        let pipeline = |(name, versions): (&String, &Arc<Versions>)| {
+            Content::Pipeline(NamedPipeline { name: name.clone(), versions: Arc::clone(versions) })
         };
+        let end = || Content::End(tables.checksum());
+        let level = tables.level();
+        // What came with a level is written from that level on.
+        let later = std::iter::empty();
+        #[cfg(feature = "next-level")]
+        let later = later.chain((level == crate::level::NEWEST).then(|| Content::Notes(tables.notes.clone())));
         let aggregates = tables.aggregates.iter().map(|(key, aggregate)| (*key, aggregate.clone()));
-        std::iter::once(head)
+        std::iter::once(Content::Head(head))
             .chain(lists(tables.names.texts().cloned(), NAMES).map(Content::Names))
             .chain(lists(tables.providers.iter().cloned(), PROVIDERS).map(Content::Providers))
             .chain(lists(tables.consumers.iter().map(Option::as_ref), CONSUMERS).map(Content::consumers))
@@ -230,8 +293,9 @@ impl Frozen {
             .chain(lists(tables.history.iter().cloned(), DECISIONS).map(Content::History))
             .chain(lists(keys.entries.iter().cloned(), KEYS).map(Content::Keys))
             .chain(tables.catalogue.entries().map(pipeline))
+            .chain(later)
             .chain(std::iter::once_with(end))
-            .map(|content| content.piece())
+            .map(move |content| content.piece(level))
     }
 
     /// All pieces, each behind its length.
@@ -267,25 +331,37 @@ pub struct Restore {
     end: Option<u64>,
 }
 
+impl Decoded {
+    /// Decodes a piece; in any order, on any thread.
+    pub fn of(piece: &[u8]) -> Result<Self, SnapshotError> {
+        let malformed = |what: &str| SnapshotError::Malformed(what.to_owned());
+        let (&[level, kind], body) = piece.split_first_chunk().ok_or_else(|| malformed("a piece without content"))?;
+        Levels::PROGRAM.check(level)?;
+        match Content::read(kind, body) {
+            Ok(content) => content.map(Self).ok_or_else(|| malformed(&format!("a piece of unknown kind {kind}"))),
+            Err(error) => Err(malformed(&error.to_string())),
+        }
+    }
+}
+
 impl Restore {
     /// Takes the next piece.
     pub fn push(&mut self, piece: &[u8]) -> Result<(), SnapshotError> {
+        self.take(Decoded::of(piece)?)
+    }
+
+    /// Takes the next piece, which was decoded.
+    pub fn take(&mut self, Decoded(content): Decoded) -> Result<(), SnapshotError> {
         let malformed = |what: &str| Err(SnapshotError::Malformed(what.to_owned()));
-        let content = match piece.split_first() {
-            None => return malformed("an empty piece"),
-            Some((&VERSION, content)) => content,
-            Some((&found, _)) => return Err(SnapshotError::Version { found }),
-        };
-        let content: Content = bitcode::decode(content).map_err(|error| SnapshotError::Malformed(error.to_string()))?;
         if self.end.is_some() {
             return malformed("a piece behind the last one");
         }
-        if self.begun == matches!(content, Content::Head { .. }) {
+        if self.begun == matches!(content, Content::Head(_)) {
             return malformed("the first piece is missing or comes twice");
         }
         let tables = &mut self.tables;
         match content {
-            Content::Head { counters, keys_arrived, keys_horizon, pipelines_floor } => {
+            Content::Head(Head { counters, keys_arrived, keys_horizon, pipelines_floor }) => {
                 self.begun = true;
                 tables.consumer_index.reserve(counters.consumers.min(MOST_ROOM) as usize);
                 tables.counters = counters;
@@ -302,7 +378,7 @@ impl Restore {
                     tables.providers.push(provider);
                 }
             }
-            Content::Consumers { shapes, slots } => {
+            Content::Consumers(Packs { shapes, slots }) => {
                 let shapes: Vec<_> =
                     shapes.into_iter().map(|shape| self.shapes.share(Arc::unwrap_or_clone(shape))).collect();
                 for packed in slots {
@@ -328,8 +404,12 @@ impl Restore {
                     tables.keys.entries.push(entry);
                 }
             }
-            Content::Pipeline { name, versions } => Arc::make_mut(&mut tables.catalogue).put(name, versions),
-            Content::End { checksum } => self.end = Some(checksum),
+            Content::Pipeline(NamedPipeline { name, versions }) => {
+                Arc::make_mut(&mut tables.catalogue).put(name, versions);
+            }
+            Content::End(checksum) => self.end = Some(checksum),
+            #[cfg(feature = "next-level")]
+            Content::Notes(notes) => tables.notes = notes,
         }
         Ok(())
     }

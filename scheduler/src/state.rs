@@ -14,6 +14,7 @@ use crate::command::Record;
 use crate::consumer::{Consumer, Phase, Purpose, Slot};
 use crate::domain::Domain;
 use crate::intent::Intent;
+use crate::level::Levels;
 use crate::names::{Names, Sym};
 use crate::provider::{Aggregate, Amounts, Provider, Row};
 use crate::sharded::{Sharded, hash_of};
@@ -40,6 +41,8 @@ pub struct Tables {
     pub(crate) keys: Keys,
     pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) counters: Counters,
+    #[cfg(feature = "next-level")]
+    pub(crate) notes: Vec<u64>,
 }
 
 /// Numbers that only grow.
@@ -70,6 +73,8 @@ pub struct Counters {
     /// Grows each time a cluster is made anew from this state, by a restore or by a survivor. What an
     /// older epoch recorded (a proof, a grant, an intent) authorises no act.
     pub epoch: u64,
+    /// The [feature level](crate::level) that the cluster was raised to; 0: it never was.
+    pub level: u8,
 }
 
 /// A remembered decision.
@@ -247,6 +252,17 @@ impl Tables {
     /// The replicated pipelines.
     pub fn catalogue(&self) -> &Arc<Catalogue> {
         &self.catalogue
+    }
+
+    /// The feature level that this state is written at.
+    pub fn level(&self) -> u8 {
+        Levels::PROGRAM.written(self.counters.level)
+    }
+
+    /// What the next level remembers.
+    #[cfg(feature = "next-level")]
+    pub fn notes(&self) -> &[u64] {
+        &self.notes
     }
 
     /// The numbers that only grow.

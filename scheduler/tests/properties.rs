@@ -260,7 +260,8 @@ impl World {
 
     fn apply(&mut self, commands: Vec<Command>) -> Vec<Outcome> {
         let batch = Batch { proposer: Proposer::default(), now: self.now, wall: EPOCH + self.now, commands };
-        let decoded = Batch::decode(&batch.encode()).expect("what was encoded decodes");
+        let decoded = Batch::decode(&batch.encode(scheduler::level::NEWEST), scheduler::Levels::PROGRAM)
+            .expect("what was encoded decodes");
         assert_eq!(batch, decoded);
         let outcomes = self.core.apply(&batch);
         assert_eq!(outcomes, self.twin.apply(&decoded), "one log, one result");

@@ -16,7 +16,7 @@ use crate::cargo::{self, cargo};
 use crate::steps::{Count, Log, Verdict, words};
 
 /// Faults that are built in on purpose; a sample of seeds must catch each (`scheduler::mutant`).
-const MUTANTS: [&str; 10] = [
+const MUTANTS: [&str; 11] = [
     "no-fsync",
     "forget-vote",
     "leader-restore",
@@ -27,6 +27,7 @@ const MUTANTS: [&str; 10] = [
     "ack-before-commit",
     "skip-restore",
     "wall-clock-apply",
+    "raise-early",
 ];
 /// Seeds that may pass before a mutant counts as not caught.
 const MUTANT_SEEDS: u64 = 6;

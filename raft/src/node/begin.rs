@@ -27,7 +27,7 @@ pub async fn bootstrap(local: Local, voters: BTreeMap<u64, String>, failed: Arc<
         let greeted = join_all(others.map(async |(node, addr)| (*node, hello(&local, *node, addr, Ask::Hello).await)));
         let greeted = greeted.await;
         for (node, hello) in greeted.iter().filter_map(|(node, hello)| Some((node, hello.as_ref().ok()?))) {
-            if let Some(why) = foreign(hello, me.cluster) {
+            if let Some(why) = foreign(hello, me.cluster, local.peers.me.level()) {
                 let why = format!("bootstrap refused: node {node} {why}");
                 let _ = failed.set(why.clone());
                 return local.owner.stop(why);
@@ -63,7 +63,11 @@ pub async fn bootstrap(local: Local, voters: BTreeMap<u64, String>, failed: Arc<
 }
 
 /// Why a node cannot be a voter of a new cluster.
-fn foreign(hello: &Hello, cluster: uuid::Uuid) -> Option<String> {
+fn foreign(hello: &Hello, cluster: uuid::Uuid, level: u8) -> Option<String> {
+    if hello.levels.check(level).is_err() {
+        let levels = hello.levels;
+        return Some(format!("supports feature {levels}, and this node begins at {level}: give all the same version"));
+    }
     if !hello.cluster.is_nil() && hello.cluster != cluster {
         return Some(format!(
             "is a member of cluster {} already; to join that one, start this node without bootstrap and add it there \

@@ -28,6 +28,8 @@ pub struct Cluster {
     pub leader: Option<u64>,
     /// The term.
     pub term: u64,
+    /// The feature level that it has reached.
+    pub level: u8,
     /// The members.
     pub members: Vec<MemberView>,
     /// Whether every state that could be compared is the same; none: fewer than two could.
@@ -89,6 +91,7 @@ impl Node {
             node: metrics.id,
             leader: metrics.current_leader,
             term: metrics.current_term,
+            level: local.peers.me.level(),
             equal: equal(&members),
             members,
         }

@@ -13,8 +13,9 @@ use openraft::errors::ClientWriteError;
 use openraft::metrics::RaftServerMetrics;
 use openraft::raft::ClientWriteResult;
 use openraft::{ChangeMembers, Config, Raft, RaftMetrics, ServerState, SnapshotPolicy};
+use scheduler::level::Unsupported;
 use scheduler::mutant::{self, Mutant};
-use scheduler::{Core, Engine};
+use scheduler::{Core, Engine, Levels};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
@@ -37,6 +38,9 @@ use crate::store::LogStore;
 use crate::tasks;
 use crate::types::{Callback, Member, Payload, TypeConfig, Vote};
 use crate::wal::{self, Wal};
+
+/// Time between two looks whether every member supports the next feature level.
+const RAISE: Duration = Duration::from_secs(2);
 
 /// What becomes of an empty folder. One that holds data goes on as what it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,6 +76,8 @@ pub struct Options {
     pub election: (u64, u64),
     /// Bytes of a snapshot that are sent to a peer in a second; 0: as many as go.
     pub snapshot_rate: u64,
+    /// Feature levels that the node supports: those of the program, but for tests of an upgrade.
+    pub levels: Levels,
     /// Limits of the owner thread.
     pub limits: Limits,
     /// Log entries after which a snapshot is taken.
@@ -100,6 +106,7 @@ impl Options {
             heartbeat: 100,
             election: (300, 500),
             snapshot_rate: 128 << 20,
+            levels: Levels::PROGRAM,
             limits: Limits::default(),
             snapshot_entries: 200_000,
             snapshot_bytes: 1 << 30,
@@ -139,6 +146,14 @@ pub enum OpenError {
         addr: SocketAddr,
         /// The operating system's answer.
         source: std::io::Error,
+    },
+    /// The cluster has reached a feature level that is not supported.
+    #[error("{folder}: the cluster of this folder has reached {found}", folder = .folder.display())]
+    Level {
+        /// The data folder.
+        folder: PathBuf,
+        /// The level.
+        found: Unsupported,
     },
     /// The disk has forgotten something.
     #[error("{folder}: node {node} had acknowledged {acknowledged} to node {peer}, but its data folder does not hold it: the disk was emptied or put back to an older state, and a vote of it could undo what was committed; empty the folder, remove node {node} from the cluster (pallium ctl cluster remove {node}), and add it with a node id that was never used", folder = .folder.display())]
@@ -204,15 +219,21 @@ pub(super) fn unpack(options: &Options, wal: &Wal) -> Result<Unpacked, OpenError
     let has_log = wal.vote().is_some() || wal.ends().1.is_some();
     let cluster = if options.begin == Begin::Wait { Some(Uuid::nil()) } else { options.cluster };
     let me = identify(&options.data_dir, options.node_id, cluster, has_log)?;
-    let me = Arc::new(Me::new(&options.data_dir, me));
+    if let Err(found) = options.levels.check(me.level)
+        && found.found > options.levels.newest
+    {
+        return Err(OpenError::Level { folder: options.data_dir.clone(), found });
+    }
+    let me = Arc::new(Me::new(&options.data_dir, me, options.levels));
     if me.get().cluster.is_nil() && options.begin != Begin::Wait {
         me.adopt(Uuid::now_v7())?;
     }
-    let snapshots = Folder::open(&options.data_dir.join("snapshots"))?;
+    let snapshots = Folder::open(&options.data_dir.join("snapshots"), options.levels)?;
     let (core, snapshot) = match snapshots.load_newest()? {
         Some((path, header, core)) => (core, Some((path, header))),
         None => (Core::new(), None),
     };
+    me.reached(core.state().tables().counters().level)?;
     let covered = snapshot.as_ref().and_then(|(_, header)| header.last).map(|last| last.index);
     if let (Some(purged), _) = wal.ends()
         && covered.is_none_or(|covered| covered < purged.index)
@@ -249,7 +270,7 @@ pub(super) fn assemble(options: &Options, engine: Engine, wal: Wal, link: Arc<dy
     let (proposals, proposed) = mpsc::unbounded_channel();
     let run = RandomState::new().hash_one(identity.store);
     let (owner, thread) = Owner::start(core, engine, options.limits.clone(), (identity.node, run), proposals)?;
-    let machine = Machine::new(owner.clone(), snapshots, snapshot);
+    let machine = Machine::new(owner.clone(), Arc::clone(&me), snapshots, snapshot);
     let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("raft").enable_all().build()?;
     let (peers, door) = doors(options, &me, has_log, link);
     if let Some(listener) = listener {
@@ -341,6 +362,7 @@ pub(super) async fn start(
         wal: Arc::clone(wal),
         raft: raft.clone(),
         data_dir: options.data_dir.clone(),
+        changing: Arc::default(),
     };
     // Until then it neither votes nor stands for election.
     check_memory(&local).await?;
@@ -349,7 +371,8 @@ pub(super) async fn start(
     tasks::spawn(propose(raft.clone(), owner.clone(), proposed));
     let (leads, led) = oneshot::channel();
     tasks::spawn(watch_leadership(local.clone(), leads));
-    tasks::spawn(tick(raft.clone(), owner.clone(), Arc::clone(wal), options.snapshot_bytes));
+    tasks::spawn(tick(local.clone(), options.snapshot_bytes));
+    tasks::spawn(raise(local.clone()));
     let initialized = raft.is_initialized().await.map_err(|error| refused(error.to_string()))?;
     match &options.begin {
         _ if initialized => {}
@@ -464,8 +487,24 @@ fn holds(server: &WatchReceiverOf<TypeConfig, RaftServerMetrics<TypeConfig>>, vo
     server.state == ServerState::Leader && server.vote == vote
 }
 
-/// Once in a second: lets claims expire, and takes a snapshot when the log has grown enough.
-async fn tick(raft: Raft<TypeConfig, Machine>, owner: Owner, wal: Arc<Wal>, snapshot_bytes: u64) {
+/// Looks whether the cluster can be raised to the next feature level.
+async fn raise(local: Local) {
+    let me = &local.peers.me;
+    while me.level() < me.levels.newest {
+        tokio::time::sleep(RAISE).await;
+        match members::raise(&local).await {
+            Ok(Some(level)) => tracing::info!(level, "the cluster has reached a feature level"),
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%error, "the feature level was not raised"),
+        }
+    }
+}
+
+/// Once in a second: lets claims expire, and takes a snapshot when the log has grown enough, or when
+/// a feature level was reached: then the next version need not read what is older.
+async fn tick(local: Local, snapshot_bytes: u64) {
+    let Local { raft, owner, wal, peers, .. } = &local;
+    let mut level = peers.me.level();
     let mut interval = tokio::time::interval(Duration::from_secs(1));
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut snapshot_at = snapshot_bytes;
@@ -473,8 +512,9 @@ async fn tick(raft: Raft<TypeConfig, Machine>, owner: Owner, wal: Arc<Wal>, snap
         interval.tick().await;
         owner.tick();
         let bytes = wal.stats().bytes;
-        if bytes >= snapshot_at && raft.trigger().snapshot().await.is_ok() {
-            snapshot_at = bytes + snapshot_bytes;
+        let due = bytes >= snapshot_at || peers.me.level() > level;
+        if due && raft.trigger().snapshot().await.is_ok() {
+            (snapshot_at, level) = (bytes + snapshot_bytes, peers.me.level());
         }
     }
 }

@@ -59,12 +59,14 @@ impl Node {
 
     /// Commits a command, on the leader, and gives its outcome.
     pub async fn propose(&self, command: Command) -> Result<Outcome, Refused> {
+        self.0.local.allows(&command)?;
+        let level = self.0.local.peers.me.level();
         let here = || self.0.local.propose(command.clone());
         let there = |leader: Target, within: Duration| {
             let commands = vec![command.clone()];
             let batch = Batch { proposer: Proposer::default(), now: 0, wall: 0, commands };
             async move {
-                match self.ask_leader(&leader, Ask::Propose(batch.encode()), within).await? {
+                match self.ask_leader(&leader, Ask::Propose(batch.encode(level)), within).await? {
                     Answer::Done(outcome) => outcome,
                     other => Err(unexpected(&other)),
                 }

@@ -43,7 +43,7 @@ impl Node {
         let names = (me.get().node, stage.run);
         let (owner, at_rest) = Owner::at_rest(core, engine, options.limits.clone(), names, proposals, stage.wall);
         tasks::spawn(at_rest.drive(stage.watch));
-        let machine = Machine::new(owner.clone(), snapshots, snapshot);
+        let machine = Machine::new(owner.clone(), Arc::clone(&me), snapshots, snapshot);
         let (peers, door) = doors(options, &me, has_log, stage.link);
         (stage.listens)(Arc::clone(&door));
         let failed = Arc::new(OnceLock::new());

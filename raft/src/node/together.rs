@@ -5,12 +5,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use scheduler::{Levels, level};
 use tempfile::TempDir;
 
 use super::{Begin, Freshness, Node, OpenError, Options};
 use crate::fixture::{ask, engine, host, soon};
 use crate::identity::Identity;
-use crate::members::{Change, Changed, Role};
+use crate::members::{self, Change, Changed, Role};
 use crate::peer::link::{Lane, Target};
 use crate::peer::message::Ask;
 use crate::refused::Refused;
@@ -245,6 +246,54 @@ async fn a_voter_with_an_older_disk_does_not_vote() {
     assert!(matches!(error, OpenError::Forgotten { .. }), "{error}");
     // The true folder is welcome.
     places[follower].open().await;
+}
+
+async fn again(nodes: &mut Vec<Node>, at: usize, place: &Place) {
+    let node = nodes.remove(at);
+    node.shutdown().await;
+    drop(node);
+    nodes.insert(at, place.open().await);
+}
+
+/// The next version, as far as levels go.
+const NEXT: Levels = Levels { oldest: level::NEWEST, newest: level::NEWEST + 1 };
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_level_is_raised_when_every_member_supports_it_and_not_before() {
+    let (mut places, mut nodes) = three((300, 500)).await;
+    nodes[0].propose(host(0, 100)).await.unwrap();
+    // Two of three are upgraded, one after the other, and decide together with the third.
+    for (at, place) in places.iter_mut().enumerate().take(2) {
+        place.options.levels = NEXT;
+        again(&mut nodes, at, place).await;
+        until("a decision", async || nodes[at].decide(ask(at as u64), soon()).await.ok()).await;
+    }
+    let raised = async || members::raise(&nodes[leader(&nodes).await].0.local).await.unwrap();
+    assert_eq!(raised().await, None, "the third does not support it");
+    let cluster = nodes[0].cluster().await;
+    assert_eq!((cluster.level, cluster.equal), (level::NEWEST, Some(true)), "{cluster:?}");
+    let supported = cluster.members.iter().map(|member| member.report.as_ref().unwrap().levels.newest);
+    assert_eq!(supported.collect::<Vec<_>>(), [NEXT.newest, NEXT.newest, level::NEWEST]);
+
+    places[2].options.levels = NEXT;
+    again(&mut nodes, 2, &places[2]).await;
+    for node in &nodes {
+        until("the next level", async || (node.cluster().await.level == NEXT.newest).then_some(())).await;
+    }
+    until("a decision", async || nodes[2].decide(ask(3), soon()).await.ok()).await;
+
+    // There is no way back, and no way in for a former version.
+    let [port] = ports::<1>();
+    let former = Place::new(4, Begin::Wait, port);
+    let waits = former.open().await;
+    let add = Change::Add { node: 4, addr: format!("127.0.0.1:{port}") };
+    let refused = nodes[0].change(add).await.unwrap_err();
+    assert!(refused.to_string().contains("node 4 runs a pallium that supports feature level"), "{refused}");
+    waits.shutdown().await;
+    nodes.remove(0).shutdown().await;
+    places[0].options.levels = Levels::PROGRAM;
+    let error = Node::open(places[0].options.clone(), engine()).await.map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("the cluster of this folder has reached feature level"), "{error}");
 }
 
 fn copy(from: &std::path::Path, to: &std::path::Path) {

@@ -307,7 +307,7 @@ impl Running {
         self.seq += 1;
         let proposer = Proposer { node: self.node, run: self.run, seq: self.seq };
         let batch = Batch { proposer, now: self.now(), wall: self.wall.now(), commands };
-        let bytes = batch.encode();
+        let bytes = batch.encode(self.core.state().tables().level());
         self.packer.encoded(batch.commands.len(), bytes.len());
         self.gauges.batches.fetch_add(1, Ordering::Relaxed);
         self.gauges.commands.fetch_add(batch.commands.len() as u64, Ordering::Relaxed);

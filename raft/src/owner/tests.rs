@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use scheduler::{Batch, Core, Decision, Outcome};
+use scheduler::{Batch, Core, Decision, Levels, Outcome};
 use tokio::sync::mpsc;
 
 use super::{Fate, Limits, Owner, Proposed};
@@ -45,7 +45,7 @@ impl Stage {
     }
 
     async fn next(&mut self) -> Batch {
-        Batch::decode(&self.proposed.recv().await.unwrap().bytes).unwrap()
+        Batch::decode(&self.proposed.recv().await.unwrap().bytes, Levels::PROGRAM).unwrap()
     }
 
     /// Asks and returns when the owner has seen it.
@@ -100,7 +100,7 @@ async fn a_lost_batch_gives_its_claims_back() {
             tokio::select! {
                 decision = &mut second => break decision.unwrap(),
                 Some(again) = stage.proposed.recv() => {
-                    stage.owner.apply(vec![Batch::decode(&again.bytes).unwrap()]).await.unwrap();
+                    stage.owner.apply(vec![Batch::decode(&again.bytes, Levels::PROGRAM).unwrap()]).await.unwrap();
                 }
             }
         };

@@ -14,7 +14,7 @@ use scheduler::Batch;
 
 use super::acknowledged::Ledger;
 use super::incoming::Incoming;
-use super::message::{Answer, Ask, Head, Hello, Letter, VERSION, decode, encode};
+use super::message::{Answer, Ask, Head, Hello, Letter, decode, encode};
 use crate::clock;
 use crate::identity::Me;
 use crate::local::Local;
@@ -97,9 +97,7 @@ impl Door {
 
     fn check_address(&self, head: &Head) -> Result<(), String> {
         let me = self.me.get();
-        if head.version != VERSION {
-            return Err(format!("letters of version {} given, version {VERSION} is spoken here", head.version));
-        }
+        self.me.levels.check(head.level).map_err(|error| format!("letters of {error} on node {}", me.node))?;
         if head.to != me.node {
             return Err(format!("this is node {}, not node {}: an address in the cluster is wrong", me.node, head.to));
         }
@@ -156,7 +154,14 @@ impl Door {
     fn hello(&self, to: u64) -> Hello {
         let me = self.me.get();
         let has_log = self.has_log || self.local.get().is_some_and(|local| local.status().last.is_some());
-        Hello { cluster: me.cluster, node: me.node, store: me.store, has_log, acknowledged: self.ledger.of(to) }
+        Hello {
+            cluster: me.cluster,
+            node: me.node,
+            store: me.store,
+            has_log,
+            acknowledged: self.ledger.of(to),
+            levels: self.me.levels,
+        }
     }
 
     async fn hand_on(self: &Arc<Self>, local: &Local, ask: Ask) -> Answer {
@@ -186,11 +191,13 @@ impl Door {
                 let decided = local.decide(Arc::new(*request), deadline).await;
                 Answer::Decided(Box::new(decided.map(Arc::unwrap_or_clone)))
             }
-            Ask::Propose(batch) => match Batch::decode(&batch).map(|batch| batch.commands.into_iter().next()) {
-                Ok(Some(command)) => Answer::Done(local.propose(command).await),
-                Ok(None) => Answer::Rejected("no command".to_owned()),
-                Err(error) => Answer::Rejected(error.to_string()),
-            },
+            Ask::Propose(batch) => {
+                match Batch::decode(&batch, self.me.levels).map(|batch| batch.commands.into_iter().next()) {
+                    Ok(Some(command)) => Answer::Done(local.propose(command).await),
+                    Ok(None) => Answer::Rejected("no command".to_owned()),
+                    Err(error) => Answer::Rejected(error.to_string()),
+                }
+            }
             Ask::Change(change) => Answer::Changed(members::change(local, change).await),
             Ask::Shadows => Answer::Shadows(local.shadows().await),
             Ask::Explain { id, hosts } => Answer::Explained(local.explain(id, hosts).await),

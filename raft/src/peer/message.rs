@@ -1,5 +1,6 @@
 //! The letters between nodes and their answers: MessagePack with named fields, so that a newer node
-//! may add a field that an older one does not know.
+//! may add a field that an older one does not know. A question that is new is asked from the feature
+//! level on that it came with.
 
 use std::io;
 
@@ -10,7 +11,7 @@ use openraft::raft::{
 };
 use scheduler::core::Shadow;
 use scheduler::decision::Explanation;
-use scheduler::{Decision, Outcome, Request};
+use scheduler::{Decision, Levels, Outcome, Request};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -20,14 +21,12 @@ use crate::members::{Change, Changed, Report};
 use crate::refused::Refused;
 use crate::types::{LogId, SnapshotMeta, TypeConfig, Vote};
 
-/// Version of the letters. Another one is refused.
-pub const VERSION: u8 = 1;
-
 /// Who speaks to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
-    /// [`VERSION`].
-    pub version: u8,
+    /// The [feature level](scheduler::level) that the letter is written at.
+    #[serde(rename = "version")]
+    pub level: u8,
     /// The sender's cluster.
     pub cluster: Uuid,
     /// The sender.
@@ -169,6 +168,9 @@ pub struct Hello {
     pub has_log: bool,
     /// What the asking node has acknowledged to it.
     pub acknowledged: Acknowledged,
+    /// Feature levels that it supports.
+    #[serde(default)]
+    pub levels: Levels,
 }
 
 /// The bytes of a letter or an answer.

@@ -25,7 +25,7 @@ use openraft::raft::{
 use super::acknowledged::Ledger;
 use super::incoming::{PART, read_part, sum_of};
 use super::link::{Broken, Lane, Link, Target};
-use super::message::{Answer, Ask, Head, Letter, Part, VERSION, decode, encode};
+use super::message::{Answer, Ask, Head, Letter, Part, decode, encode};
 use crate::identity::Me;
 use crate::machine::SnapshotFile;
 use crate::tasks;
@@ -53,14 +53,18 @@ pub struct Peers {
 impl Peers {
     /// The head of a letter from this node.
     pub fn head(&self, to: &Target) -> Head {
-        let me = self.me.get();
-        Head { version: VERSION, cluster: me.cluster, from: me.node, store: me.store, to: to.node, to_store: to.store }
+        let (me, level) = (self.me.get(), self.me.level());
+        Head { level, cluster: me.cluster, from: me.node, store: me.store, to: to.node, to_store: to.store }
     }
 
     /// Asks a peer.
     pub async fn ask(&self, to: &Target, lane: Lane, ask: Ask, within: Duration) -> Result<Answer, Broken> {
-        let letter =
-            encode(&Letter { head: self.head(to), ask }).map_err(|error| Broken::NotSent(error.to_string()))?;
+        let mut head = self.head(to);
+        if matches!(ask, Ask::Hello) {
+            // Who is no member may run the former version, and shall say so.
+            head.level = self.me.levels.oldest;
+        }
+        let letter = encode(&Letter { head, ask }).map_err(|error| Broken::NotSent(error.to_string()))?;
         let answer = self.link.call(to, lane, letter, within).await?;
         match decode(&answer) {
             Ok(Answer::Rejected(why)) => Err(Broken::NotSent(why)),

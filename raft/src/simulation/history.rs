@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use scheduler::{Batch, Core};
+use scheduler::{Batch, Core, level};
 
 use super::trace::Trace;
 use crate::types::Vote;
@@ -59,7 +59,7 @@ impl History {
         if before + batch.commands.len() as u64 != after {
             self.trace.broken(format_args!("host {host} went from command {before} to {after} by one batch"));
         }
-        let sum = u64::from(crc32c::crc32c(&batch.encode()));
+        let sum = u64::from(crc32c::crc32c(&batch.encode(level::NEWEST)));
         self.trace.event(format_args!("host {host} applied to command {after}, batch {sum:x}"));
         let known = *self.get().versions.entry(after).or_default().batch.get_or_insert(sum);
         if known != sum {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use openraft::ServerState;
 use scheduler::settings::ClaimExpiry;
-use scheduler::{Batch, Core};
-use tokio::time::sleep;
+use scheduler::{Batch, Core, Levels};
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::history::{Durable, History, Promised};
@@ -24,6 +24,9 @@ use crate::node::{Begin, Node, Options, Stage};
 use crate::owner::Limits;
 use crate::wal::faulty::Disk;
 use crate::wal::{self, AtRest, Wal, Watch};
+
+/// Time from which on a leader must know that a host does not run the new version any more.
+const LATELY: Duration = Duration::from_secs(20);
 
 /// How a host goes down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +59,9 @@ struct State {
     life: u64,
     tasks: Tasks,
     running: Running,
+    program: Levels,
+    /// When it was last seen to run the new version.
+    new_at: Option<Instant>,
 }
 
 enum Running {
@@ -76,6 +82,8 @@ impl Host {
             life: 0,
             tasks: Tasks::default(),
             running: Running::Down { rotten: false },
+            program: Levels::PROGRAM,
+            new_at: None,
         };
         Host {
             id,
@@ -101,6 +109,26 @@ impl Host {
         }
     }
 
+    /// Whether it runs the version before the newest, if it runs.
+    pub fn is_old(&self) -> bool {
+        let state = self.get();
+        matches!(state.running, Running::Up(_)) && state.program != Levels::PROGRAM
+    }
+
+    /// Whether it has stopped for the feature level that the cluster reached. That may be only when it
+    /// ran the new version a moment ago, and the leader counted on it.
+    pub fn is_outdated(&self, world: &World) -> bool {
+        let state = self.get();
+        let Running::Up(node) = &state.running else { return false };
+        if !node.status().fatal.is_some_and(|fatal| fatal.contains("feature level")) {
+            return false;
+        }
+        if state.new_at.is_none_or(|at| at.elapsed() > LATELY) {
+            world.trace.broken(format_args!("the level was raised although host {} did not support it", self.id));
+        }
+        true
+    }
+
     /// What runs on it now.
     pub fn tasks(&self) -> Tasks {
         self.get().tasks.clone()
@@ -123,6 +151,9 @@ impl Host {
 
     /// Notes whether it leads.
     pub fn watch(&self, node: &Node, history: &History) {
+        if !self.is_old() {
+            self.get().new_at = Some(Instant::now());
+        }
         let metrics = node.local().metrics();
         if metrics.state == ServerState::Leader {
             history.leads(metrics.vote, self.id, self.get().life);
@@ -165,15 +196,22 @@ impl Host {
 
     /// Starts it, if it is down.
     pub async fn start(&self, world: &World) {
+        // The guard must be gone before the world looks at this host too.
+        let next = self.get().life + 1;
+        let program = world.program(self.id, next, reached(&self.folder));
         let (tasks, life, rotten) = {
             let mut state = self.get();
             let Running::Down { rotten } = state.running else { return };
             state.life += 1;
             state.tasks = Tasks::default();
             state.running = Running::Starting;
+            state.program = program;
+            world.trace.event(format_args!("host {} starts with {program}", self.id));
             (state.tasks.clone(), state.life, rotten)
         };
         let opened = tasks.spawn(open(self.opening(world, &tasks, life))).await;
+        // The folder has another name in each process, and a seed replays to the letter.
+        let opened = opened.map(|opened| opened.map_err(|why| why.replace(&*self.folder.to_string_lossy(), "folder")));
         let mut state = self.get();
         if state.life != life || !matches!(state.running, Running::Starting) {
             return;
@@ -182,6 +220,12 @@ impl Host {
             Ok(Ok(node)) => {
                 world.trace.event(format_args!("host {} is up, start {life}", self.id));
                 Running::Up(node)
+            }
+            Ok(Err(why)) if state.program != Levels::PROGRAM && why.contains("feature level") => {
+                world.trace.event(format_args!("host {} refuses to start: {why}", self.id));
+                world.net.leave(self.id);
+                tasks.abort();
+                Running::Down { rotten }
             }
             Ok(Err(why)) if rotten => {
                 world.trace.event(format_args!("host {} refuses to start: {why}", self.id));
@@ -206,6 +250,7 @@ impl Host {
             id: self.id,
             life,
             founder: self.founder,
+            levels: self.get().program,
             disk: self.disk.clone(),
             folder: self.folder.clone(),
             tasks: tasks.clone(),
@@ -225,6 +270,7 @@ struct Opening {
     id: u64,
     life: u64,
     founder: bool,
+    levels: Levels,
     disk: Disk,
     folder: PathBuf,
     tasks: Tasks,
@@ -238,11 +284,12 @@ fn refused(error: &impl fmt::Display) -> String {
 }
 
 async fn open(opening: Opening) -> Result<Node, String> {
-    let Opening { world, id, life, founder, disk, folder, tasks, clock, syncs } = opening;
+    let Opening { world, id, life, founder, levels, disk, folder, tasks, clock, syncs } = opening;
     identify(&world, id, founder, &folder).map_err(|error| refused(&error))?;
     let mut options = Options::new(&folder, id);
     options.begin = if founder { Begin::Alone } else { Begin::Wait };
     options.limits = Limits { batch_bytes: 8 << 10, ..Limits::default() };
+    options.levels = levels;
     options.snapshot_entries = 300;
     options.kept_entries = 100;
     options.snapshot_rate = 0;
@@ -279,6 +326,12 @@ async fn open(opening: Opening) -> Result<Node, String> {
     Node::simulated(&options, engine, Arc::new(wal), stage).await.map_err(|error| refused(&error))
 }
 
+/// The feature level that a folder has seen.
+fn reached(folder: &std::path::Path) -> u8 {
+    let text = std::fs::read(folder.join("identity")).unwrap_or_default();
+    serde_json::from_slice::<Identity>(&text).map_or(0, |identity| identity.level)
+}
+
 /// Writes the identity of a new folder, which would be drawn at random otherwise.
 fn identify(world: &World, id: u64, founder: bool, folder: &std::path::Path) -> std::io::Result<()> {
     if folder.join("identity").exists() {
@@ -290,6 +343,7 @@ fn identify(world: &World, id: u64, founder: bool, folder: &std::path::Path) -> 
         cluster: if founder { world.cluster } else { Uuid::nil() },
         node: id,
         store: Uuid::from_u128(0x5704E << 64 | u128::from(id)),
+        level: 0,
     };
     std::fs::write(folder.join("identity"), serde_json::to_vec_pretty(&identity)?)
 }

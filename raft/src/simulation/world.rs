@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use scheduler::{Command, Levels, level};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
@@ -24,6 +25,7 @@ use super::trace::Trace;
 use super::truth::Truth;
 use crate::members::Change;
 use crate::node::Node;
+use crate::refused::Refused;
 
 /// Voters at the start.
 const VOTERS: u64 = 3;
@@ -31,6 +33,10 @@ const VOTERS: u64 = 3;
 const CLIENTS: u64 = 8;
 /// Claims made at once in a calm, all by one node.
 const BURST: usize = 24;
+/// From this calm on every host runs the new version.
+const UPGRADED: u64 = 2;
+/// The version before it.
+const OLD: Levels = Levels { oldest: level::OLDEST, newest: level::OLDEST };
 /// In a calm all must be well within this time.
 const MENDED: Duration = Duration::from_mins(1);
 
@@ -52,6 +58,8 @@ pub struct Inner {
     hosts: Mutex<BTreeMap<u64, Arc<Host>>>,
     made: AtomicUsize,
     calm: AtomicBool,
+    /// Calms so far.
+    calms: AtomicU64,
     busy: AtomicUsize,
 }
 
@@ -88,6 +96,7 @@ impl World {
             hosts: Mutex::default(),
             made: AtomicUsize::new(0),
             calm: AtomicBool::new(true),
+            calms: AtomicU64::new(0),
             busy: AtomicUsize::new(0),
         };
         World(Arc::new(inner))
@@ -188,6 +197,22 @@ impl World {
         let voters: Vec<u64> = newest.membership().voter_ids().collect();
         let learners = newest.membership().nodes().map(|(id, _)| *id).filter(|id| !voters.contains(id)).collect();
         (voters, learners)
+    }
+
+    /// The version that a host is started with. The cluster begins with the old one; until the second calm
+    /// versions go up and down in storms as they like, as long as the new level is not reached. After
+    /// that one in ten tries the old version where it is too late for it, and must refuse.
+    pub fn program(&self, host: u64, life: u64, reached: u8) -> Levels {
+        let mut random = Random::new(self.seed, 5_000 + (host << 32 | life));
+        let (calms, calm) = (self.calms.load(Ordering::Relaxed), self.calm.load(Ordering::Relaxed));
+        let early = self.reached().max(reached) < level::NEWEST && calms < UPGRADED;
+        let old = match (early, calm) {
+            (true, _) if host == 1 && life == 1 => true,
+            (true, true) if calms > 0 => false,
+            (true, _) => random.per_mille(500),
+            (false, calm) => !calm && random.per_mille(100),
+        };
+        if old { OLD } else { Levels::PROGRAM }
     }
 
     /// Starts a host that does not run.
@@ -329,6 +354,13 @@ impl World {
         self.calm.store(true, Ordering::Relaxed);
         self.net.heal();
         self.net.set(Weather::CALM);
+        let calms = self.calms.fetch_add(1, Ordering::Relaxed) + 1;
+        for (host, _) in self.nodes() {
+            let must_be_new = calms >= UPGRADED || self.reached() == level::NEWEST;
+            if host.is_outdated(self) || (host.is_old() && must_be_new) {
+                host.crash(self, Crash::Killed);
+            }
+        }
         for id in self.hosts() {
             self.slow_disk(id, 3);
             self.start(id).await;
@@ -339,6 +371,15 @@ impl World {
             return;
         }
         self.replace_lost().await;
+        if !self.must("a host has stopped", || self.nodes().iter().all(|(_, node)| node.status().fatal.is_none())).await
+        {
+            return;
+        }
+        let low = || self.nodes().iter().any(|(_, node)| node.local().peers.me.level() < level::NEWEST);
+        if calms >= UPGRADED && !self.must("the new level is not reached", || !low()).await {
+            return;
+        }
+        self.note(calms).await;
         if !self.must("hosts have not applied the same", || self.is_level()).await {
             return;
         }
@@ -420,6 +461,26 @@ impl World {
             self.trace.broken(format_args!("hosts at rest have applied {level:?} commands"));
         }
         self.trace.event(format_args!("at rest after {level:?} commands"));
+    }
+
+    /// A command of the new level is taken when that is reached, else refused.
+    async fn note(&self, number: u64) {
+        let Some((_, node)) = self.nodes().into_iter().find(|(_, node)| node.status().ready) else { return };
+        let before = node.local().peers.me.level();
+        let noted = timeout(MENDED, node.propose(Command::Note(number))).await;
+        let after = node.local().peers.me.level();
+        match noted {
+            Ok(Ok(_)) if after == level::NEWEST => self.trace.event(format_args!("noted at level {after}")),
+            Ok(Err(Refused::Conflict(why))) if before < level::NEWEST => {
+                self.trace.event(format_args!("no note: {why}"))
+            }
+            noted => self.trace.broken(format_args!("a note at level {before} to {after}: {noted:?}")),
+        }
+    }
+
+    /// The highest level that a host has seen.
+    fn reached(&self) -> u8 {
+        self.nodes().iter().map(|(_, node)| node.local().peers.me.level()).max().unwrap_or(0)
     }
 
     /// Many claims at once, with nothing in the way: each is decided once, for decisions see each

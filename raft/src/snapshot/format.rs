@@ -1,7 +1,7 @@
 //! The bytes of a snapshot file, which a backup is too: written and read a piece at a time.
 //!
 //! ```text
-//! file    magic | u32 version | u32 length | u32 crc32c of all in front and of the header | header
+//! file    magic | u32 level | u32 length | u32 crc32c of all in front and of the header | header
 //!         record…, the last of which is the end
 //! record  u32 length | u8 kind | u32 crc32c of (number of the record, length, kind, body) | body
 //! piece   u32 length when unpacked | zstd of a piece of the state
@@ -14,7 +14,8 @@
 
 use std::io::{self, Read, Write};
 
-use scheduler::{Frozen, Restore};
+use scheduler::level::Unsupported;
+use scheduler::{Frozen, Levels, Restore};
 use serde::{Deserialize, Serialize};
 use twox_hash::xxhash3_128::Hasher;
 use uuid::Uuid;
@@ -22,8 +23,6 @@ use uuid::Uuid;
 use crate::types::{LogId, SnapshotMeta, StoredMembership};
 
 const MAGIC: &[u8; 8] = b"palliumS";
-/// Version of the file format this program writes and reads.
-pub const VERSION: u32 = 2;
 const FRONT: usize = 20;
 const RECORD: usize = 9;
 const LEVEL: i32 = 1;
@@ -82,8 +81,8 @@ impl Header {
 pub enum FormatError {
     /// They could not be read.
     Read(io::Error),
-    /// They are of another version.
-    Version(u32),
+    /// They are of a feature level that is not supported.
+    Level(Unsupported),
     /// They are damaged.
     Damaged {
         /// Where.
@@ -125,7 +124,7 @@ pub fn write(out: impl Write, header: &Header, frozen: &Frozen, mut progress: im
     let mut out = Hashed { out, hash: Hasher::new() };
     let text = serde_json::to_vec(header)?;
     let mut front = MAGIC.to_vec();
-    front.extend_from_slice(&VERSION.to_le_bytes());
+    front.extend_from_slice(&u32::from(frozen.level()).to_le_bytes());
     front.extend_from_slice(&(text.len() as u32).to_le_bytes());
     let crc = crc32c::crc32c_append(crc32c::crc32c(&front), &text);
     front.extend_from_slice(&crc.to_le_bytes());
@@ -185,15 +184,13 @@ impl<R: Read> Source<R> {
         self.offset += std::mem::take(&mut self.taken);
     }
 
-    fn header(&mut self) -> Result<Header, FormatError> {
+    fn header(&mut self, levels: Levels) -> Result<Header, FormatError> {
         let front = self.take(FRONT)?;
         if &front[..8] != MAGIC {
             return Err(self.damaged("it does not start like a snapshot or a backup"));
         }
-        let version = number(&front[8..12]) as u32;
-        if version != VERSION {
-            return Err(FormatError::Version(version));
-        }
+        let level = u8::try_from(number(&front[8..12])).unwrap_or(u8::MAX);
+        levels.check(level).map_err(FormatError::Level)?;
         let length = number(&front[12..16]) as usize;
         if length > MOST {
             return Err(self.damaged(format!("a header of {length} bytes")));
@@ -229,9 +226,9 @@ fn number(bytes: &[u8]) -> u64 {
 }
 
 /// Reads a whole file and checks every byte of it.
-pub fn read(from: impl Read) -> Result<(Header, Frozen), FormatError> {
+pub fn read(from: impl Read, levels: Levels) -> Result<(Header, Frozen), FormatError> {
     let mut source = Source::new(from);
-    let header = source.header()?;
+    let header = source.header(levels)?;
     let mut restore = Restore::default();
     let mut pieces = 0;
     loop {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use proptest::prelude::*;
-use scheduler::{Batch, Core, Frozen, Proposer};
+use scheduler::{Batch, Core, Frozen, Levels, Proposer};
 
 use super::format::{Header, read, write};
 use super::{Folder, FormatError, SnapshotError};
@@ -36,16 +36,16 @@ fn file() -> Vec<u8> {
 
 /// The error of damaged bytes, and where it says the damage is.
 fn offset(bytes: &[u8]) -> u64 {
-    match read(bytes).map(|_| ()).unwrap_err() {
+    match read(bytes, Levels::PROGRAM).map(|_| ()).unwrap_err() {
         FormatError::Damaged { offset, .. } => offset,
-        FormatError::Version(_) => 8,
+        FormatError::Level(_) => 8,
         FormatError::Read(error) => panic!("{error}"),
     }
 }
 
 #[test]
 fn what_was_written_is_read_back() {
-    let (header, read) = read(&file()[..]).unwrap();
+    let (header, read) = read(&file()[..], Levels::PROGRAM).unwrap();
     assert_eq!((header.hosts, header.consumers), (3, 5));
     assert_eq!(read.checksum(), frozen().checksum());
     assert_eq!(Core::of(read).check(), Vec::<String>::new());
@@ -60,8 +60,7 @@ fn damage_at_any_byte_is_told_with_its_place() {
             bad[at] ^= 1 << bit;
             assert!(offset(&bad) <= good.len() as u64, "byte {at}, bit {bit}");
             // A flipped length may claim bytes as far as the end.
-            let claimed =
-                matches!(read(&bad[..]), Err(FormatError::Damaged { what, .. }) if what.contains("too early"));
+            let claimed = matches!(read(&bad[..], Levels::PROGRAM), Err(FormatError::Damaged { what, .. }) if what.contains("too early"));
             assert!(claimed || offset(&bad) <= at as u64, "byte {at}, bit {bit}: told at {}", offset(&bad));
         }
         assert_eq!(offset(&good[..at]), at as u64, "cut at {at}");
@@ -71,7 +70,7 @@ fn damage_at_any_byte_is_told_with_its_place() {
     assert_eq!(offset(&long), good.len() as u64);
     let mut other = good;
     other[8] = 9;
-    assert!(matches!(read(&other[..]).map(|_| ()).unwrap_err(), FormatError::Version(9)));
+    assert!(matches!(read(&other[..], Levels::PROGRAM).map(|_| ()).unwrap_err(), FormatError::Level(_)));
 }
 
 proptest! {
@@ -82,24 +81,25 @@ proptest! {
         let part = good[from..(from + length).min(good.len())].to_vec();
         let mut bad = good.clone();
         bad.splice(to..to, part);
-        prop_assert!(bad == good || read(&bad[..]).is_err());
+        prop_assert!(bad == good || read(&bad[..], Levels::PROGRAM).is_err());
     }
 }
 
 #[test]
 fn a_received_file_gets_the_name_that_a_start_looks_for() {
     let folder = tempfile::tempdir().unwrap();
-    let snapshots = Folder::open(folder.path()).unwrap();
+    let snapshots = Folder::open(folder.path(), Levels::PROGRAM).unwrap();
     let received = folder.path().join("incoming.unfinished");
     std::fs::write(&received, file()).unwrap();
     let (path, _, core) = snapshots.take(&received).unwrap();
     assert!(!received.exists() && path.exists());
-    let again = Folder::open(folder.path()).unwrap().load_newest().unwrap().unwrap();
+    let again = Folder::open(folder.path(), Levels::PROGRAM).unwrap().load_newest().unwrap().unwrap();
     assert_eq!((again.0, again.2.state().checksum()), (path, core.state().checksum()));
 }
 
 #[test]
 fn an_error_names_the_file() {
-    let error = SnapshotError::of(Path::new("x.snapshot"), read(&file()[..30]).map(|_| ()).unwrap_err());
+    let error =
+        SnapshotError::of(Path::new("x.snapshot"), read(&file()[..30], Levels::PROGRAM).map(|_| ()).unwrap_err());
     assert!(error.to_string().starts_with("x.snapshot: damaged at offset 30: it ends too early"), "{error}");
 }

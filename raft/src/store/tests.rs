@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
-use scheduler::Core;
+use scheduler::{Core, Levels};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::LogStore;
 use crate::fixture::engine;
+use crate::identity::{Me, identify};
 use crate::machine::Machine;
 use crate::owner::{Limits, Owner};
 use crate::snapshot::Folder;
@@ -30,9 +31,11 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for Stores {
             ..Options::default()
         };
         let wal = Wal::open_in(&Disk::default().files(), &options).unwrap();
+        let me = identify(folder.path(), 1, None, false).unwrap();
+        let me = Me::new(folder.path(), me, Levels::PROGRAM);
         let (proposals, _) = mpsc::unbounded_channel();
         let (owner, _) = Owner::start(Core::new(), engine(), Limits::default(), (1, 1), proposals).unwrap();
-        let machine = Machine::new(owner, Folder::open(folder.path()).unwrap(), None);
+        let machine = Machine::new(owner, Arc::new(me), Folder::open(folder.path(), Levels::PROGRAM).unwrap(), None);
         Ok((folder, LogStore::new(Arc::new(wal)), machine))
     }
 }

@@ -178,6 +178,20 @@ async fn wait_until_close(client: &Client, node: u64) -> Result<(), Failure> {
     }
 }
 
+/// Who keeps the cluster from the next feature level, when a member supports it.
+fn held_back(status: &v1::ClusterStatusResponse) -> Option<String> {
+    let newest = status.members.iter().filter_map(|member| member.newest_feature_level).max()?;
+    if newest <= status.feature_level {
+        return None;
+    }
+    let waits = status.members.iter().filter(|member| member.newest_feature_level.is_none_or(|level| level < newest));
+    let waits: Vec<String> = waits.map(|member| member.node.to_string()).collect();
+    Some(match waits.as_slice() {
+        [] => format!("every member supports feature level {newest}: the leader is about to raise the cluster to it"),
+        waits => format!("feature level {newest} waits for the next version on node {}", waits.join(", ")),
+    })
+}
+
 fn table(status: &v1::ClusterStatusResponse) -> String {
     if status.members.is_empty() {
         return format!(
@@ -198,6 +212,7 @@ fn table(status: &v1::ClusterStatusResponse) -> String {
         number("FREE", 2),
         text("ADDRESS", 1),
         text("VERSION", 6),
+        text("FEATURES", 6),
     ];
     let dash = || "-".to_owned();
     let figure = |value: Option<u64>| value.map_or_else(dash, |value| value.to_string());
@@ -226,12 +241,18 @@ fn table(status: &v1::ClusterStatusResponse) -> String {
                 member.disk_free_bytes.map_or_else(dash, wording::bytes),
                 member.addr.clone(),
                 member.build.clone().unwrap_or_else(dash),
+                match (member.oldest_feature_level, member.newest_feature_level) {
+                    (Some(oldest), Some(newest)) if oldest < newest => format!("{oldest}-{newest}"),
+                    (_, newest) => newest.map_or_else(dash, |newest| newest.to_string()),
+                },
             ]
         })
         .collect();
     let mut lines = vec![listing(&columns, &rows)];
     let leader = status.leader.map_or("no leader is known".to_owned(), |leader| format!("node {leader} leads"));
-    lines.push(format!("cluster {}: {leader}, term {}, asked of node {}", status.cluster, status.term, status.node));
+    let (cluster, level, term, node) = (&status.cluster, status.feature_level, status.term, status.node);
+    lines.push(format!("cluster {cluster}: {leader}, term {term}, feature level {level}, asked of node {node}"));
+    lines.extend(held_back(status));
     lines.push(match status.checksums_equal {
         Some(true) => "the states that can be compared now are the same".to_owned(),
         Some(false) => "THE STATES DIFFER: keep every data folder, and report it; see docs/operations.md".to_owned(),
