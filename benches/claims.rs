@@ -6,12 +6,14 @@
 //! The servers are processes of their own; their processor time and that of this load generator are
 //! counted apart. Arguments: `--seconds N` for each case (default 5); `--nodes 3` for a cluster on
 //! loopback, asked at its leader. With several nodes and an `etcd` on the path, as many members of
-//! etcd are put to under the same number of clients, in the same run: an etcd put decides nothing.
+//! etcd stand beside them, and are put to under the same number of clients right after the single claims
+//! through gRPC, for a machine may be twice as fast a minute later. An etcd put decides nothing.
 
+#[path = "support/etcd.rs"]
+mod etcd;
 #[path = "support/servers.rs"]
 mod servers;
 
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -24,7 +26,8 @@ use rand::rngs::SmallRng;
 use serde_json::json;
 use tonic::transport::Channel;
 
-use self::servers::{HOSTS, Servers, argument, ask, bodies, connect, folder, ports, processor, uuid};
+use self::etcd::{Members, put};
+use self::servers::{HOSTS, Servers, argument, ask, bodies, connect, processor, uuid};
 
 const CONCURRENCY: [usize; 4] = [1, 64, 512, 2048];
 /// Instances of one call.
@@ -121,6 +124,7 @@ fn main() {
             channels
                 .push(Channel::from_shared(endpoint.clone()).expect("an address").connect().await.expect("a channel"));
         }
+        let members = if nodes > 1 { Members::start(nodes, CHANNELS).await } else { None };
         let batches = BATCHES.map(|calls| (BATCH, calls));
         for (batch, concurrency) in CONCURRENCY.map(|calls| (1, calls)).into_iter().chain(batches) {
             let case = if batch == 1 { "gRPC".to_owned() } else { format!("gRPC, {batch} a call") };
@@ -158,100 +162,33 @@ fn main() {
                 },
             )
             .await;
-        }
-        drop(servers);
-        if nodes > 1 {
-            etcd(nodes, seconds).await;
+            if let Some(members) = members.as_ref().filter(|_| batch == 1) {
+                puts(members, nodes, concurrency, seconds).await;
+            }
         }
     });
 }
 
-/// A put of etcd's v3 API; the fields that are sent.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Put {
-    #[prost(bytes = "vec", tag = "1")]
-    key: Vec<u8>,
-    #[prost(bytes = "vec", tag = "2")]
-    value: Vec<u8>,
-}
-
-/// Its answer, of which nothing is read.
-#[derive(Clone, PartialEq, prost::Message)]
-struct PutAnswer {}
-
-async fn put(channel: Channel, key: String) -> Result<(), tonic::Status> {
-    let mut client = tonic::client::Grpc::new(channel);
-    client.ready().await.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
-    let codec = tonic_prost::ProstCodec::<Put, PutAnswer>::default();
-    let path = http::uri::PathAndQuery::from_static("/etcdserverpb.KV/Put");
-    let put = Put { key: key.into_bytes(), value: vec![b'x'; 256] };
-    client.unary(tonic::Request::new(put), path, codec).await.map(|_| ())
-}
-
-/// Processes of etcd.
-struct Members(Vec<Child>);
-
-impl Members {
-    fn processor(&self) -> f64 {
-        self.0.iter().map(|member| processor(member.id())).sum()
-    }
-}
-
-impl Drop for Members {
-    fn drop(&mut self) {
-        for member in &mut self.0 {
-            let _ = member.kill();
-            let _ = member.wait();
-        }
-    }
-}
-
-/// The peer: puts of 256 bytes into as many members of etcd, asked at the first.
-async fn etcd(nodes: usize, seconds: u64) {
-    if Command::new("etcd").arg("--version").stdout(Stdio::null()).status().is_err() {
-        return println!("no etcd on the path: it is not measured (Debian: etcd-server)");
-    }
-    let (dir, ports) = (folder(), ports(2 * nodes));
-    let url = |at: usize| format!("http://127.0.0.1:{}", ports[at]);
-    let cluster: Vec<String> = (0..nodes).map(|at| format!("n{at}={}", url(nodes + at))).collect();
-    let children = (0..nodes).map(|at| {
-        Command::new("etcd")
-            .args(["--name", &format!("n{at}"), "--listen-client-urls", &url(at), "--advertise-client-urls", &url(at)])
-            .args(["--listen-peer-urls", &url(nodes + at), "--initial-advertise-peer-urls", &url(nodes + at)])
-            .args(["--initial-cluster", &cluster.join(","), "--log-level", "error", "--data-dir"])
-            .arg(dir.path().join(at.to_string()))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("etcd starts")
-    });
-    let members = Members(children.collect());
-    let channels: Vec<_> =
-        (0..CHANNELS).map(|_| Channel::from_shared(url(0)).expect("an address").connect_lazy()).collect();
-    while put(channels[0].clone(), uuid(0)).await.is_err() {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    for concurrency in CONCURRENCY {
-        measure(
-            || members.processor(),
-            (&format!("etcd, {nodes} members"), "put"),
-            concurrency,
-            seconds,
-            |worker, load| {
-                let channel = channels[worker % CHANNELS].clone();
-                async move {
-                    let mut latency = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3).expect("a histogram");
-                    while Instant::now() < load.until {
-                        let key = uuid(load.next.fetch_add(1, Ordering::Relaxed));
-                        let began = Instant::now();
-                        put(channel.clone(), key).await.expect("an answer");
-                        latency.saturating_record(began.elapsed().as_micros() as u64);
-                        load.claimed.fetch_add(1, Ordering::Relaxed);
-                    }
-                    latency
+async fn puts(members: &Members, nodes: usize, concurrency: usize, seconds: u64) {
+    measure(
+        || members.processor(),
+        (&format!("etcd, {nodes} members"), "put"),
+        concurrency,
+        seconds,
+        |worker, load| {
+            let channel = members.channels[worker % CHANNELS].clone();
+            async move {
+                let mut latency = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3).expect("a histogram");
+                while Instant::now() < load.until {
+                    let key = uuid(load.next.fetch_add(1, Ordering::Relaxed));
+                    let began = Instant::now();
+                    put(channel.clone(), key).await.expect("an answer");
+                    latency.saturating_record(began.elapsed().as_micros() as u64);
+                    load.claimed.fetch_add(1, Ordering::Relaxed);
                 }
-            },
-        )
-        .await;
-    }
+                latency
+            }
+        },
+    )
+    .await;
 }

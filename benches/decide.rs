@@ -1,8 +1,13 @@
-//! One decision of the full KVM general-purpose pipeline over every host of the fleet, on one core:
-//! candidates, filters, weighers, order, claim and its command; no log, no network.
+//! One decision of the full KVM general-purpose pipeline, and of the one that ranks as Nova does, over
+//! every host of the fleet, on one core: candidates, filters, weighers, order, claim and its command; no
+//! log, no network.
 //!
 //! The fleet and the requests come from seeds. Criterion measures; each decision is also timed by
-//! itself for the percentiles.
+//! itself for the percentiles. With a Python that has Nova in `PALLIUM_NOVA_PYTHON` (`cargo xtask bench
+//! --vs-nova`), Nova's own filters and weighers are timed over the same hosts beside it.
+
+#[path = "support/nova.rs"]
+mod nova;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -10,7 +15,7 @@ use std::time::{Duration, Instant};
 use criterion::Criterion;
 use hdrhistogram::Histogram;
 use scheduler::request::{Caller, Candidates};
-use scheduler::{Batch, Command, Core, Engine, Intent, Proposer, Request, Settings};
+use scheduler::{Batch, Command, Core, Decision, Engine, HostReport, Intent, Proposer, Request, Settings};
 use serde_json::json;
 use simulation::fleet::FleetSpec;
 use simulation::requests::Requests;
@@ -20,24 +25,34 @@ use simulation::requests::Requests;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const SIZES: [usize; 3] = [1_000, 10_000, 100_000];
-const PIPELINE: &str = "kvm-general-purpose-load-balancing";
+/// Name and case.
+const PIPELINES: [(&str, &str); 2] =
+    [("kvm-general-purpose-load-balancing", "kvm general purpose"), ("nova-default", "nova default")];
 const REQUESTS: usize = 256;
 
-fn core(hosts: usize) -> (Core, Vec<Request>) {
-    let fleet = FleetSpec::new(hosts, 42).generate();
-    let mut source = Requests::new(&fleet, 7);
-    let requests = (0..REQUESTS)
-        .map(|_| Request {
-            pipeline: Some(PIPELINE.to_owned()),
-            candidates: Candidates::All,
-            caller: Caller::Keyed { key: None },
-            ..source.of(Intent::Create).request()
-        })
-        .collect();
+fn fleet(hosts: usize) -> Vec<HostReport> {
+    let mut fleet = FleetSpec::new(hosts, 42).generate();
+    for host in &mut fleet {
+        host.nova_host_state = Some(nova::state(host).to_string());
+    }
+    fleet
+}
+
+fn requests(fleet: &[HostReport]) -> Vec<Request> {
+    let mut source = Requests::new(fleet, 7);
+    let plain = || Request {
+        candidates: Candidates::All,
+        caller: Caller::Keyed { key: None },
+        ..source.of(Intent::Create).request()
+    };
+    std::iter::repeat_with(plain).take(REQUESTS).collect()
+}
+
+fn core(fleet: Vec<HostReport>) -> Core {
     let mut core = Core::new();
     let commands = fleet.into_iter().map(|host| Command::Report(Box::new(host))).collect();
     core.apply(&Batch { proposer: Proposer::default(), now: 0, wall: 1, commands });
-    (core, requests)
+    core
 }
 
 fn decide(core: &mut Core, engine: &Engine, request: &Request) {
@@ -96,7 +111,7 @@ fn report(bench: &str, case: &str, hosts: usize, latency: &Histogram<u64>, more:
 
 /// One request again and again, for another consumer each time, each claim applied before the next:
 /// only what the claim changed is judged anew. Every 20th time a claim of another request comes between.
-fn again(core: &mut Core, engine: &Engine, requests: &[Request], hosts: usize) {
+fn again(core: &mut Core, engine: &Engine, requests: &[Request], (case, hosts): (&str, usize)) {
     let mut latency = histogram();
     let stood = core.runs_that_stood();
     let fits = |request: &&Request| request.group.is_none() && request.resources.get("VCPU") == Some(&2);
@@ -117,34 +132,55 @@ fn again(core: &mut Core, engine: &Engine, requests: &[Request], hosts: usize) {
         black_box(core.settle(proposal, outcome));
     }
     let stood = core.runs_that_stood() - stood;
-    report("decide again", "kvm general purpose", hosts, &latency, json!({ "stood": stood }));
+    report("decide again", case, hosts, &latency, json!({ "stood": stood }));
 }
 
 fn main() {
     let engine = plugins::engine(Settings::default());
     let mut criterion = Criterion::default().measurement_time(Duration::from_secs(5)).configure_from_args();
     translate(&mut criterion);
+    let mut peer = nova::Nova::start();
     for hosts in SIZES {
-        let (mut core, requests) = core(hosts);
-        let mut latency = histogram();
-        let survivors: u64 = requests
-            .iter()
-            .map(|request| core.probe(&engine, request).expect("a decision"))
-            .map(|decision| {
-                decision.steps.iter().filter(|s| s.multiplier.is_none()).map(|s| s.hosts_out).min().unwrap_or(0)
-            })
-            .sum();
-        let mut at = 0;
-        criterion.bench_function(&format!("decide/{hosts}"), |bencher| {
-            bencher.iter_custom(|rounds| {
-                timed(rounds, &mut latency, || {
-                    decide(&mut core, &engine, &requests[at % REQUESTS]);
-                    at += 1;
-                })
-            });
-        });
-        let fitting = survivors / REQUESTS as u64;
-        report("decide", "kvm general purpose", hosts, &latency, json!({ "fitting": fitting }));
-        again(&mut core, &engine, &requests, hosts);
+        let fleet = fleet(hosts);
+        let mut requests = requests(&fleet);
+        if let Some(peer) = peer.as_mut().filter(|_| hosts <= nova::MOST) {
+            let seconds = peer.time(&fleet, &requests[..nova::REQUESTS]);
+            let mut latency = histogram();
+            seconds.iter().for_each(|seconds| latency.saturating_record((seconds * 1e9) as u64));
+            report("decide", "Nova's own default", hosts, &latency, json!({}));
+        }
+        let mut core = core(fleet);
+        for (pipeline, case) in PIPELINES {
+            for request in &mut requests {
+                request.pipeline = Some(pipeline.to_owned());
+            }
+            whole(&mut criterion, &mut core, &engine, &requests, (case, hosts));
+            again(&mut core, &engine, &requests, (case, hosts));
+        }
     }
+}
+
+/// Decisions that begin from nothing each time.
+fn whole(
+    criterion: &mut Criterion,
+    core: &mut Core,
+    engine: &Engine,
+    requests: &[Request],
+    (case, hosts): (&str, usize),
+) {
+    let mut latency = histogram();
+    let kept = |decision: &Decision| {
+        decision.steps.iter().filter(|step| step.multiplier.is_none()).map(|step| step.hosts_out).min().unwrap_or(0)
+    };
+    let fitting: u64 = requests.iter().map(|request| kept(&core.probe(engine, request).expect("a decision"))).sum();
+    let mut at = 0;
+    criterion.bench_function(&format!("{case}/{hosts}"), |bencher| {
+        bencher.iter_custom(|rounds| {
+            timed(rounds, &mut latency, || {
+                decide(core, engine, &requests[at % REQUESTS]);
+                at += 1;
+            })
+        });
+    });
+    report("decide", case, hosts, &latency, json!({ "fitting": fitting / REQUESTS as u64 }));
 }

@@ -201,12 +201,16 @@ def answer(case, filter_classes, weigher_classes, handler):
     return out
 
 
-def main():
+def prepare():
     logging.disable(logging.CRITICAL)
     CONF([], project='nova', default_config_files=[])
     objects.register_all()
     importlib.import_module('nova.servicegroup.drivers.db')
     without_database()
+
+
+def main():
+    prepare()
     filter_classes = classes(filters.HostFilterHandler())
     handler = weights.HostWeightHandler()
     weigher_classes = classes(handler)

@@ -12,6 +12,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, anyhow};
@@ -25,10 +26,22 @@ const COLUMNS: [&str; 8] = ["count", "p50", "p90", "p95", "p99", "p999", "max", 
 /// Keys that are no columns of numbers.
 const WORDS: [&str; 4] = ["bench", "case", "hosts", "unit"];
 
-/// Runs `benches` (none = all) with `arguments` and prints the table; false when one failed.
-pub fn run(cache: &Cache, benches: &[String], markdown: bool, arguments: &[String]) -> Result<bool> {
+/// Runs `benches` (none = all; beside Nova: `decide`) with `arguments` and prints the table; false when one
+/// failed. `nova`: a Python that has Nova.
+pub fn run(
+    cache: &Cache,
+    benches: &[String],
+    markdown: bool,
+    nova: Option<PathBuf>,
+    arguments: &[String],
+) -> Result<bool> {
     let mut command = cargo(cache, &["bench", "--workspace"])?;
-    if benches.is_empty() {
+    if let Some(python) = nova {
+        command.env("PALLIUM_NOVA_PYTHON", python);
+        if benches.is_empty() {
+            command.args(["--bench", "decide"]);
+        }
+    } else if benches.is_empty() {
         command.args(["--bench", "*"]);
     }
     for bench in benches {

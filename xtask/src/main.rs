@@ -91,6 +91,9 @@ enum Task {
         /// Print the table in Markdown
         #[arg(long)]
         markdown: bool,
+        /// Time the real Nova beside the bench `decide` (installs it into the cache)
+        #[arg(long)]
+        vs_nova: bool,
         /// Arguments for the bench programs
         #[arg(last = true, value_name = "ARGUMENT")]
         arguments: Vec<String>,
@@ -150,7 +153,10 @@ fn run(task: Task) -> Result<bool> {
         Task::Fuzz { seconds, targets } => fuzz::run(&cache, seconds, &targets),
         Task::Chaos { minutes, seed, nodes } => chaos::run(&cache, minutes, seed, nodes),
         Task::Simulate(plan) => simulate::run(&cache, &plan),
-        Task::Bench { benches, markdown, arguments } => bench::run(&cache, &benches, markdown, &arguments),
+        Task::Bench { benches, markdown, vs_nova, arguments } => {
+            let nova = if vs_nova { Some(nova::python_or_error(&cache)?) } else { None };
+            bench::run(&cache, &benches, markdown, nova, &arguments)
+        }
         Task::Profile { bench, arguments } => profile::run(&cache, &bench, &arguments),
         Task::Deny => check(&cache, &[Step::Deny], 0),
         Task::Ci => ci::run(&cache),

@@ -27,6 +27,12 @@ pub fn step(cache: &Cache, log: &Log) -> Result<Verdict> {
     Ok(Verdict::Ran(counted(&log.text(), passed)))
 }
 
+/// The Python that has Nova, for a bench.
+pub fn python_or_error(cache: &Cache) -> Result<PathBuf> {
+    let log = Log::create(cache, "nova")?;
+    python(cache, &log)?.context("nova could not be installed: python3 with venv and a package index are needed")
+}
+
 /// The Python that has Nova; `None` when it could not be had. Made once for each content of the
 /// requirements.
 fn python(cache: &Cache, log: &Log) -> Result<Option<PathBuf>> {

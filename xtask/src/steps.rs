@@ -79,7 +79,8 @@ pub struct Log {
 }
 
 impl Log {
-    fn create(cache: &Cache, name: &str) -> Result<Self> {
+    /// An empty log of this name.
+    pub fn create(cache: &Cache, name: &str) -> Result<Self> {
         let path = cache.folder("logs")?.join(format!("{name}.log"));
         let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Self { path, file })
