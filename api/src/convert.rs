@@ -10,7 +10,7 @@ use scheduler::state::{Stored, Tables};
 use scheduler::{Consumer, Domain, FeatureReport, Intent, Inventory, Phase, Provider, Purpose, Sym};
 use uuid::Uuid;
 
-use crate::nova::{BadRequest, is_id};
+use crate::body::{BadRequest, is_id};
 use crate::proto::v1;
 
 const INTENTS: [Intent; 10] = [

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tonic::{Code, Status};
 use utoipa::ToSchema;
 
-use crate::nova::BadRequest;
+use crate::body::BadRequest;
 
 /// Every code that [`ApiError`] has.
 const CODES: [&str; 19] = [

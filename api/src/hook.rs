@@ -1,7 +1,7 @@
-//! The external scheduler hook of Nova: `POST /scheduler/nova/external`.
+//! The external scheduler hooks: `POST /scheduler/<service>/external` of Nova, Cinder and Manila.
 //!
 //! 200 with exactly `{"hosts": [...]}`: a subset of the hosts sent, best first, each once. An empty
-//! list is a decision ("no host fits"), never a failure: Nova trusts it.
+//! list is a decision ("no host fits"), never a failure: the services trust it.
 
 use std::sync::Arc;
 
@@ -10,17 +10,25 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use scheduler::Decision;
+use axum::{Router, routing};
 use scheduler::decision::Claim;
+use scheduler::{Decision, Request};
 use serde::Serialize;
 
+use crate::body::BadRequest;
 use crate::error::ApiError;
-use crate::limits;
-use crate::nova;
 use crate::service::{Call, Service};
+use crate::{limits, nova, storage};
 
-/// Path of the hook.
+/// Paths of the hooks.
 pub(crate) const NOVA: &str = "/scheduler/nova/external";
+pub(crate) const CINDER: &str = "/scheduler/cinder/external";
+pub(crate) const MANILA: &str = "/scheduler/manila/external";
+
+/// Makes a request of a body.
+type Translate = fn(&[u8]) -> Result<Request, BadRequest>;
+
+const HOOKS: [(&str, Translate); 3] = [(NOVA, nova::translate), (CINDER, storage::cinder), (MANILA, storage::manila)];
 
 pub(crate) static REQUEST_ID: header::HeaderName = header::HeaderName::from_static("x-request-id");
 static DECISION: header::HeaderName = header::HeaderName::from_static("x-pallium-decision");
@@ -31,20 +39,24 @@ struct Answer<'a> {
     hosts: Vec<&'a str>,
 }
 
-pub(crate) async fn nova(
-    State(service): State<Arc<Service>>,
-    Extension(mut call): Extension<Call>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    let mut response = match decide(&service, &mut call, &headers, body).await {
-        Ok(decision) => answer(&decision),
-        Err(error) => error.respond(&call.id),
-    };
-    if let Ok(id) = HeaderValue::from_str(&call.id) {
-        response.headers_mut().insert(&REQUEST_ID, id);
-    }
-    response
+/// Adds the hooks to the routes.
+pub(crate) fn add(router: Router<Arc<Service>>) -> Router<Arc<Service>> {
+    HOOKS.into_iter().fold(router, |router, (path, translate)| {
+        let hook = async move |State(service): State<Arc<Service>>,
+                               Extension(mut call): Extension<Call>,
+                               headers: HeaderMap,
+                               body: Body| {
+            let mut response = match decide(&service, &mut call, &headers, body, translate).await {
+                Ok(decision) => answer(&decision),
+                Err(error) => error.respond(&call.id),
+            };
+            if let Ok(id) = HeaderValue::from_str(&call.id) {
+                response.headers_mut().insert(&REQUEST_ID, id);
+            }
+            response
+        };
+        router.route(path, routing::post(hook))
+    })
 }
 
 async fn decide(
@@ -52,9 +64,10 @@ async fn decide(
     call: &mut Call,
     headers: &HeaderMap,
     body: Body,
+    translate: Translate,
 ) -> Result<Arc<Decision>, ApiError> {
     let body = limits::read(headers, body, service.config.body, &service.bodies, call.deadline).await?;
-    let mut request = nova::translate(&body.bytes)?;
+    let mut request = translate(&body.bytes)?;
     drop(body);
     // A caller that sends no X-Request-ID has named its request in the context.
     if call.given || request.trace_id.is_empty() {

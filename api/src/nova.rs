@@ -12,47 +12,21 @@
 //! amount of its class, as in Nova; numbered groups (`resources1:…`) ask for other providers than
 //! the host and are not read. A class whose amount is 0 is left out.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::marker::PhantomData;
 
-use scheduler::Intent;
-use scheduler::request::{
-    Caller, Candidate, Candidates, Destination, Group, GroupPolicy, Options, PciRequest, Request,
-};
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use scheduler::request::{Destination, Group, GroupPolicy, PciRequest, Request};
+use scheduler::{Domain, Intent};
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use uuid::Uuid;
 
-/// Deepest nesting of arrays and objects in a body.
-pub const DEEPEST: usize = 64;
-/// Longest id of a caller that is kept, in bytes.
-pub const LONGEST_ID: usize = 64;
+use crate::body::{BadRequest, Object, Text, filled, shortened, split};
 
-/// Why a body is no scheduling request.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}{}{message}", path, if path.is_empty() { "" } else { ": " })]
-pub struct BadRequest {
-    /// Where, as in `spec.flavor.vcpus`; empty for the body as a whole.
-    pub path: String,
-    /// What was given, what was expected.
-    pub message: String,
-}
-
-impl BadRequest {
-    fn at(path: &str, message: impl Into<String>) -> Self {
-        Self { path: path.to_owned(), message: message.into() }
-    }
-}
-
-/// Reads one body. The trace id is the context's `request_id`, else its `global_request_id`, else
-/// empty.
+/// Reads one body.
 pub fn translate(body: &[u8]) -> Result<Request, BadRequest> {
-    let Object(body): Object<Body<'_>> = read(body)?;
-    let spec = body
-        .spec
+    let (spec, around) = split::<Wrapped<Spec<'_>>>(body, Domain::Nova)?;
+    let spec = spec
         .and_then(Wrapped::data)
         .ok_or_else(|| BadRequest::at("spec", "absent, a RequestSpec expected: this is no scheduling request"))?;
     let flavor = spec
@@ -62,10 +36,6 @@ pub fn translate(body: &[u8]) -> Result<Request, BadRequest> {
     let uuid = spec.instance_uuid.as_ref().map_or("", |uuid| &*uuid.0);
     let consumer = Uuid::try_parse(uuid)
         .map_err(|_| BadRequest::at("spec.instance_uuid", format!("'{}' given, a uuid expected", shortened(uuid))))?;
-    let candidates = candidates(body.hosts.unwrap_or_default(), &body.weights.unwrap_or_default())?;
-    let ids = body.context.map(|Object(context)| (context.request_id, context.global_request_id));
-    let (request_id, global_id) = ids.unwrap_or_default();
-    let ids = || request_id.iter().chain(&global_id).map(|id| &*id.0);
 
     let hints: BTreeMap<String, Vec<String>> =
         spec.scheduler_hints.unwrap_or_default().into_iter().filter_map(|(key, hint)| Some((key, hint.0?))).collect();
@@ -111,10 +81,7 @@ pub fn translate(body: &[u8]) -> Result<Request, BadRequest> {
     }
 
     Ok(Request {
-        domain: scheduler::Domain::Nova,
         consumers: vec![consumer],
-        caller: Caller::Hook { request: ids().find_map(caller_id) },
-        pipeline: filled(body.pipeline),
         project: filled(spec.project_id),
         user: filled(spec.user_id),
         label,
@@ -127,7 +94,6 @@ pub fn translate(body: &[u8]) -> Result<Request, BadRequest> {
         required_traits,
         forbidden_traits,
         zone: filled(spec.availability_zone),
-        candidates: Candidates::Sent(candidates),
         ignore_hosts: spec.ignore_hosts.unwrap_or_default(),
         retry_hosts: spec.retry.and_then(|retry| retry.data()?.hosts).map(|hosts| hosts.0).unwrap_or_default(),
         force_hosts: spec.force_hosts.unwrap_or_default(),
@@ -137,50 +103,8 @@ pub fn translate(body: &[u8]) -> Result<Request, BadRequest> {
         hints,
         pci: spec.pci_requests.and_then(|requests| requests.data()?.requests).map(pci).unwrap_or_default(),
         num_instances: spec.num_instances.unwrap_or(1),
-        options: body.options.map(|Object(given)| options(given)).unwrap_or_default(),
-        trace_id: ids().find(|id| is_id(id)).unwrap_or_default().to_owned(),
+        ..around
     })
-}
-
-/// True for an id that may go into logs and headers: 1 to 64 bytes of visible ASCII.
-pub fn is_id(text: &str) -> bool {
-    (1..=LONGEST_ID).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
-}
-
-fn caller_id(text: &str) -> Option<Uuid> {
-    Uuid::try_parse(text.strip_prefix("req-").unwrap_or(text)).ok()
-}
-
-fn filled(text: Option<String>) -> Option<String> {
-    text.filter(|text| !text.is_empty())
-}
-
-fn shortened(text: &str) -> Cow<'_, str> {
-    match text.char_indices().nth(64) {
-        Some((at, _)) => format!("{}…", &text[..at]).into(),
-        None => text.into(),
-    }
-}
-
-fn candidates(hosts: Vec<Object<Host>>, weights: &Weights<'_>) -> Result<Vec<Candidate>, BadRequest> {
-    let mut known: HashMap<&str, (f64, bool)> =
-        weights.0.iter().map(|(host, weight)| (&*host.0, (*weight, false))).collect();
-    let mut out = Vec::with_capacity(hosts.len());
-    for (at, Object(host)) in hosts.into_iter().enumerate() {
-        if host.host.is_empty() {
-            return Err(BadRequest::at(&format!("hosts[{at}].host"), "an empty name given, a host name expected"));
-        }
-        let Some((weight, used)) = known.get_mut(host.host.as_str()) else {
-            return Err(BadRequest::at("weights", format!("missing weight for host '{}'", shortened(&host.host))));
-        };
-        *used = true;
-        out.push(Candidate { host: host.host, node: host.hypervisor_hostname.unwrap_or_default(), weight: *weight });
-    }
-    let unknown = known.iter().filter(|(_, (_, used))| !used).map(|(host, _)| *host).min();
-    match unknown {
-        Some(host) => Err(BadRequest::at("weights", format!("weight assigned to unknown host '{}'", shortened(host)))),
-        None => Ok(out),
-    }
 }
 
 fn destination(to: DestinationData) -> Destination {
@@ -223,108 +147,7 @@ fn group(group: GroupData) -> Group {
     }
 }
 
-fn options(given: OptionsData) -> Options {
-    let set = |flag: Option<bool>| flag.unwrap_or(false);
-    Options {
-        read_only: set(given.read_only),
-        assume_empty_hosts: set(given.assume_empty_hosts),
-        lock_reservations: set(given.lock_reservations),
-        ignored_reservation_types: given.ignored_reservation_types.unwrap_or_default(),
-        max_candidates: given.max_candidates.unwrap_or(0).max(0) as u64,
-        skip_history: set(given.skip_history),
-        skip_inflight: set(given.skip_inflight),
-        skip_committed_resource_tracking: set(given.skip_committed_resource_tracking),
-    }
-}
-
-/// Reads JSON in one pass. Only a body that turns out bad is read again, to name the place.
-pub(crate) fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, BadRequest> {
-    if let Some(at) = too_deep(body) {
-        return Err(BadRequest::at("", format!("nested deeper than {DEEPEST} at byte {at}")));
-    }
-    serde_json::from_slice(body).map_err(|_| {
-        let mut input = serde_json::Deserializer::from_slice(body);
-        match serde_path_to_error::deserialize::<_, T>(&mut input) {
-            Err(error) => {
-                let path = error.path().to_string().replace(".nova_object.data", "");
-                let inner = error.inner();
-                // A message about the syntax says where itself; the path would be a guess.
-                let path = if inner.is_data() { path } else { String::new() };
-                BadRequest { path: if path == "." { String::new() } else { path }, message: inner.to_string() }
-            }
-            Ok(_) => BadRequest::at("", "one JSON value expected, more bytes follow it"),
-        }
-    })
-}
-
-/// [`read`], for what borrows nothing.
-pub(crate) fn read_owned<T: DeserializeOwned>(body: &[u8]) -> Result<T, BadRequest> {
-    read(body)
-}
-
-/// Byte at which the nesting gets deeper than [`DEEPEST`].
-fn too_deep(body: &[u8]) -> Option<usize> {
-    let (mut depth, mut at) = (0_usize, 0);
-    while let Some(byte) = body.get(at) {
-        match byte {
-            b'{' | b'[' => {
-                depth += 1;
-                if depth > DEEPEST {
-                    return Some(at);
-                }
-            }
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            b'"' => {
-                at += 1;
-                while let Some(inside) = body.get(at) {
-                    match inside {
-                        b'\\' => at += 1,
-                        b'"' => break,
-                        _ => {}
-                    }
-                    at += 1;
-                }
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-    None
-}
-
 // What is read of the body. Everything else is skipped unseen.
-
-#[derive(Deserialize)]
-struct Body<'a> {
-    #[serde(borrow)]
-    spec: Option<Wrapped<Spec<'a>>>,
-    #[serde(borrow)]
-    context: Option<Object<Context<'a>>>,
-    hosts: Option<Vec<Object<Host>>>,
-    #[serde(borrow)]
-    weights: Option<Weights<'a>>,
-    pipeline: Option<String>,
-    options: Option<Object<OptionsData>>,
-}
-
-/// An object and nothing else: what serde derives would also take a list of the fields.
-struct Object<T>(T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        struct Read<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Read<T> {
-            type Value = Object<T>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
-            }
-        }
-        input.deserialize_map(Read(PhantomData))
-    }
-}
 
 /// An object of Nova in its wrapper.
 #[derive(Deserialize)]
@@ -342,20 +165,6 @@ impl<T> Wrapped<T> {
     fn data(self) -> Option<T> {
         self.0.0.data.map(|Object(data)| data)
     }
-}
-
-#[derive(Deserialize)]
-struct Context<'a> {
-    #[serde(borrow)]
-    request_id: Option<Text<'a>>,
-    #[serde(borrow)]
-    global_request_id: Option<Text<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Host {
-    host: String,
-    hypervisor_hostname: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -442,64 +251,6 @@ struct RulesData {
 #[derive(Deserialize)]
 struct RetryData {
     hosts: Option<RetryHosts>,
-}
-
-#[derive(Deserialize)]
-struct OptionsData {
-    read_only: Option<bool>,
-    assume_empty_hosts: Option<bool>,
-    lock_reservations: Option<bool>,
-    ignored_reservation_types: Option<Vec<String>>,
-    max_candidates: Option<i64>,
-    skip_history: Option<bool>,
-    skip_inflight: Option<bool>,
-    skip_committed_resource_tracking: Option<bool>,
-}
-
-/// A string that is only looked at: borrowed from the body where it has no escapes.
-struct Text<'a>(Cow<'a, str>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        struct Read;
-        impl<'de> Visitor<'de> for Read {
-            type Value = Text<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Borrowed(text)))
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Owned(text.to_owned())))
-            }
-        }
-        input.deserialize_str(Read)
-    }
-}
-
-/// Host → weight, as listed.
-#[derive(Default)]
-struct Weights<'a>(Vec<(Text<'a>, f64)>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Weights<'a> {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        struct Read;
-        impl<'de> Visitor<'de> for Read {
-            type Value = Weights<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a map from host to number")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut out = Vec::with_capacity(map.size_hint().unwrap_or(0));
-                while let Some(entry) = map.next_entry()? {
-                    out.push(entry);
-                }
-                Ok(Weights(out))
-            }
-        }
-        input.deserialize_map(Read)
-    }
 }
 
 /// A hint: a string, or a list whose first item is a string; anything else reads as absent, an empty

@@ -47,7 +47,6 @@ fn unknown(name: &str) -> ApiError {
 fn view(engine: &Engine, catalogue: &Catalogue, name: &str, running: Option<&Arc<Pipeline>>) -> v1::Pipeline {
     let versions = catalogue.get(name);
     let unrunnable = engine.unrunnable().find(|unrunnable| unrunnable.name == name);
-    let defaults = &engine.settings.default_pipeline;
     let mut out = v1::Pipeline {
         name: name.to_owned(),
         state: match (running, unrunnable) {
@@ -61,7 +60,7 @@ fn view(engine: &Engine, catalogue: &Catalogue, name: &str, running: Option<&Arc
         since: versions.and_then(|versions| versions.activations.last()).map(|activation| moment(activation.at)),
         candidate: versions.and_then(|versions| versions.candidate).map(|candidate| candidate.version),
         unrunnable: unrunnable.map(|unrunnable| unrunnable.why.clone()),
-        is_default: defaults.values().any(|default| default == name),
+        is_default: Domain::ALL.into_iter().any(|domain| engine.settings.default_of(domain) == name),
         ..v1::Pipeline::default()
     };
     if let Some(pipeline) = running {

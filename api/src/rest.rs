@@ -19,10 +19,10 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::body;
 use crate::cluster;
 use crate::error::{ApiError, ErrorBody};
 use crate::limits;
-use crate::nova;
 use crate::pipelines;
 use crate::proto::v1;
 use crate::service::{Call, Service};
@@ -90,8 +90,8 @@ pub(crate) async fn read<T: DeserializeOwned>(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<T, ApiError> {
-    let body = limits::read(headers, body, service.config.body, &service.bodies, call.deadline).await?;
-    Ok(nova::read_owned(&body.bytes)?)
+    let held = limits::read(headers, body, service.config.body, &service.bodies, call.deadline).await?;
+    Ok(body::read_owned(&held.bytes)?)
 }
 
 pub(crate) fn query<T>(query: Queried<T>) -> Result<T, ApiError> {

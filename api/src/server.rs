@@ -9,7 +9,6 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -22,12 +21,13 @@ use tonic::{Code, Status};
 use tonic_health::server::HealthReporter;
 use uuid::Uuid;
 
+use crate::body::is_id;
 use crate::error::{ApiError, ErrorCode};
 use crate::hook::{self, REQUEST_ID};
 use crate::limits::ApiConfig;
 use crate::metrics::Answered;
 use crate::service::{Call, Service};
-use crate::{grpc, nova, rest};
+use crate::{grpc, rest};
 
 /// Why a server ended otherwise than by its shutdown.
 #[derive(Debug, thiserror::Error)]
@@ -61,10 +61,7 @@ pub async fn serve(
 
 /// All routes, with what is around every request.
 fn router(service: &Arc<Service>) -> Result<(Router, HealthReporter), ServeError> {
-    let router = rest::routes()
-        .route(hook::NOVA, post(hook::nova))
-        .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed);
+    let router = hook::add(rest::routes()).fallback(not_found).method_not_allowed_fallback(method_not_allowed);
     let (router, health) = grpc::add(router, service)?;
     let router = router.layer(from_fn_with_state(Arc::clone(service), around));
     Ok((router.with_state(Arc::clone(service)), health))
@@ -74,8 +71,10 @@ fn router(service: &Arc<Service>) -> Result<(Router, HealthReporter), ServeError
 const READ: &str = "x-pallium-read";
 
 /// Paths as metrics name them; others are `other`.
-const PATHS: [&str; 31] = [
+const PATHS: [&str; 33] = [
     hook::NOVA,
+    hook::CINDER,
+    hook::MANILA,
     "/v1/place",
     "/v1/explain",
     "/v1/decisions",
@@ -198,7 +197,7 @@ async fn around(State(service): State<Arc<Service>>, mut request: Request, next:
     let started = Instant::now();
     let (path, method) = (path(&request), method(&request));
     let grpc = is_grpc(request.headers());
-    let given = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| nova::is_id(id));
+    let given = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| is_id(id));
     let id = given.map_or_else(|| format!("req-{}", Uuid::now_v7()), str::to_owned);
     let wait = service.config.deadline;
     let wait = grpc_timeout(request.headers()).map_or(wait, |asked| asked.min(wait));

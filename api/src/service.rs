@@ -12,10 +12,10 @@ use scheduler::state::Tables;
 use scheduler::{Batch, Command, Core, Decision, Domain, HostReport, Outcome, Proposer, Purpose, Request, Row};
 use uuid::Uuid;
 
+use crate::body::BadRequest;
 use crate::error::ApiError;
 use crate::limits::{ApiConfig, Slots};
 use crate::metrics::{Metrics, Reading};
-use crate::nova::BadRequest;
 use crate::proto::v1;
 use crate::watch::{Events, Watch};
 use crate::{backup, convert};

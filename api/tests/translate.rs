@@ -4,7 +4,8 @@
 
 use std::fmt::Write;
 
-use api::nova::{BadRequest, translate};
+use api::body::BadRequest;
+use api::nova::translate;
 use expect_test::{expect, expect_file};
 use proptest::prelude::*;
 use scheduler::Request;
@@ -348,6 +349,33 @@ fn secrets_are_read_into_nothing() {
     let request = translate(&serde_json::to_vec(&body).unwrap()).unwrap();
     assert!(request.destination.cell_named);
     assert!(!format!("{request:?}").contains(secret));
+}
+
+#[test]
+fn volumes_and_shares_by_any_spec() {
+    let id = "1d30dab6-de95-4b2d-83de-04c6d01a6975";
+    for (spec, named) in [
+        (json!({"volume_id": id, "volume_properties": {"size": 1}}), true),
+        (json!({"share_id": id, "volume_id": null}), true),
+        (json!({"volume_id": "vol-1"}), false),
+        (json!({"volume_id": [id]}), false),
+        (json!({"other": id}), false),
+        (json!([1, {"a": []}]), false),
+        (json!(-1.5), false),
+        (json!(true), false),
+        (Value::Null, false),
+    ] {
+        let body = json!({"spec": spec, "hosts": [{"host": "a@b#c"}], "weights": {"a@b#c": 1}});
+        let body = serde_json::to_vec(&body).unwrap();
+        for (translate, domain) in [
+            (api::storage::cinder as fn(&[u8]) -> _, scheduler::Domain::Cinder),
+            (api::storage::manila, scheduler::Domain::Manila),
+        ] {
+            let request: Request = translate(&body).unwrap();
+            assert_eq!(request.consumers[0].to_string() == id, named, "{spec}");
+            assert_eq!((request.domain, request.options.skip_inflight), (domain, true));
+        }
+    }
 }
 
 #[test]

@@ -10,11 +10,16 @@ pub mod mutate;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 2] = [("nova_hook", nova_hook), ("fleet_file", fleet_file)];
+pub const TARGETS: [Target; 3] = [("nova_hook", nova_hook), ("storage_hook", storage_hook), ("fleet_file", fleet_file)];
 
 /// The body of a POST to the Nova hook.
 pub fn nova_hook(data: &[u8]) {
     let _ = api::nova::translate(data);
+}
+
+/// The body of a POST to the hooks of Cinder and Manila.
+pub fn storage_hook(data: &[u8]) {
+    let _ = (api::storage::cinder(data), api::storage::manila(data));
 }
 
 /// A fleet file, as `pallium ctl import` reads it.

@@ -108,11 +108,18 @@ fn options(source: &str) -> Vec<(String, String)> {
     let Some((_, body)) = source.split_once("pub struct Options {\n") else { return Vec::new() };
     let mut out = Vec::new();
     let mut words: Vec<&str> = Vec::new();
+    let mut renamed = None;
     for line in body.lines().map(str::trim).take_while(|line| *line != "}") {
         if let Some(text) = line.strip_prefix("///") {
             words.push(text.trim());
+        } else if let Some(name) = line.strip_prefix("#[serde(rename = \"") {
+            renamed = name.strip_suffix("\")]");
         } else if let Some((name, _)) = line.strip_prefix("pub ").and_then(|field| field.split_once(':')) {
-            let name = if source.contains("rename_all = \"camelCase\"") { camel(name) } else { name.to_owned() };
+            let name = match renamed.take() {
+                Some(name) => name.to_owned(),
+                None if source.contains("rename_all = \"camelCase\"") => camel(name),
+                None => name.to_owned(),
+            };
             out.push((name, words.join(" ")));
             words.clear();
         }

@@ -8,8 +8,8 @@ use scheduler::pipeline::spec::{Metadata, Param, PipelineKind, PipelineResource,
 use scheduler::pipeline::{Engine, FilterPlugin, Registry, Scoring, WeigherPlugin};
 use scheduler::request::{Candidate, Candidates, Group, GroupPolicy};
 use scheduler::{
-    AggregateReport, Command, Core, Domain, HostReport, InstanceReport, Intent, Inventory, Outcome, Request, Settings,
-    Settled,
+    AggregateReport, Command, Core, Domain, FeatureReport, HostReport, InstanceReport, Intent, Inventory, Outcome,
+    Request, Settings, Settled,
 };
 use serde_json::Value;
 use uuid::Uuid;
@@ -48,6 +48,11 @@ pub fn host(name: &str) -> Host {
 }
 
 impl Host {
+    pub fn domain(mut self, domain: Domain) -> Self {
+        self.0.domain = domain;
+        self
+    }
+
     pub fn zone(mut self, zone: &str) -> Self {
         self.0.availability_zone = Some(zone.to_owned());
         self
@@ -172,6 +177,15 @@ impl Fleet {
         Self { core, hosts }
     }
 
+    /// Features of a host.
+    pub fn features(&mut self, domain: Domain, name: &str, values: &[(&str, f64)]) {
+        let values = values.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+        let report = FeatureReport { domain, name: name.to_owned(), values, ..FeatureReport::default() };
+        let commands = vec![Command::Features(Box::new(report))];
+        let outcomes = self.core.apply(&Batch { proposer: Proposer::default(), now: 1, wall: 1, commands });
+        assert!(matches!(outcomes[..], [Outcome::Reported(_)]), "{outcomes:?}");
+    }
+
     /// Candidates with these names (none = all), each under its node, without weights.
     pub fn candidates(&self, names: Option<&[String]>) -> Candidates {
         let sent = self.hosts.iter().filter(|(host, _)| names.is_none_or(|names| names.contains(host)));
@@ -265,6 +279,10 @@ impl Case {
         self
     }
 
+    pub fn domain(self, domain: Domain) -> Self {
+        self.request(|request| request.domain = domain)
+    }
+
     /// The label of the operation.
     pub fn intent(self, intent: Intent) -> Self {
         self.request(|request| request.label = Some(intent))
@@ -346,7 +364,7 @@ impl Case {
         };
         let (filters, weighers) = if is_filter { (vec![step], vec![]) } else { (vec![], vec![step]) };
         let spec = PipelineSpec {
-            scheduling_domain: Domain::Nova,
+            scheduling_domain: self.request.domain,
             description: String::new(),
             kind: PipelineKind::FilterWeigher,
             ignore_preselection: true,

@@ -13,6 +13,7 @@
 //!  nova/*.rs ───────────────▶ registry ────────────────────────────────────┘
 //! ```
 
+pub mod manila;
 pub mod nova;
 pub mod nova_stock;
 pub mod rules;
@@ -82,6 +83,7 @@ macro_rules! steps {
             nova::kvm_failover_evacuation::KvmFailoverEvacuation,
             nova::kvm_committed_resource_reservation::KvmCommittedResourceReservation,
             nova::kvm_failover_reservation_consolidation::KvmFailoverReservationConsolidation,
+            manila::netapp_cpu_usage_balancing::NetappCpuUsageBalancing,
             nova_stock::soft_affinity::ServerGroupSoftAffinityWeigher,
             nova_stock::soft_anti_affinity::ServerGroupSoftAntiAffinityWeigher,
             nova_stock::build_failure::BuildFailureWeigher,
@@ -124,11 +126,13 @@ pub fn registry() -> Registry {
 }
 
 /// The text of the shipped pipelines.
-const SHIPPED: [&str; 4] = [
+const SHIPPED: [&str; 6] = [
     include_str!("../../deploy/pipelines/kvm-general-purpose-load-balancing.yaml"),
     include_str!("../../deploy/pipelines/kvm-hana-bin-packing.yaml"),
     include_str!("../../deploy/pipelines/nova-general.yaml"),
     include_str!("../../deploy/pipelines/nova-default.yaml"),
+    include_str!("../../deploy/pipelines/cinder-external-scheduler.yaml"),
+    include_str!("../../deploy/pipelines/manila-external-scheduler.yaml"),
 ];
 
 /// The pipelines that ship with pallium.
@@ -180,7 +184,14 @@ mod tests {
         let names: Vec<&str> = engine.pipelines().map(|pipeline| pipeline.name.as_str()).collect();
         assert_eq!(
             names,
-            ["kvm-general-purpose-load-balancing", "kvm-hana-bin-packing", "nova-default", "nova-general"]
+            [
+                "cinder-external-scheduler",
+                "kvm-general-purpose-load-balancing",
+                "kvm-hana-bin-packing",
+                "manila-external-scheduler",
+                "nova-default",
+                "nova-general"
+            ]
         );
         for resource in shipped() {
             let errors = engine.compile(&resource).err();

@@ -75,7 +75,7 @@ pub struct Request {
 /// Which contract the caller follows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Caller {
-    /// The Nova hook: a repeat is ranked anew and only its claim is remembered. `request` is the
+    /// A hook: a repeat is ranked anew and only its claim is remembered. `request` is the
     /// caller's own request id (`req-<uuid>`), absent in the hook's first generation.
     Hook {
         /// Request id of the context, if the hook sent one.
@@ -281,6 +281,12 @@ impl Request {
                 == (&other.source_host, &other.destination, &other.group, &other.hints)
             && (options, pci) == (&other.options, &other.pci)
             && candidates == &other.candidates
+    }
+
+    /// Whether hosts that no source has reported are ranked too. Cinder and Manila send hosts that nobody
+    /// has to report, and claim nothing of them; without them an empty pallium would stop both.
+    pub(crate) fn ranks_unknown(&self) -> bool {
+        matches!(self.caller, Caller::Hook { .. }) && matches!(self.domain, Domain::Cinder | Domain::Manila)
     }
 
     /// First value of a hint, the way Nova means one-element lists.

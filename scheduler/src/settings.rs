@@ -12,7 +12,8 @@ use crate::intent::Intent;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Pipeline for a request that names none and from which none can be inferred.
+    /// Pipeline for a request that names none and from which none can be inferred, where it is another
+    /// than the shipped one: see [`Self::default_of`].
     pub default_pipeline: BTreeMap<Domain, String>,
     /// Refuse a request whose flavor names no known hypervisor type, as the peer does.
     pub strict_inference: bool,
@@ -73,7 +74,7 @@ impl ClaimExpiry {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            default_pipeline: BTreeMap::from([(Domain::Nova, "nova-general".to_owned())]),
+            default_pipeline: BTreeMap::new(),
             strict_inference: false,
             unknown_hosts: UnknownHosts::Drop,
             claim_expiry: ClaimExpiry::default(),
@@ -82,5 +83,21 @@ impl Default for Settings {
             detail_hosts: 1024,
             detail_decisions: 1024,
         }
+    }
+}
+
+impl Settings {
+    /// Pipeline of a domain for a request that names none and from which none can be inferred.
+    pub fn default_of(&self, domain: Domain) -> &str {
+        self.default_pipeline.get(&domain).map_or(
+            match domain {
+                Domain::Nova => "nova-general",
+                Domain::Cinder => "cinder-external-scheduler",
+                Domain::Manila => "manila-external-scheduler",
+                Domain::Machines => "machines-scheduler",
+                Domain::Pods => "pods-scheduler",
+            },
+            String::as_str,
+        )
     }
 }

@@ -7,6 +7,7 @@ mod command_line;
 mod fixtures;
 mod pipelines;
 mod repeats;
+mod storage;
 #[path = "../support/support.rs"]
 mod support;
 mod tls;

@@ -173,7 +173,13 @@ impl Server {
 
     /// The hook.
     pub async fn hook(&self, body: &Value) -> Answer {
-        self.send("POST", "/scheduler/nova/external", body.to_string()).await.expect("an answer")
+        self.hook_of("nova", body).await
+    }
+
+    /// The hook of a service.
+    pub async fn hook_of(&self, service: &str, body: &Value) -> Answer {
+        let path = format!("/scheduler/{service}/external");
+        self.send("POST", &path, body.to_string()).await.expect("an answer")
     }
 
     /// Loads hosts.

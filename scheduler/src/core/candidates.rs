@@ -1,16 +1,26 @@
-//! Candidates = hosts sent ∩ hosts known (`nova-pipeline` 0.2), or the whole domain.
+//! Candidates = hosts sent ∩ hosts known (`nova-pipeline` 0.2), or the whole domain. Hosts of Cinder and
+//! Manila that nobody has reported are ranked as well: see [`Stranger`].
 
 use rustc_hash::FxHashMap;
 
 use crate::index::Facet;
 use crate::names::Text;
 use crate::pipeline::cx::View;
+use crate::pipeline::engine::Pipeline;
 use crate::pipeline::run::Entrant;
 use crate::provider::Row;
 use crate::request::{Candidates, Request};
 use crate::rows::{Mask, Rows};
 
 use super::Refusal;
+
+/// A host that the caller sent, that no source has reported, and that is ranked all the same: by the
+/// caller's weight, with 0 from each weigher.
+#[derive(Debug)]
+pub(super) struct Stranger {
+    pub position: u32,
+    pub weight: f64,
+}
 
 /// The candidates of a request.
 #[derive(Debug, Default)]
@@ -19,12 +29,16 @@ pub(super) struct Field {
     /// Ascending by row; empty when the whole domain was asked for.
     pub sent: Vec<Entrant>,
     pub unknown: Vec<String>,
+    /// Those of the unknown that are ranked.
+    pub strangers: Vec<Stranger>,
     /// Node names that the request teaches.
     pub learned: Vec<(Row, Text)>,
     pub count: usize,
 }
 
-pub(super) fn field(view: View<'_>, request: &Request) -> Result<Field, Refusal> {
+/// The candidates of `request`; what no source has reported passes no filter.
+pub(super) fn field(view: View<'_>, request: &Request, pipeline: &Pipeline) -> Result<Field, Refusal> {
+    let strange = request.ranks_unknown() && pipeline.filters.is_empty();
     let mut field = Field { mask: Mask::none(view.index.rows()), ..Field::default() };
     match &request.candidates {
         Candidates::All => {
@@ -38,7 +52,7 @@ pub(super) fn field(view: View<'_>, request: &Request) -> Result<Field, Refusal>
             }
         }
         Candidates::Sent(hosts) => {
-            if hosts.is_empty() {
+            if hosts.is_empty() && !strange {
                 return Err(Refusal::Invalid("hosts: an empty list given, at least one host expected".to_owned()));
             }
             // With several nodes behind one host, the last one listed is ranked (Nova maps a name
@@ -53,6 +67,9 @@ pub(super) fn field(view: View<'_>, request: &Request) -> Result<Field, Refusal>
                 }
                 let Some((row, learns)) = find(view, request, &candidate.host, &candidate.node) else {
                     field.unknown.push(candidate.host.clone());
+                    if strange {
+                        field.strangers.push(Stranger { position: at as u32, weight: candidate.weight });
+                    }
                     continue;
                 };
                 if learns {
@@ -65,7 +82,7 @@ pub(super) fn field(view: View<'_>, request: &Request) -> Result<Field, Refusal>
             // Two spellings of one host (ASCII case) reach one row: the first stays.
             field.sent.dedup_by_key(|entrant| entrant.row);
             field.count = field.sent.len();
-            if field.count == 0 {
+            if field.count == 0 && !strange {
                 return Err(Refusal::FleetUnknown { sent: hosts.len() });
             }
         }

@@ -73,9 +73,9 @@ impl Core {
                 return Ok(self.join(request, key, hash));
             }
         }
-        let field = field(self.view(), request)?;
-        let (intent, mut notes) = self.intent(request);
         let pipeline = engine.choose(request)?;
+        let field = field(self.view(), request, &pipeline)?;
+        let (intent, mut notes) = self.intent(request);
         let settings = &engine.settings;
         let purpose = if intent.is_move() { Purpose::Move } else { Purpose::Instance };
         let claims = !(request.options.read_only
@@ -173,7 +173,7 @@ impl Core {
             placed.extend(placement(self.view(), &part, open));
             if let Some(ran) = rest.filter(|_| first.is_none()) {
                 let ran = Run { ranked, ..ran };
-                first = Some(compose(self.view(), settings, &pipeline.name, request, &field, ran, &part, open));
+                first = Some(compose(self.view(), settings, &pipeline, request, &field, ran, &part, open));
             }
             parts.push(part);
             if failed && request.consumers.len() > 1 {

@@ -1,5 +1,6 @@
 //! A run made into an answer and a record.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -8,9 +9,10 @@ use crate::command::{Action, Part, Record};
 use crate::decision::{Claim, Decision, Placement, RankedHost, StepKind};
 use crate::intent::Intent;
 use crate::pipeline::cx::View;
-use crate::pipeline::run::{Changed, Run, Trace};
+use crate::pipeline::engine::Pipeline;
+use crate::pipeline::run::{Changed, Run, Scored, Trace, base, rounded};
 use crate::provider::Row;
-use crate::request::{Candidates, Request};
+use crate::request::{Candidate, Candidates, Request};
 use crate::settings::{Settings, UnknownHosts};
 
 use super::candidates::Field;
@@ -74,7 +76,7 @@ pub(super) fn placement(view: View<'_>, part: &Part, open: Option<Row>) -> Optio
 pub(super) fn compose(
     view: View<'_>,
     settings: &Settings,
-    pipeline: &str,
+    pipeline: &Pipeline,
     request: &Request,
     field: &Field,
     ran: Run,
@@ -89,11 +91,11 @@ pub(super) fn compose(
         (Action::Leave | Action::Release, _) => Claim::None,
     };
     let record = Record {
-        pipeline: names.refer(pipeline),
+        pipeline: names.refer(&pipeline.name),
         version: 0,
         candidates: field.count as u32,
         unknown: field.unknown.len() as u32,
-        hosts_out: ran.survivors as u32,
+        hosts_out: (ran.survivors + field.strangers.len()) as u32,
         drops: ran
             .steps
             .iter()
@@ -120,13 +122,16 @@ pub(super) fn compose(
         .iter()
         .map(|scored| RankedHost { host: sent_name(scored.row).to_owned(), score: score(scored.score) })
         .collect();
+    if let (Candidates::Sent(sent), false) = (&request.candidates, field.strangers.is_empty()) {
+        hosts = among_strangers(pipeline, sent, field, &ran.ranked);
+    }
     let most = request.options.max_candidates as usize;
     if most > 0 {
         hosts.truncate(most);
     }
-    let mut decision = blank(request, Intent::Create, pipeline);
+    let mut decision = blank(request, Intent::Create, &pipeline.name);
     decision.hosts = hosts;
-    if settings.unknown_hosts == UnknownHosts::Append {
+    if settings.unknown_hosts == UnknownHosts::Append && field.strangers.is_empty() {
         let unknown = field.unknown.iter();
         decision.hosts.extend(unknown.map(|host| RankedHost { host: host.clone(), score: f64::MIN }));
     }
@@ -137,7 +142,7 @@ pub(super) fn compose(
     decision.ranges = ran.ranges;
     decision.notes = ran.notes;
     let equal = ran.ranked.iter().take_while(|scored| scored.score == ran.ranked[0].score).count();
-    if equal > 1 {
+    if equal > 1 && field.strangers.is_empty() {
         let rule = match &request.candidates {
             Candidates::Sent(_) => "the caller's order",
             Candidates::All => "the name",
@@ -147,6 +152,21 @@ pub(super) fn compose(
     decision.events = ran.events;
     decision.timings = ran.timings;
     Composed { decision, record, trace: ran.trace, changed: ran.changed }
+}
+
+/// The ranked hosts and the strangers in one order.
+fn among_strangers(pipeline: &Pipeline, sent: &[Candidate], field: &Field, ranked: &[Scored]) -> Vec<RankedHost> {
+    let position = |row: Row| {
+        let at = field.sent.binary_search_by_key(&row, |entrant| entrant.row).ok()?;
+        Some(field.sent[at].position)
+    };
+    let known = ranked.iter().filter_map(|scored| Some((scored.score, position(scored.row)?)));
+    let strangers = field.strangers.iter().map(|one| (rounded(base(pipeline, one.weight)), one.position));
+    let mut all: Vec<(i64, u32)> = known.chain(strangers).collect();
+    all.sort_unstable_by_key(|&(units, position)| (Reverse(units), position));
+    all.into_iter()
+        .map(|(units, at)| RankedHost { host: sent[at as usize].host.clone(), score: score(units) })
+        .collect()
 }
 
 fn truncated(text: &str, most: usize) -> String {

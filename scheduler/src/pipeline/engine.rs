@@ -204,9 +204,8 @@ impl Engine {
             if self.shipped.contains_key(name) {
                 return Ok(());
             }
-            let default = self.settings.default_pipeline.iter().find(|(_, default)| *default == name);
-            match default {
-                Some((domain, _)) => Err(format!(
+            match Domain::ALL.into_iter().find(|domain| self.settings.default_of(*domain) == name) {
+                Some(domain) => Err(format!(
                     "pipeline '{name}' is the default of domain {domain} and none of that name ships with the program: \
                      requests would have no pipeline"
                 )),
@@ -321,10 +320,7 @@ impl Engine {
                 }
             }
         }
-        let default = self.settings.default_pipeline.get(&request.domain).ok_or_else(|| {
-            ChoiceError::Inference(format!("no pipeline is set for domain {} (default_pipeline)", request.domain))
-        })?;
-        self.named(default, request.domain)
+        self.named(self.settings.default_of(request.domain), request.domain)
     }
 
     fn named(&self, name: &str, domain: Domain) -> Result<Arc<Pipeline>, ChoiceError> {

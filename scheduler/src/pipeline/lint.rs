@@ -5,8 +5,8 @@ use crate::pipeline::spec::{PipelineResource, SpecError, StepSpec};
 
 /// Steps that are what their params say: several of them are no mistake.
 const RULES: [&str; 2] = ["filter_cel", "cel_score"];
-/// The filter that keeps claims within the capacity.
-const CAPACITY: &str = "filter_has_enough_capacity";
+/// The filters that keep claims within the capacity, each of its own domains.
+const CAPACITY: [&str; 2] = ["filter_has_enough_capacity", "nodecapacity"];
 
 impl Engine {
     /// Errors and warnings of a resource.
@@ -49,9 +49,11 @@ impl Engine {
             let message = "true given without weighers: all hosts score 0 and only the caller's order is left";
             warn("spec.ignorePreselection".to_owned(), message.to_owned());
         }
-        let claims = spec.filters.iter().any(|step| step.name == CAPACITY);
-        if !claims && self.registry().filters().any(|kind| kind.name == CAPACITY) {
-            let message = format!("no {CAPACITY}: hosts that are full are answered, and a claim on them is refused");
+        let known = self.registry().filters().filter(|kind| kind.domains.contains(&spec.scheduling_domain));
+        if let Some(capacity) = known.map(|kind| kind.name).find(|name| CAPACITY.contains(name))
+            && !spec.filters.iter().any(|step| step.name == capacity)
+        {
+            let message = format!("no {capacity}: hosts that are full are answered, and a claim on them is refused");
             warn("spec.filters".to_owned(), message);
         }
         out

@@ -148,7 +148,7 @@ impl Trace {
 const NAMED: usize = 10;
 
 /// Score in units of 1e-9; NaN counts as 0, infinities saturate.
-pub(super) fn rounded(score: f64) -> i64 {
+pub(crate) fn rounded(score: f64) -> i64 {
     let units = score * 1e9;
     (units + 0.5_f64.copysign(units)) as i64
 }
@@ -182,6 +182,17 @@ pub(super) fn ranked(cx: &Cx<'_>, rows: &[Row], scores: &[i64], sent: &[Entrant]
         .collect();
     hosts.sort_unstable_by(|one, other| order(cx, sent, *one, *other));
     hosts
+}
+
+/// What a caller's weight counts in the score of a host.
+pub(crate) fn base(pipeline: &Pipeline, weight: f64) -> f64 {
+    if pipeline.ignore_preselection {
+        0.0
+    } else if pipeline.scoring == Scoring::Cortex && !pipeline.weighers.is_empty() {
+        tanh(weight)
+    } else {
+        weight
+    }
 }
 
 /// Runs `pipeline`. The trace has every survivor until it is trimmed.
@@ -244,16 +255,14 @@ pub(crate) fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: f
 
     let rows: Vec<Row> = hosts.iter().collect();
     let sent_of = |row: Row| sent.binary_search_by_key(&row, |entrant| entrant.row).ok().map(|at| &sent[at]);
-    let weighed = !pipeline.weighers.is_empty();
     let scoring = pipeline.scoring;
-    let mut base = vec![0.0; rows.len()];
-    if !pipeline.ignore_preselection && !sent.is_empty() {
-        for (base, row) in base.iter_mut().zip(&rows) {
-            let weight = sent_of(*row).map_or(0.0, |entrant| entrant.weight);
-            *base = if weighed && scoring == Scoring::Cortex { tanh(weight) } else { weight };
+    let mut bases = vec![0.0; rows.len()];
+    if !sent.is_empty() {
+        for (base, row) in bases.iter_mut().zip(&rows) {
+            *base = sent_of(*row).map_or(0.0, |entrant| self::base(pipeline, entrant.weight));
         }
     }
-    let mut total = base.clone();
+    let mut total = bases.clone();
     for (name, weigher, multiplier) in &pipeline.weighers {
         let mut activations = vec![0.0; rows.len()];
         let verdict = if rebuild {
@@ -309,7 +318,7 @@ pub(crate) fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: f
     }
     trace.masks = Arc::new(masks);
     trace.rows = rows;
-    trace.base = base;
+    trace.base = bases;
     trace.dropped = hosts.into_dropped();
     out.trace = Arc::new(trace);
     out
