@@ -11,6 +11,7 @@ use scheduler::{Consumer, Domain, FeatureReport, Intent, Inventory, Phase, Provi
 use uuid::Uuid;
 
 use crate::body::{BadRequest, is_id};
+use crate::pod::pod;
 use crate::proto::v1;
 
 const INTENTS: [Intent; 10] = [
@@ -110,8 +111,10 @@ pub(crate) fn request(from: v1::PlaceRequest, trace_id: &str) -> Result<Request,
         Some(id) if is_id(&id) => id,
         Some(_) => return Err(bad("trace_id", "at most 64 bytes of visible ASCII expected")),
     };
+    let domain = domain("domain", from.domain.as_deref())?;
+    let (pod, resources) = pod(from.pod, domain, from.resources)?;
     Ok(Request {
-        domain: domain("domain", from.domain.as_deref())?,
+        domain,
         num_instances: consumers.len() as u64,
         consumers,
         caller: Caller::Keyed { key },
@@ -120,7 +123,7 @@ pub(crate) fn request(from: v1::PlaceRequest, trace_id: &str) -> Result<Request,
         user: filled(from.user_id),
         label: intent("intent", from.intent.as_deref())?,
         source_host: filled(from.source_host),
-        resources: from.resources.into_iter().filter(|(_, amount)| *amount > 0).collect(),
+        resources: resources.into_iter().filter(|(_, amount)| *amount > 0).collect(),
         flavor: filled(from.flavor),
         extra_specs: from.extra_specs,
         image: None,
@@ -137,6 +140,7 @@ pub(crate) fn request(from: v1::PlaceRequest, trace_id: &str) -> Result<Request,
         group: from.group.map(group).transpose()?,
         hints: from.hints.into_iter().map(|(key, values)| (key, values.items)).collect(),
         pci: Vec::new(),
+        pod,
         options,
         trace_id,
     })
@@ -356,6 +360,8 @@ impl From<HostReport> for v1::HostReport {
                     .collect(),
             }),
             nova_host_state: from.nova_host_state,
+            labels: from.labels.map(|items| v1::StringMap { items }),
+            taints: list(from.taints),
             observed_at: from.observed_at,
             instances: from.instances.map(|items| v1::InstanceReportList {
                 items: items
@@ -433,6 +439,8 @@ impl TryFrom<v1::HostReport> for HostReport {
                 list.items.into_iter().map(cell).collect()
             }),
             nova_host_state: from.nova_host_state.map(object).transpose()?,
+            labels: from.labels.map(|map| map.items),
+            taints: list(from.taints),
             observed_at: from.observed_at,
             instances: from
                 .instances
@@ -472,6 +480,10 @@ fn object(text: String) -> Result<String, BadRequest> {
 pub(crate) fn host(tables: &Tables, provider: &Provider) -> v1::Host {
     let text = |sym: Sym| tables.names.text(sym).to_owned();
     let texts = |syms: &[Sym]| syms.iter().map(|&sym| text(sym)).collect::<Vec<_>>();
+    let pairs = |syms: &[Sym]| {
+        let pairs = syms.iter().filter_map(|&sym| tables.names.text(sym).split_once('='));
+        pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    };
     let consumers = provider.consumers.iter().filter_map(|&slot| tables.consumer_at(slot));
     let (claims, instances): (Vec<_>, Vec<_>) = consumers.partition(|consumer| consumer.is_open());
     v1::Host {
@@ -507,12 +519,7 @@ pub(crate) fn host(tables: &Tables, provider: &Provider) -> v1::Host {
                 None => v1::HostAggregate { name: text(key), uuid: None },
             })
             .collect(),
-        conditions: provider
-            .conditions
-            .iter()
-            .filter_map(|&sym| tables.names.text(sym).split_once('='))
-            .map(|(kind, value)| (kind.to_owned(), value.to_owned()))
-            .collect(),
+        conditions: pairs(&provider.conditions),
         disabled: provider.disabled,
         forced_down: provider.forced_down,
         allowed_projects: texts(&provider.allowed_projects),
@@ -527,6 +534,8 @@ pub(crate) fn host(tables: &Tables, provider: &Provider) -> v1::Host {
         claims: claims.len() as u64,
         features: provider.features.values.iter().map(|(name, value)| (text(*name), *value)).collect(),
         features_at: provider.features.observed_at,
+        labels: pairs(&provider.labels),
+        taints: texts(&provider.taints),
     }
 }
 

@@ -26,6 +26,7 @@ mod histogram;
 mod hook;
 mod metrics;
 mod pipelines;
+mod pod;
 mod rest;
 mod service;
 mod watch;

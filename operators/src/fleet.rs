@@ -12,7 +12,7 @@ use crate::reader::{Fields, Place, Reader};
 /// Keys of the file.
 pub const FILE_KEYS: [&str; 2] = ["domain", "hosts"];
 /// Keys of a host.
-pub const HOST_KEYS: [&str; 22] = [
+pub const HOST_KEYS: [&str; 24] = [
     "domain",
     "name",
     "hypervisor_hostname",
@@ -33,6 +33,8 @@ pub const HOST_KEYS: [&str; 22] = [
     "cpu_devices",
     "numa",
     "nova_host_state",
+    "labels",
+    "taints",
     "observed_at",
     "instances",
 ];
@@ -113,6 +115,8 @@ fn host(reader: &mut Reader, fields: Fields<'_, '_>, domain: Domain) -> Option<H
         cpu_devices,
         numa: numa(reader, fields),
         nova_host_state: reader.map(fields, "nova_host_state").map(|map| Value::Object(map.clone()).to_string()),
+        labels: texts_by_key(reader, fields, "labels"),
+        taints: reader.texts(fields, "taints"),
         observed_at: reader.whole(fields, "observed_at"),
         instances: instances(reader, fields),
     };

@@ -75,6 +75,8 @@ pub fn read(reader: &mut Reader, tree: &Value, at: &Place<'_>) -> Option<HostRep
         cpu_devices: full(reader.texts(domain, "supportedDevices")),
         numa: Some(cells(reader, status)).filter(|_| has_status),
         nova_host_state: None,
+        labels: None,
+        taints: None,
         observed_at: None,
         instances: Some(instances(reader, status)).filter(|_| has_status),
     })

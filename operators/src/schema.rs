@@ -80,6 +80,10 @@ struct Host {
     /// What stock Nova's filters and weighers read of a host that Placement does not know; its keys are in
     /// docs/operations.md.
     nova_host_state: Option<Map<String, Value>>,
+    /// Labels of a node.
+    labels: Option<BTreeMap<String, String>>,
+    /// Taints of a node, as key=value:Effect or key:Effect.
+    taints: Option<Vec<String>>,
     /// When the source looked, milliseconds since 1970; now, when absent.
     observed_at: Option<u64>,
     /// The full list of the host's instances.

@@ -6,6 +6,7 @@ use scheduler::command::{Batch, Proposer};
 use scheduler::decision::{Claim, DetailView};
 use scheduler::pipeline::spec::{Metadata, Param, PipelineKind, PipelineResource, PipelineSpec, StepSpec};
 use scheduler::pipeline::{Engine, FilterPlugin, Registry, Scoring, WeigherPlugin};
+use scheduler::pod::Pod;
 use scheduler::request::{Candidate, Candidates, Group, GroupPolicy};
 use scheduler::{
     AggregateReport, Command, Core, Domain, FeatureReport, HostReport, InstanceReport, Intent, Inventory, Outcome,
@@ -47,7 +48,24 @@ pub fn host(name: &str) -> Host {
     Host(HostReport { name: name.to_owned(), ..HostReport::default() })
 }
 
+/// A node that takes pods.
+pub fn node(name: &str) -> Host {
+    host(name).domain(Domain::Pods)
+}
+
 impl Host {
+    pub fn labels(mut self, labels: &[(&str, &str)]) -> Self {
+        let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        self.0.labels = Some(labels.collect());
+        self
+    }
+
+    /// Taints as `key=value:Effect`.
+    pub fn taints(mut self, taints: &[&str]) -> Self {
+        self.0.taints = Some(texts(taints));
+        self
+    }
+
     pub fn domain(mut self, domain: Domain) -> Self {
         self.0.domain = domain;
         self
@@ -281,6 +299,11 @@ impl Case {
 
     pub fn domain(self, domain: Domain) -> Self {
         self.request(|request| request.domain = domain)
+    }
+
+    /// A pod, and what it asks.
+    pub fn pod(self, change: impl FnOnce(&mut Pod)) -> Self {
+        self.domain(Domain::Pods).request(|request| change(&mut request.pod))
     }
 
     /// The label of the operation.

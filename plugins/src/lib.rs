@@ -16,6 +16,7 @@
 pub mod manila;
 pub mod nova;
 pub mod nova_stock;
+pub mod pods;
 pub mod rules;
 
 #[cfg(test)]
@@ -75,6 +76,11 @@ macro_rules! steps {
             nova_stock::simple_cidr_affinity::SimpleCidrAffinityFilter,
             nova_stock::pci_passthrough::PciPassthroughFilter,
             nova_stock::all_hosts::AllHostsFilter,
+            pods::noop::Noop,
+            pods::taint::TaintFilter,
+            pods::node_affinity::NodeAffinity,
+            pods::node_available::NodeAvailable,
+            pods::node_capacity::NodeCapacity,
             rules::cel_filter::CelFilter;
             weighers:
             nova::kvm_binpack::KvmBinpack,
@@ -97,6 +103,7 @@ macro_rules! steps {
             nova_stock::num_instances_weigher::NumInstancesWeigher,
             nova_stock::pci::PCIWeigher,
             nova_stock::ram::RAMWeigher,
+            pods::binpack::Binpack,
             rules::cel_score::CelScore;
         }
     };
@@ -126,13 +133,15 @@ pub fn registry() -> Registry {
 }
 
 /// The text of the shipped pipelines.
-const SHIPPED: [&str; 6] = [
+const SHIPPED: [&str; 8] = [
     include_str!("../../deploy/pipelines/kvm-general-purpose-load-balancing.yaml"),
     include_str!("../../deploy/pipelines/kvm-hana-bin-packing.yaml"),
     include_str!("../../deploy/pipelines/nova-general.yaml"),
     include_str!("../../deploy/pipelines/nova-default.yaml"),
     include_str!("../../deploy/pipelines/cinder-external-scheduler.yaml"),
     include_str!("../../deploy/pipelines/manila-external-scheduler.yaml"),
+    include_str!("../../deploy/pipelines/machines-scheduler.yaml"),
+    include_str!("../../deploy/pipelines/pods-scheduler.yaml"),
 ];
 
 /// The pipelines that ship with pallium.
@@ -188,9 +197,11 @@ mod tests {
                 "cinder-external-scheduler",
                 "kvm-general-purpose-load-balancing",
                 "kvm-hana-bin-packing",
+                "machines-scheduler",
                 "manila-external-scheduler",
                 "nova-default",
-                "nova-general"
+                "nova-general",
+                "pods-scheduler"
             ]
         );
         for resource in shipped() {

@@ -39,6 +39,12 @@ pub enum Facet {
     CpuDevice,
     /// Condition, as `Type=Value`.
     Condition,
+    /// Label, as `key=value`.
+    Label,
+    /// Key of a label.
+    LabelKey,
+    /// Taint, as `key=value:Effect`.
+    Taint,
     /// Project on the host's list of allowed projects.
     AllowedProject,
     /// Node name.
@@ -410,10 +416,14 @@ fn facets_of(tables: &Tables, provider: &Provider) -> Vec<(Facet, Sym)> {
         (Facet::CpuDevice, &provider.cpu_devices),
         (Facet::Condition, &provider.conditions),
         (Facet::AllowedProject, &provider.allowed_projects),
+        (Facet::Label, &provider.labels),
+        (Facet::Taint, &provider.taints),
     ];
     for (facet, values) in lists {
         out.extend(values.iter().map(|&value| (facet, value)));
     }
+    let keys = provider.labels.iter().filter_map(|label| tables.names.text(*label).split_once('='));
+    out.extend(keys.filter_map(|(key, _)| Some((Facet::LabelKey, tables.names.get(key)?))));
     for (class, inventory) in &provider.inventories {
         out.push((Facet::Inventory, *class));
         if inventory.min_unit > 1 || inventory.step_size > 1 {

@@ -27,6 +27,7 @@ pub mod level;
 pub mod mutant;
 pub mod names;
 pub mod pipeline;
+pub mod pod;
 pub mod provider;
 pub mod report;
 pub mod request;

@@ -134,6 +134,10 @@ pub struct Provider {
     pub numa: Vec<NumaCell>,
     /// Fields of stock Nova's HostState, JSON; the index holds what was read of it.
     pub nova_host_state: Option<Arc<str>>,
+    /// Labels as `key=value`, sorted.
+    pub labels: Vec<Sym>,
+    /// Taints as `key=value:Effect`, sorted.
+    pub taints: Vec<Sym>,
     /// When the last applied report was observed, wall milliseconds.
     pub observed_at: u64,
     /// What sources of metrics say of it.

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::domain::Domain;
 use crate::host_state::HostState;
 use crate::inventory::Inventory;
+use crate::pod::Taint;
 
 /// One host as a source reports it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, Encode, Decode)]
@@ -76,6 +77,12 @@ pub struct HostReport {
     /// [`host_state`](crate::host_state).
     #[serde(default, skip_serializing_if = "Option::is_none", with = "json_text")]
     pub nova_host_state: Option<String>,
+    /// Labels of a node: key → value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Taints of a node, as `key=value:Effect` or `key:Effect`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taints: Option<Vec<String>>,
     /// When the source looked, milliseconds since 1970 (wall time); absent: now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_at: Option<u64>,
@@ -154,6 +161,8 @@ mod json_text {
 
 /// Longest name of anything, in bytes.
 pub const LONGEST_NAME: usize = 255;
+/// Longest key or value of a label, and longest taint, in bytes.
+const LONGEST_LABEL: usize = 512;
 /// Most items in one list of a report (traits, instances, …).
 pub const LONGEST_LIST: usize = 10_000;
 
@@ -224,11 +233,46 @@ impl HostReport {
         if self.numa.as_ref().is_some_and(|cells| cells.len() > 256) {
             return Err("numa: at most 256 cells expected".to_owned());
         }
+        length("labels", self.labels.as_ref().map_or(0, BTreeMap::len))?;
+        for (key, value) in self.labels.iter().flatten() {
+            label(key, value)?;
+        }
+        let taints = self.taints.as_deref().unwrap_or_default();
+        length("taints", taints.len())?;
+        for (at, taint) in taints.iter().enumerate() {
+            label_text(&format!("taints[{at}]"), taint)?;
+            if Taint::read(taint).is_none() {
+                return Err(format!(
+                    "taints[{at}]: '{taint}' given, key=value:Effect or key:Effect expected, with NoSchedule, PreferNoSchedule or NoExecute"
+                ));
+            }
+        }
         if let Some(text) = &self.nova_host_state {
             HostState::read(&Arc::from(text.as_str()))?;
         }
         Ok(())
     }
+}
+
+/// A label: a key without `=`.
+fn label(key: &str, value: &str) -> Result<(), String> {
+    label_text("labels", key)?;
+    if key.is_empty() || key.contains('=') {
+        return Err(format!("labels: '{key}' given, a key without '=' expected"));
+    }
+    label_text(&format!("labels.{key}"), value)
+}
+
+/// A text of Kubernetes' labels and taints: at most 512 bytes (theirs have at most 253 + 1 + 63 in a key and
+/// 63 in a value), no control characters.
+fn label_text(field: &str, text: &str) -> Result<(), String> {
+    if text.len() > LONGEST_LABEL {
+        return Err(format!("{field}: {} bytes given, at most {LONGEST_LABEL} expected", text.len()));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(format!("{field}: '{}' has a control character", text.escape_debug()));
+    }
+    Ok(())
 }
 
 /// A name: 1 to 255 bytes, no control characters.

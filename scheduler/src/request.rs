@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::domain::Domain;
 use crate::intent::Intent;
+use crate::pod::Pod;
 
 /// A request for one host for each of its consumers.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -64,6 +65,9 @@ pub struct Request {
     /// PCI devices asked for, all of them together.
     #[serde(default)]
     pub pci: Vec<PciRequest>,
+    /// What it asks of a node's labels and taints (pods and machines).
+    #[serde(default)]
+    pub pod: Pod,
     /// Size of the original request, a hint; never used for capacity.
     pub num_instances: u64,
     /// The call's options.
@@ -265,6 +269,7 @@ impl Request {
             group,
             hints,
             pci,
+            pod,
             num_instances,
             options,
             trace_id: _,
@@ -279,7 +284,7 @@ impl Request {
             && (force_hosts, force_nodes) == (&other.force_hosts, &other.force_nodes)
             && (source_host, destination, group, hints)
                 == (&other.source_host, &other.destination, &other.group, &other.hints)
-            && (options, pci) == (&other.options, &other.pci)
+            && (options, pci, pod) == (&other.options, &other.pci, &other.pod)
             && candidates == &other.candidates
     }
 

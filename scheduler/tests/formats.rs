@@ -26,6 +26,8 @@ fn host(number: u128) -> Command {
         uuid: Some(Uuid::from_u128(number)),
         inventories: Some([("VCPU".to_owned(), Inventory::of(8))].into()),
         traits: Some(vec!["CUSTOM_FAST".to_owned()]),
+        labels: Some([("zone".to_owned(), "a".to_owned())].into()),
+        taints: Some(vec!["dedicated=db:NoSchedule".to_owned()]),
         ..HostReport::default()
     }))
 }

@@ -356,6 +356,8 @@ impl World {
                     allocation: allocation.map(|cpu| BTreeMap::from([("VCPU".to_owned(), cpu)])),
                     instances: Some(instances),
                     forced_down: Some(down),
+                    labels: Some(BTreeMap::from([("rack".to_owned(), (cpu % 3).to_string())])),
+                    taints: Some(if down { vec!["down:NoSchedule".to_owned()] } else { Vec::new() }),
                     observed_at: Some((EPOCH + self.now).saturating_sub(back)),
                     ..HostReport::default()
                 };

@@ -341,6 +341,7 @@ impl Ask {
             group: self.group.clone(),
             hints,
             pci: Vec::new(),
+            pod: scheduler::pod::Pod::default(),
             num_instances: 1,
             options: self.options.clone(),
             trace_id: self.request_id.map(|id| format!("req-{id}")).unwrap_or_default(),

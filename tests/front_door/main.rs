@@ -6,6 +6,7 @@ mod cluster;
 mod command_line;
 mod fixtures;
 mod pipelines;
+mod pods;
 mod repeats;
 mod storage;
 #[path = "../support/support.rs"]

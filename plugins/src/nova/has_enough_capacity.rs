@@ -47,6 +47,14 @@ pub struct Options {
     pub require_disk_inventory: bool,
 }
 
+/// A class that hosts need not report: those that do not are not checked for it.
+#[derive(Clone, Copy)]
+pub(crate) struct Optional {
+    pub class: &'static str,
+    /// First word of the note that says how many were not.
+    pub note: &'static str,
+}
+
 /// One asked class.
 struct Ask<'a> {
     class: Sym,
@@ -67,7 +75,7 @@ fn at(values: &[u64], row: Row) -> u64 {
 
 fn short(class: &str) -> Cow<'static, str> {
     match class {
-        "VCPU" => "short of cpu".into(),
+        "VCPU" | "MILLICPU" => "short of cpu".into(),
         "MEMORY_MB" => "short of memory".into(),
         "DISK_GB" => "short of disk".into(),
         _ => format!("short of {class}").into(),
@@ -138,45 +146,52 @@ impl Ask<'_> {
     }
 }
 
+/// Drops the hosts that have not enough left; with `empty` what is in use counts as 0.
+pub(crate) fn enough(cx: &Cx<'_>, hosts: &mut Survivors, empty: bool, unreported: Option<Optional>) -> Verdict {
+    let request = cx.request;
+    let first = ["VCPU", "MEMORY_MB"].map(|class| (class, request.amount(class)));
+    let others = request.resources.iter().map(|(class, amount)| (class.as_str(), *amount));
+    let others = others.filter(|(class, _)| !matches!(*class, "VCPU" | "MEMORY_MB"));
+    let held = cx.resize_discount();
+    let mut asked = false;
+    for (class, amount) in first.into_iter().chain(others) {
+        if amount == 0 {
+            continue;
+        }
+        asked = true;
+        if hosts.is_empty() {
+            break;
+        }
+        let inventory = cx.view.facet(Facet::Inventory, class);
+        let unknown = hosts.outside(inventory);
+        let optional = unreported.filter(|optional| unknown > 0 && optional.class == class);
+        if let Some(Optional { note, .. }) = optional {
+            hosts.note(format!("{note}: {unknown} hosts report no {class} and were not checked for it"));
+        } else if unknown > 0 {
+            let why = lacking(class, inventory, hosts);
+            hosts.keep(inventory, why, |_| Detail::None);
+        }
+        let Some((sym, column)) = cx.view.column(class) else { continue };
+        let ask = Ask {
+            class: sym,
+            amount,
+            held: held.as_ref().map(|(row, amounts)| (*row, amounts.get(sym))),
+            column,
+            inventory,
+            optional: optional.is_some(),
+            empty,
+        };
+        ask.drop_short(cx, hosts, class);
+        ask.drop_uneven(cx, hosts, class);
+    }
+    if asked { Verdict::Ran } else { Verdict::Skipped("nothing asked") }
+}
+
 impl Filter for HasEnoughCapacity {
     fn filter(&self, cx: &Cx<'_>, hosts: &mut Survivors) -> Verdict {
-        let request = cx.request;
-        let first = ["VCPU", "MEMORY_MB"].map(|class| (class, request.amount(class)));
-        let others = request.resources.iter().map(|(class, amount)| (class.as_str(), *amount));
-        let others = others.filter(|(class, _)| !matches!(*class, "VCPU" | "MEMORY_MB"));
-        let held = cx.resize_discount();
-        let mut asked = false;
-        for (class, amount) in first.into_iter().chain(others) {
-            if amount == 0 {
-                continue;
-            }
-            asked = true;
-            if hosts.is_empty() {
-                break;
-            }
-            let inventory = cx.view.facet(Facet::Inventory, class);
-            let unknown = hosts.outside(inventory);
-            let optional = unknown > 0 && class == "DISK_GB" && !self.0.require_disk_inventory;
-            if optional {
-                hosts.note(format!("disk_unknown: {unknown} hosts report no DISK_GB and were not checked for it"));
-            } else if unknown > 0 {
-                let why = lacking(class, inventory, hosts);
-                hosts.keep(inventory, why, |_| Detail::None);
-            }
-            let Some((sym, column)) = cx.view.column(class) else { continue };
-            let ask = Ask {
-                class: sym,
-                amount,
-                held: held.as_ref().map(|(row, amounts)| (*row, amounts.get(sym))),
-                column,
-                inventory,
-                optional,
-                empty: self.0.ignore_allocations || request.options.assume_empty_hosts,
-            };
-            ask.drop_short(cx, hosts, class);
-            ask.drop_uneven(cx, hosts, class);
-        }
-        if asked { Verdict::Ran } else { Verdict::Skipped("nothing asked") }
+        let empty = self.0.ignore_allocations || cx.request.options.assume_empty_hosts;
+        let disk = Optional { class: "DISK_GB", note: "disk_unknown" };
+        enough(cx, hosts, empty, (!self.0.require_disk_inventory).then_some(disk))
     }
 
     fn reads(&self, _: &Request) -> Reads {

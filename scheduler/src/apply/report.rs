@@ -116,6 +116,8 @@ fn add(state: &mut State, report: &HostReport) -> Result<Row, String> {
         cpu_devices: Vec::new(),
         numa: Vec::new(),
         nova_host_state: None,
+        labels: Vec::new(),
+        taints: Vec::new(),
         features: Features::default(),
         observed_at: 0,
         consumers: Vec::new(),
@@ -143,6 +145,15 @@ fn facts(state: &mut State, row: Row, report: &HostReport, touched: &mut Vec<Tou
     let conditions = report.conditions.as_ref().map(|conditions| {
         sorted(conditions.iter().map(|(kind, value)| names.intern(&format!("{kind}={value}"))).collect())
     });
+    let labels = report.labels.as_ref().map(|labels| {
+        let pair = |(key, value): (&String, &String)| {
+            // The index lists hosts by key as well.
+            names.intern(key);
+            names.intern(&format!("{key}={value}"))
+        };
+        sorted(labels.iter().map(pair).collect())
+    });
+    let taints = set(names, &report.taints);
     let inventories: Option<Vec<(Sym, Inventory)>> = report.inventories.as_ref().map(|inventories| {
         let mut out: Vec<_> = inventories.iter().map(|(class, inventory)| (names.intern(class), *inventory)).collect();
         out.sort_unstable_by_key(|&(class, _)| class);
@@ -176,6 +187,8 @@ fn facts(state: &mut State, row: Row, report: &HostReport, touched: &mut Vec<Tou
         set_some(&mut provider.cpu_features, cpu_features);
         set_some(&mut provider.cpu_devices, cpu_devices);
         set_some(&mut provider.numa, report.numa.clone());
+        set_some(&mut provider.labels, labels);
+        set_some(&mut provider.taints, taints);
         set_some(&mut provider.nova_host_state, report.nova_host_state.as_deref().map(|text| Some(Arc::from(text))));
     }
     if let Some((old, new)) = rekey {

@@ -44,6 +44,7 @@ impl Detail {
             Self::Amounts { class, asked, free } => {
                 let unit = match names.text(class) {
                     "MEMORY_MB" => " MiB",
+                    "MILLICPU" => "m",
                     "DISK_GB" => " GiB",
                     _ => "",
                 };

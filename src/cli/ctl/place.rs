@@ -283,6 +283,7 @@ fn message(request: Request) -> v1::PlaceRequest {
         }),
         dry_run: false,
         trace_id: None,
+        pod: None,
     }
 }
 
