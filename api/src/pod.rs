@@ -105,7 +105,7 @@ fn term((at, from): (usize, v1::NodeSelectorTerm)) -> Result<Term, BadRequest> {
                 out.names = Some(match out.names.take() {
                     None => names,
                     Some(before) => before.into_iter().filter(|name| names.contains(name)).collect(),
-                })
+                });
             }
             Demand::NotIn(names) => out.not_names.extend(names),
             _ => return bad(&format!("{path}.operator"), format!("'{}' given, In or NotIn expected", field.operator)),

@@ -157,7 +157,9 @@ pub fn together(containers: &[Sizes], init: &[InitContainer], whole: &Sizes, ove
             raise(&mut highest, &beside);
         }
     }
-    containers.iter().for_each(|sizes| add(&mut running, sizes));
+    for sizes in containers {
+        add(&mut running, sizes);
+    }
     raise(&mut highest, &running);
     highest.extend(whole.iter().map(|(class, amount)| (class.clone(), *amount)));
     add(&mut highest, overhead);
@@ -188,6 +190,9 @@ mod tests {
         [("MILLICPU".to_owned(), cpu), ("MEMORY_MB".to_owned(), memory)].into()
     }
 
+    /// Name, containers, init containers, the pod as a whole, overhead, and what comes out.
+    type Case<'a> = (&'a str, &'a [Sizes], &'a [InitContainer], Sizes, Sizes, (u64, u64));
+
     fn init(cpu: u64, memory: u64, sidecar: bool) -> InitContainer {
         InitContainer { sizes: sizes(cpu, memory), sidecar }
     }
@@ -195,7 +200,7 @@ mod tests {
     #[test]
     fn what_containers_take_together() {
         let none = Sizes::new();
-        let table: [(&str, &[Sizes], &[InitContainer], Sizes, Sizes, (u64, u64)); 8] = [
+        let table: [Case<'_>; 8] = [
             ("nothing", &[], &[], none.clone(), none.clone(), (0, 0)),
             ("a sum", &[sizes(200, 512), sizes(300, 1)], &[], none.clone(), none.clone(), (500, 513)),
             (
