@@ -124,7 +124,7 @@ fn expire(state: &mut State, touched: &mut Vec<Touched>) -> Outcome {
 
 impl State {
     /// Puts a consumer on its provider. The caller has checked that there is none of its key.
-    fn put(&mut self, consumer: Consumer, touched: &mut Vec<Touched>) -> Slot {
+    pub(crate) fn put(&mut self, consumer: Consumer, touched: &mut Vec<Touched>) -> Slot {
         let (row, group, uuid, phase) = (consumer.row, consumer.group, consumer.uuid, consumer.phase);
         let amounts = Arc::clone(&consumer.amounts);
         let slot = self.tables.put_consumer(consumer);
@@ -150,7 +150,7 @@ impl State {
     }
 
     /// Takes a consumer off its provider.
-    fn remove(&mut self, slot: Slot, touched: &mut Vec<Touched>) -> Option<Consumer> {
+    pub(crate) fn remove(&mut self, slot: Slot, touched: &mut Vec<Touched>) -> Option<Consumer> {
         let consumer = self.tables.take_consumer(slot)?;
         if let Some(provider) = self.tables.provider_mut(consumer.row) {
             if consumer.is_open() {

@@ -5,6 +5,7 @@ mod candidates;
 mod claim;
 mod compose;
 mod explain;
+mod remedy;
 mod sanity;
 mod shadow;
 
@@ -33,6 +34,7 @@ use crate::state::State;
 pub use claim::MOST_CONSUMERS;
 use explain::Detail;
 pub use explain::record_view;
+pub use remedy::Survey;
 pub use shadow::{Difference, Shadow};
 
 /// Applied state, index, overlay, and the detail of recent decisions of this node.
@@ -47,9 +49,14 @@ pub struct Core {
     run: u32,
     tickets: u32,
     details: VecDeque<(u64, Arc<Detail>)>,
+    /// Requests of the last decisions that placed nothing, for what would help them.
+    refused: VecDeque<(u64, Arc<Request>)>,
     standings: Standings,
     shadows: shadow::Shadows,
 }
+
+/// Refused requests that are remembered: with the hosts that a caller sends, one may be of 100 kB.
+const REFUSED: usize = 64;
 
 /// Why there is no decision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -83,6 +90,10 @@ pub struct Proposal {
     command: Option<Command>,
     flights: Vec<(Domain, Uuid, Purpose, u64)>,
     detail: Option<Detail>,
+    /// Nothing fits.
+    refused: bool,
+    /// The request, when nothing fits it and it was given to be kept.
+    request: Option<Arc<Request>>,
     keep_details: usize,
     key: Option<Uuid>,
     /// True when it came with a command.
@@ -104,6 +115,12 @@ impl Proposal {
     /// What must be committed before the answer; `None`: nothing.
     pub fn command(&self) -> Option<&Command> {
         self.command.as_ref()
+    }
+
+    /// With the request that it answers, to be kept when nothing fits it: for what would help.
+    #[must_use]
+    pub fn of(self, request: &Arc<Request>) -> Self {
+        Self { request: self.refused.then(|| Arc::clone(request)), ..self }
     }
 
     /// Takes the command out, to put it into a batch.
@@ -217,7 +234,7 @@ impl Core {
                 self.index.refresh_use(self.state.tables(), &self.overlay, row);
             }
         }
-        let Proposal { mut decision, detail, keep_details, key, .. } = proposal;
+        let Proposal { mut decision, detail, request, keep_details, key, .. } = proposal;
         if let Some(key) = key {
             self.overlay.land_key(key);
         }
@@ -227,6 +244,10 @@ impl Core {
                 decision.wall = wall;
                 self.place_rows(&mut decision, &rows);
                 let decision = Arc::new(decision);
+                if let Some(request) = request.filter(|_| id > 0) {
+                    self.refused.truncate(REFUSED - 1);
+                    self.refused.push_front((id, request));
+                }
                 if let Some(mut detail) = detail
                     && id > 0
                     && keep_details > 0

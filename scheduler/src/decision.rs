@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::domain::Domain;
 use crate::intent::Intent;
 use crate::pipeline::survivors::Event;
+use crate::request::Request;
 
 /// The answer to one request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -146,6 +147,9 @@ pub struct Explanation {
     pub detail: Option<DetailView>,
     /// Why there is no detail, when there is none.
     pub note: Option<String>,
+    /// The request, when nothing fitted it and this node still has it: for what would help.
+    #[serde(default)]
+    pub request: Option<Box<Request>>,
 }
 
 /// The replicated record with names instead of numbers.

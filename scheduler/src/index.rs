@@ -163,6 +163,11 @@ impl Index {
         &self.use_sums
     }
 
+    /// The facets of a row, in order.
+    pub(crate) fn facets_of_row(&self, row: Row) -> &[(Facet, Sym)] {
+        self.row_facets.get(row.0 as usize).map_or(&[], Vec::as_slice)
+    }
+
     /// Columns of a resource class.
     pub fn column(&self, class: Sym) -> Option<&Column> {
         self.columns.get(&class)

@@ -8,9 +8,10 @@ use uuid::Uuid;
 use crate::domain::Domain;
 use crate::intent::Intent;
 use crate::pod::Pod;
+use crate::remedy::Aspect;
 
 /// A request for one host for each of its consumers.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Request {
     /// Domain whose providers are asked for.
     pub domain: Domain,
@@ -292,6 +293,19 @@ impl Request {
     /// has to report, and claim nothing of them; without them an empty pallium would stop both.
     pub(crate) fn ranks_unknown(&self) -> bool {
         matches!(self.caller, Caller::Hook { .. }) && matches!(self.domain, Domain::Cinder | Domain::Manila)
+    }
+
+    /// The same without a part of it.
+    pub fn without(&self, aspect: &Aspect) -> Self {
+        let mut out = self.clone();
+        match aspect {
+            Aspect::Amounts => {}
+            Aspect::RequiredTrait(name) => out.required_traits.retain(|known| known != name),
+            Aspect::ForbiddenTrait(name) => out.forbidden_traits.retain(|known| known != name),
+            Aspect::Group => out.group = None,
+            Aspect::Candidates => out.candidates = Candidates::All,
+        }
+        out
     }
 
     /// First value of a hint, the way Nova means one-element lists.

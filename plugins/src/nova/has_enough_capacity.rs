@@ -23,7 +23,7 @@ use std::borrow::Cow;
 
 use scheduler::index::Column;
 use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Reads, Survivors, Verdict};
-use scheduler::{Domain, Facet, Inventory, Request, Row, Rows, Sym};
+use scheduler::{Aspect, Domain, Facet, Inventory, Request, Row, Rows, Sym};
 use serde::{Deserialize, Serialize};
 
 const RESERVATIONS: [&str; 3] = ["CommittedResourceReservation", "FailoverReservation", "InFlightReservation"];
@@ -196,6 +196,10 @@ impl Filter for HasEnoughCapacity {
 
     fn reads(&self, _: &Request) -> Reads {
         Reads::OwnUse
+    }
+
+    fn acts_on(&self, _: &Request) -> Vec<Aspect> {
+        vec![Aspect::Amounts]
     }
 }
 

@@ -7,7 +7,7 @@
 
 use scheduler::pipeline::step::NoOptions;
 use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Reads, Survivors, Verdict};
-use scheduler::{Domain, Facet, Request};
+use scheduler::{Aspect, Domain, Facet, Request};
 
 /// The step.
 #[derive(Debug)]
@@ -37,6 +37,11 @@ impl Filter for HasRequestedTraits {
 
     fn reads(&self, _: &Request) -> Reads {
         Reads::Facts
+    }
+
+    fn acts_on(&self, request: &Request) -> Vec<Aspect> {
+        let required = request.required_traits.iter().cloned().map(Aspect::RequiredTrait);
+        required.chain(request.forbidden_traits.iter().cloned().map(Aspect::ForbiddenTrait)).collect()
     }
 }
 

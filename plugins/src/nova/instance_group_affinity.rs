@@ -11,7 +11,7 @@
 use scheduler::pipeline::step::NoOptions;
 use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Reads, Survivors, Verdict};
 use scheduler::request::GroupPolicy;
-use scheduler::{Domain, Request};
+use scheduler::{Aspect, Domain, Request};
 
 use super::hosts::of_hosts;
 
@@ -41,6 +41,10 @@ impl Filter for InstanceGroupAffinity {
 
     fn reads(&self, _: &Request) -> Reads {
         Reads::Facts
+    }
+
+    fn acts_on(&self, _: &Request) -> Vec<Aspect> {
+        vec![Aspect::Group]
     }
 }
 

@@ -13,7 +13,7 @@ use scheduler::Mask;
 use scheduler::pipeline::step::NoOptions;
 use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Reads, Survivors, Verdict};
 use scheduler::request::GroupPolicy;
-use scheduler::{Domain, Request};
+use scheduler::{Aspect, Domain, Request};
 
 /// The step.
 #[derive(Debug)]
@@ -42,6 +42,10 @@ impl Filter for InstanceGroupAntiAffinity {
 
     fn reads(&self, _: &Request) -> Reads {
         Reads::Facts
+    }
+
+    fn acts_on(&self, _: &Request) -> Vec<Aspect> {
+        vec![Aspect::Group]
     }
 }
 

@@ -8,7 +8,7 @@
 use scheduler::pipeline::step::NoOptions;
 use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Reads, Survivors, Verdict};
 use scheduler::request::GroupPolicy;
-use scheduler::{Domain, Request};
+use scheduler::{Aspect, Domain, Request};
 
 use super::instances::named;
 
@@ -35,6 +35,10 @@ impl Filter for ServerGroupAffinityFilter {
 
     fn reads(&self, _: &Request) -> Reads {
         Reads::Facts
+    }
+
+    fn acts_on(&self, _: &Request) -> Vec<Aspect> {
+        vec![Aspect::Group]
     }
 }
 

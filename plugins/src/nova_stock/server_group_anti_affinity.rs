@@ -6,7 +6,7 @@
 
 use scheduler::pipeline::step::NoOptions;
 use scheduler::pipeline::{Cx, Filter, FilterPlugin, Reads, Survivors, Verdict};
-use scheduler::{Domain, Request};
+use scheduler::{Aspect, Domain, Request};
 
 use crate::nova::instance_group_anti_affinity::InstanceGroupAntiAffinity;
 
@@ -21,6 +21,10 @@ impl Filter for ServerGroupAntiAffinityFilter {
 
     fn reads(&self, _: &Request) -> Reads {
         Reads::Facts
+    }
+
+    fn acts_on(&self, _: &Request) -> Vec<Aspect> {
+        vec![Aspect::Group]
     }
 }
 

@@ -89,6 +89,8 @@ impl Core {
             command: None,
             flights: Vec::new(),
             detail: None,
+            refused: false,
+            request: None,
             keep_details: settings.detail_decisions,
             key: key.map(|(key, _)| key),
             traced: false,
@@ -219,6 +221,7 @@ impl Core {
             self.overlay.fly_key(key);
         }
         proposal.detail = Some(detail());
+        proposal.refused = failed || record.as_ref().is_some_and(|record| record.hosts_out == 0);
         let names = self.view().names();
         proposal.traced = true;
         proposal.command = Some(Command::Place(Box::new(Place {
@@ -262,6 +265,8 @@ impl Core {
             }))),
             flights: Vec::new(),
             detail: None,
+            refused: false,
+            request: None,
             keep_details: 0,
             key: Some(key),
             traced: true,
@@ -269,7 +274,7 @@ impl Core {
     }
 
     /// What the request is for (`nova-pipeline` 0.5), and remarks on hints that were not followed.
-    fn intent(&self, request: &Request) -> (Intent, Vec<String>) {
+    pub(super) fn intent(&self, request: &Request) -> (Intent, Vec<String>) {
         let mut notes = Vec::new();
         let label = request.label;
         if let Some(fixed) = label.filter(|label| *label == Intent::Rebuild || label.is_internal()) {
@@ -343,7 +348,7 @@ impl Core {
     }
 
     /// Leaves the consumer's own open claims out of what is in use, until [`Self::show`].
-    fn hide(&mut self, request: &Request, uuid: Uuid, purpose: Purpose) {
+    pub(super) fn hide(&mut self, request: &Request, uuid: Uuid, purpose: Purpose) {
         let mut own: Vec<(Row, Amounts)> = self.overlay.pendings(request.domain, uuid, purpose);
         let applied = self.state.tables().consumer(request.domain, uuid, purpose).filter(|c| c.is_open());
         own.extend(applied.map(|consumer: &Consumer| (consumer.row, (*consumer.amounts).clone())));
@@ -353,7 +358,7 @@ impl Core {
         }
     }
 
-    fn show(&mut self) {
+    pub(super) fn show(&mut self) {
         for row in self.overlay.show() {
             self.index.refresh_use(self.state.tables(), &self.overlay, row);
         }
@@ -414,7 +419,7 @@ impl Core {
     }
 
     /// The wanted amounts by interned class. A class that was never interned has no inventory.
-    fn wanted(&self, request: &Request) -> Amounts {
+    pub(super) fn wanted(&self, request: &Request) -> Amounts {
         let names = self.view().names();
         request.resources.iter().filter_map(|(class, amount)| Some((names.get(class)?, *amount))).collect()
     }
@@ -444,7 +449,7 @@ fn same_request(request: &Request, open: &Open, now: u64, within: u64) -> bool {
     }
 }
 
-fn validate(request: &Request) -> Result<(), Refusal> {
+pub(super) fn validate(request: &Request) -> Result<(), Refusal> {
     let invalid = |text: String| Err(Refusal::Invalid(text));
     request.options.validate().map_err(Refusal::Invalid)?;
     let count = request.consumers.len();

@@ -206,7 +206,9 @@ impl Core {
         let note = detail.is_none().then(|| {
             "this node did not make the decision, or has dropped its detail since: here is the summary".to_owned()
         });
-        Some(Explanation { record, detail, note })
+        let refused = self.refused.iter().find(|(known, _)| *known == id);
+        let request = refused.map(|(_, request)| Box::new((**request).clone()));
+        Some(Explanation { record, detail, note, request })
     }
 
     /// The newest decision about a consumer.

@@ -195,6 +195,17 @@ pub(crate) fn base(pipeline: &Pipeline, weight: f64) -> f64 {
     }
 }
 
+impl Pipeline {
+    /// Runs one filter.
+    pub(crate) fn filter(&self, at: usize, cx: &Cx<'_>, hosts: &mut Survivors) -> Verdict {
+        let filter = &self.filters[at].1;
+        if cx.intent == Intent::Rebuild && !filter.runs_on_rebuild() {
+            return Verdict::Skipped("rebuild");
+        }
+        filter.filter(cx, hosts)
+    }
+}
+
 /// Runs `pipeline`. The trace has every survivor until it is trimmed.
 pub(crate) fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: fn() -> u64) -> Run {
     let Entrants { mask, sent, detailed, limit, impact } = entrants;
@@ -216,14 +227,10 @@ pub(crate) fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: f
     };
     let mut clock = timer();
     let mut before_mask = Mask::default();
-    for (at, (name, filter)) in pipeline.filters.iter().enumerate() {
+    for (at, (name, _)) in pipeline.filters.iter().enumerate() {
         let before = hosts.len();
         before_mask.clone_from(hosts.mask());
-        let verdict = if rebuild && !filter.runs_on_rebuild() {
-            Verdict::Skipped("rebuild")
-        } else {
-            filter.filter(cx, &mut hosts)
-        };
+        let verdict = pipeline.filter(at, cx, &mut hosts);
         let record = hosts.end_step();
         let mut dropped = Vec::new();
         if hosts.len() < before {

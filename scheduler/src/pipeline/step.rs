@@ -12,6 +12,7 @@ use crate::pipeline::cx::Cx;
 use crate::pipeline::scoring::Bounds;
 use crate::pipeline::survivors::Survivors;
 use crate::provider::Row;
+use crate::remedy::Aspect;
 use crate::request::Request;
 use crate::settings::Settings;
 
@@ -52,6 +53,13 @@ pub trait Filter: Send + Sync + fmt::Debug {
     /// What it looks at.
     fn reads(&self, _: &Request) -> Reads {
         Reads::Everything
+    }
+
+    /// Parts of the request for which it drops hosts, if each can be asked otherwise by itself: what would
+    /// help a refused request is told of them, and not of the whole step. With [`Aspect::Amounts`] a host
+    /// that lacks something is dropped with [`Detail::Amounts`](super::Detail::Amounts).
+    fn acts_on(&self, _: &Request) -> Vec<Aspect> {
+        Vec::new()
     }
 }
 
