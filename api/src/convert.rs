@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use scheduler::core::{MOST_CONSUMERS, record_view};
 use scheduler::decision::{Claim, Decision, DetailView, HostStory, Placement, RankedHost, StepKind, StepReport};
+use scheduler::remedy::{self, Aspect, Remedies, Remedy};
 use scheduler::report::{AggregateReport, HostReport, InstanceReport, NumaCell};
 use scheduler::request::{Caller, Candidate, Candidates, Destination, Group, GroupPolicy, Options, Request};
 use scheduler::state::{Stored, Tables};
@@ -299,6 +300,57 @@ pub(crate) fn record(tables: &Tables, stored: &Stored) -> v1::DecisionRecord {
 impl From<DetailView> for v1::DecisionDetail {
     fn from(from: DetailView) -> Self {
         Self { decision: Some(decision(&from.decision, true)), hosts: from.hosts.into_iter().map(Into::into).collect() }
+    }
+}
+
+impl From<Remedies> for v1::Remedies {
+    fn from(from: Remedies) -> Self {
+        let remedy = |remedy: Remedy| v1::Remedy {
+            changes: remedy.changes.into_iter().map(Into::into).collect(),
+            hosts: remedy.hosts,
+            first: remedy.first,
+        };
+        Self {
+            fits: from.fits,
+            placed: from.placed,
+            remedies: from.remedies.into_iter().map(remedy).collect(),
+            bounded: from.bounded,
+        }
+    }
+}
+
+impl From<remedy::Change> for v1::RemedyChange {
+    fn from(from: remedy::Change) -> Self {
+        let mut out = Self::default();
+        let kind = match from {
+            remedy::Change::WithoutFilter { step, reasons } => {
+                (out.name, out.reasons) = (Some(step), reasons);
+                "without_filter"
+            }
+            remedy::Change::Without(Aspect::RequiredTrait(name)) => {
+                out.name = Some(name);
+                "without_required_trait"
+            }
+            remedy::Change::Without(Aspect::ForbiddenTrait(name)) => {
+                out.name = Some(name);
+                "without_forbidden_trait"
+            }
+            remedy::Change::Without(Aspect::Group) => "without_group",
+            remedy::Change::Without(Aspect::Candidates) => "other_candidates",
+            // They are never left out: more capacity is sought instead.
+            remedy::Change::Without(Aspect::Amounts) => "without_amounts",
+            remedy::Change::More { amounts, zone } => {
+                (out.amounts, out.zone) = (amounts.into_iter().collect(), zone);
+                "more_capacity"
+            }
+            remedy::Change::Move { consumer, from, to, amounts } => {
+                out.amounts = amounts.into_iter().collect();
+                (out.consumer, out.from, out.to) = (Some(consumer.to_string()), Some(from), Some(to));
+                "move"
+            }
+        };
+        kind.clone_into(&mut out.kind);
+        out
     }
 }
 

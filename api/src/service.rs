@@ -7,7 +7,6 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use futures::{StreamExt, stream};
 use raft::{Freshness, Node};
 use scheduler::command::Change;
-use scheduler::decision::DetailView;
 use scheduler::state::Tables;
 use scheduler::{Batch, Command, Core, Decision, Domain, HostReport, Outcome, Proposer, Purpose, Request, Row};
 use uuid::Uuid;
@@ -26,6 +25,9 @@ const TOGETHER: usize = 256;
 const NAMED: usize = 20;
 /// Backups that are written at one time: each holds a copy of the state as it was.
 const BACKUPS: usize = 2;
+/// Searches for what would help that run at one time: each builds a copy of what is derived from the state,
+/// and keeps a processor busy for as long as hundreds of decisions.
+const SEARCHES: usize = 1;
 /// Most items of a page.
 const PAGE: usize = 1000;
 
@@ -38,6 +40,7 @@ pub(crate) struct Service {
     pub requests: Slots,
     pub bodies: Slots,
     pub backups: Slots,
+    searches: Slots,
     pub connections: Slots,
 }
 
@@ -78,6 +81,7 @@ impl Service {
             requests: Slots::new(config.concurrency),
             bodies: Slots::new(config.bodies),
             backups: Slots::new(BACKUPS),
+            searches: Slots::new(SEARCHES),
             connections: Slots::new(config.connections),
             config,
         }
@@ -119,8 +123,10 @@ impl Service {
             (None, None, Some(request)) => {
                 let request = convert::request(v1::PlaceRequest { dry_run: true, ..request }, &call.id)?;
                 self.node.read_barrier(call.fresh).await?;
-                let detail = self.probe(request, hosts).await?;
-                return Ok(v1::ExplainResponse { record: None, detail: Some(detail.into()), note: None });
+                let detail = self.node.probe_detail(request.clone(), hosts).await?;
+                let (remedies, note) =
+                    if detail.decision.hosts.is_empty() { self.remedies(request).await? } else { (None, None) };
+                return Ok(v1::ExplainResponse { record: None, detail: Some(detail.into()), note, remedies });
             }
             _ => return Err(ApiError::bad_request("exactly one of decision, consumer and request expected")),
         };
@@ -139,16 +145,39 @@ impl Service {
         {
             explanation = *told;
         }
+        let (remedies, note) = match explanation.request {
+            Some(request) => self.remedies(*request).await?,
+            None if record.hosts_out == 0 => {
+                let note = "what would help is not known, as the request is no longer kept: ask with a dry run of it";
+                (None, Some(note.to_owned()))
+            }
+            None => (None, None),
+        };
         Ok(v1::ExplainResponse {
             record: Some(record),
             detail: explanation.detail.map(Into::into),
-            note: explanation.note,
+            note: explanation.note.or(note),
+            remedies,
         })
     }
 
-    /// A dry run with the stories of hosts.
-    async fn probe(&self, request: Request, hosts: Vec<String>) -> Result<DetailView, ApiError> {
-        Ok(self.node.probe_detail(request, hosts).await?)
+    /// What would help a request that nothing fits, worked out on a thread of its own; or why it was not.
+    async fn remedies(&self, request: Request) -> Result<(Option<v1::Remedies>, Option<String>), ApiError> {
+        let Some(held) = self.searches.take(1) else {
+            let note = "what would help was not worked out, as the node is busy with that for others: ask again";
+            return Ok((None, Some(note.to_owned())));
+        };
+        // A refusal here means that the pipeline has changed since: there is nothing to tell then.
+        let survey = match self.node.engine(move |core, engine| core.survey(engine, &request)).await? {
+            Ok(survey) => survey,
+            Err(refusal) => return Ok((None, Some(format!("what would help is not known: {refusal}")))),
+        };
+        let found = tokio::task::spawn_blocking(move || {
+            let _held = held;
+            survey.remedies()
+        });
+        let found = found.await.map_err(|_| ApiError::internal("the search for what would help broke off"))?;
+        Ok((Some(found.into()), None))
     }
 
     pub(crate) async fn decisions(

@@ -403,6 +403,15 @@ async fn grpc_places_once_for_each_key() {
     assert_eq!(stories.len(), 5);
     assert!(stories.iter().all(|story| story.dropped_by.as_deref() == Some("filter_fits")), "{stories:?}");
     assert!(why.record.is_none());
+    let remedies = why.remedies.unwrap().remedies;
+    assert_eq!(remedies.len(), 1, "{remedies:?}");
+    let change = &remedies[0].changes[0];
+    assert_eq!((change.kind.as_str(), change.name.as_deref()), ("without_filter", Some("filter_fits")));
+    assert_eq!((change.reasons.as_slice(), remedies[0].hosts), (&["too little is free".to_owned()][..], 5));
+    // The refused request is kept with its decision.
+    let past = v1::ExplainRequest { decision: Some(nothing.id), ..v1::ExplainRequest::default() };
+    let past = client.explain(past).await.unwrap().into_inner();
+    assert_eq!(past.remedies.unwrap().remedies, remedies);
 
     let channel = server.grpc().await;
     let mut health = tonic_health::pb::health_client::HealthClient::new(channel.clone());

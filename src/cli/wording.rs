@@ -1,8 +1,12 @@
 //! Numbers, times and decisions in words.
 
+mod remedies;
+
 use std::fmt::Write;
 
 use api::proto::v1;
+
+pub use remedies::remedies;
 
 /// `1 host`, `2 hosts`.
 pub fn count(number: u64, thing: &str) -> String {
@@ -51,6 +55,22 @@ pub fn bytes(bytes: u64) -> String {
 
 /// Amounts of resource classes: `4 VCPU, 16 GiB, 64 GB disk`.
 pub fn amounts<'a>(amounts: impl IntoIterator<Item = (&'a String, &'a u64)>) -> String {
+    amounts_with(memory, amounts)
+}
+
+/// The same without rounding: `1,500 MiB`.
+pub fn amounts_exact<'a>(amounts: impl IntoIterator<Item = (&'a String, &'a u64)>) -> String {
+    let exact = |mib: u64| match mib % 1024 {
+        0 => format!("{} GiB", grouped(mib / 1024)),
+        _ => format!("{} MiB", grouped(mib)),
+    };
+    amounts_with(exact, amounts)
+}
+
+fn amounts_with<'a>(
+    memory: impl Fn(u64) -> String,
+    amounts: impl IntoIterator<Item = (&'a String, &'a u64)>,
+) -> String {
     let mut known = ["", "", ""].map(str::to_owned);
     let mut others = Vec::new();
     for (class, amount) in amounts {

@@ -86,6 +86,35 @@ fn an_import_is_idempotent_and_an_explanation_says_why_not() {
 }
 
 #[test]
+fn a_refusal_says_what_would_help() {
+    run(async {
+        let dir = tempfile::tempdir().expect("a folder");
+        let server = Server::start(&dir.path().join("data"));
+        let running = scheduler::InstanceReport {
+            uuid: spec::uuid(9).parse().expect("a uuid"),
+            resources: Some([("VCPU".to_owned(), 4), ("MEMORY_MB".to_owned(), 4096)].into()),
+            ..scheduler::InstanceReport::default()
+        };
+        let full = scheduler::HostReport { instances: Some(vec![running]), ..spec::host("a", 10, 16_384) };
+        server.apply(&[full, spec::host("b", 4, 16_384)]).await;
+        let hosts = ["a".to_owned(), "b".to_owned()];
+        let answer = server.hook(&spec::create(&spec::uuid(1), &hosts, 8, 8192)).await;
+        assert_eq!(answer.hosts(), Vec::<String>::new());
+        let told = server.ctl(&["explain", &spec::uuid(1)]).expect("an explanation");
+        let moved = format!("move {} (4 VCPU, 4 GiB) from a to b: it fits on a then", spec::uuid(9));
+        let words = told.split_whitespace().collect::<Vec<_>>().join(" ");
+        for line in ["what would help, each by itself:", "- 2 VCPU more on a in az-a", &moved] {
+            assert!(words.contains(line), "'{line}' not in:\n{told}");
+        }
+        assert!(told.lines().all(|line| line.chars().count() <= 80), "{told}");
+        // Twice as much on one host of the two is enough by now: the answer is of now.
+        server.apply(&[spec::host("b", 8, 16_384)]).await;
+        let told = server.ctl(&["explain", &spec::uuid(1)]).expect("an explanation");
+        assert!(told.contains("things have changed since: 1 host would fit now"), "{told}");
+    });
+}
+
+#[test]
 fn a_fleet_file_with_one_bad_line_changes_nothing() {
     run(async {
         let dir = tempfile::tempdir().expect("a folder");

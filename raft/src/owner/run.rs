@@ -258,7 +258,7 @@ impl Running {
                 let now = self.now();
                 self.core.set_clock(now);
                 self.gauges.decided.fetch_add(1, Ordering::Relaxed);
-                match self.core.decide(&self.engine, &request) {
+                match self.core.decide(&self.engine, &request).map(|proposal| proposal.of(&request)) {
                     Err(refusal) => {
                         let _ = answer.send(Err(refusal.into()));
                     }

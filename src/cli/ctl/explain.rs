@@ -129,6 +129,10 @@ pub fn explanation(answer: &v1::ExplainResponse, asked: bool) -> String {
         out.push(String::new());
         out.push(wording::story(first, story.fit));
     }
+    if let Some(remedies) = &answer.remedies {
+        out.push(String::new());
+        out.push(wording::remedies(remedies));
+    }
     if let Some(decision) = decision {
         out.extend(decision.notes.iter().map(|note| wording::wrapped(&format!("note: {note}"), WIDTH, "  ")));
     }
@@ -252,6 +256,7 @@ mod tests {
                 }],
             }),
             note: None,
+            remedies: None,
         };
         let told = explanation(&answer, true);
         for part in [
@@ -274,7 +279,8 @@ mod tests {
         record.claim = "none".into();
         record.claimed.clear();
         record.top.clear();
-        let answer = v1::ExplainResponse { record: Some(record), detail: None, note: Some("no detail".into()) };
+        let answer =
+            v1::ExplainResponse { record: Some(record), detail: None, note: Some("no detail".into()), remedies: None };
         let told = explanation(&answer, false);
         assert!(told.contains("0 of 120 hosts fit") && told.contains("nothing claimed"), "{told}");
         assert!(told.ends_with("note: no detail"), "{told}");
