@@ -135,6 +135,32 @@ fn again(core: &mut Core, engine: &Engine, requests: &[Request], (case, hosts): 
     report("decide again", case, hosts, &latency, json!({ "stood": stood }));
 }
 
+/// What would help requests for which no host has enough: what the deciding thread does for it, and the search.
+fn remedies(core: &Core, engine: &Engine, requests: &[Request], (case, hosts): (&str, usize)) {
+    let (mut taken, mut searched) = (histogram(), histogram());
+    let (mut found, mut bounded) = (0, 0);
+    for request in requests.iter().take(8) {
+        let mut request = request.clone();
+        request.resources.values_mut().for_each(|amount| *amount = amount.saturating_mul(64));
+        let began = Instant::now();
+        let survey = core.survey(engine, &request).expect("a sensible request");
+        taken.saturating_record(began.elapsed().as_nanos() as u64);
+        let began = Instant::now();
+        let remedies = survey.remedies();
+        searched.saturating_record(began.elapsed().as_nanos() as u64);
+        found += remedies.remedies.len();
+        bounded += usize::from(remedies.bounded);
+    }
+    report("what would help", &format!("{case}: taken by the deciding thread"), hosts, &taken, json!({}));
+    report(
+        "what would help",
+        &format!("{case}: searched elsewhere"),
+        hosts,
+        &searched,
+        json!({ "found": found, "bounded": bounded }),
+    );
+}
+
 fn main() {
     let engine = plugins::engine(Settings::default());
     let mut criterion = Criterion::default().measurement_time(Duration::from_secs(5)).configure_from_args();
@@ -156,6 +182,7 @@ fn main() {
             }
             whole(&mut criterion, &mut core, &engine, &requests, (case, hosts));
             again(&mut core, &engine, &requests, (case, hosts));
+            remedies(&core, &engine, &requests, (case, hosts));
         }
     }
 }
