@@ -172,7 +172,9 @@ fn main() {
         if let Some(peer) = peer.as_mut().filter(|_| hosts <= nova::MOST) {
             let seconds = peer.time(&fleet, &requests[..nova::REQUESTS]);
             let mut latency = histogram();
-            seconds.iter().for_each(|seconds| latency.saturating_record((seconds * 1e9) as u64));
+            for seconds in seconds {
+                latency.saturating_record((seconds * 1e9) as u64);
+            }
             report("decide", "Nova's own default", hosts, &latency, json!({}));
         }
         let mut core = core(fleet);

@@ -19,7 +19,7 @@ use crate::proto::v1;
 use crate::watch::{Events, Watch};
 use crate::{backup, convert};
 
-/// Reports that are proposed together.
+/// Reports that are proposed together, at most.
 const TOGETHER: usize = 256;
 /// Errors that one answer names.
 const NAMED: usize = 20;
@@ -229,6 +229,11 @@ impl Service {
         }
     }
 
+    /// Reports that are proposed together: half of what may wait, so that an import never fills the queue alone.
+    fn together(&self) -> usize {
+        (self.node.status().queue_limit / 2).clamp(1, TOGETHER)
+    }
+
     pub(crate) async fn apply(&self, request: v1::ApplyHostsRequest) -> Result<v1::ApplyHostsResponse, ApiError> {
         let v1::ApplyHostsRequest { hosts, prune, keep, dry_run } = request;
         let reports = reports(hosts)?;
@@ -240,7 +245,7 @@ impl Service {
         let names: Vec<_> = reports.iter().map(named).collect();
         let total = names.len();
         let commands = reports.into_iter().map(|report| Command::Report(Box::new(report)));
-        let mut outcomes = stream::iter(commands).map(|command| self.node.propose(command)).buffered(TOGETHER);
+        let mut outcomes = stream::iter(commands).map(|command| self.node.propose(command)).buffered(self.together());
         let mut done = 0;
         let mut names = names.into_iter();
         while let Some(outcome) = outcomes.next().await {
@@ -256,7 +261,7 @@ impl Service {
             let commands = gone.into_iter().map(async |(name, domain, provider)| {
                 (name, self.node.propose(Command::RemoveHost { domain, provider }).await)
             });
-            let mut outcomes = stream::iter(commands).buffered(TOGETHER);
+            let mut outcomes = stream::iter(commands).buffered(self.together());
             while let Some((name, outcome)) = outcomes.next().await {
                 let outcome = outcome.map_err(|refused| broke_off(refused.into(), total, total))?;
                 note(&mut answer, name, outcome);
@@ -287,7 +292,7 @@ impl Service {
             .map(|report| (report.name.clone(), report.domain, report.hypervisor_hostname.clone()))
             .collect();
         let commands = reports.into_iter().map(|report| Command::Features(Box::new(report)));
-        let mut outcomes = stream::iter(commands).map(|command| self.node.propose(command)).buffered(TOGETHER);
+        let mut outcomes = stream::iter(commands).map(|command| self.node.propose(command)).buffered(self.together());
         for (done, name) in names.into_iter().enumerate() {
             let Some(outcome) = outcomes.next().await else { break };
             note(&mut answer, name, outcome.map_err(|refused| broke_off(refused.into(), done, total))?);

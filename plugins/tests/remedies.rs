@@ -291,11 +291,11 @@ impl Fleet<'_> {
             let mut target = reports.remove(to).unwrap_or_else(|| target.clone());
             let listed = source.instances.as_mut().expect("the case has them");
             let at = listed.iter().position(|instance| instance.uuid == *consumer).expect("it is there");
-            let moved = listed.remove(at);
+            let instance = listed.remove(at);
             for (class, used) in source.allocation.iter_mut().flatten() {
-                *used -= moved.resources.as_ref().and_then(|sizes| sizes.get(class)).copied().unwrap_or(0);
+                *used -= instance.resources.as_ref().and_then(|sizes| sizes.get(class)).copied().unwrap_or(0);
             }
-            target.instances.as_mut().expect("the case has them").push(moved);
+            target.instances.as_mut().expect("the case has them").push(instance);
             core = with(&core, &[target.clone(), source.clone()]);
             reports.insert(from.clone(), source);
             reports.insert(to.clone(), target);

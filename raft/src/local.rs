@@ -144,6 +144,7 @@ impl Local {
             members: members::count(&metrics),
             lags: members::lags(&metrics),
             queue_len: self.owner.queue_len(),
+            queue_limit: self.owner.queue_limit(),
             in_flight: self.owner.in_flight(),
             decided,
             batches,

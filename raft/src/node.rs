@@ -63,6 +63,8 @@ pub struct Status {
     pub lags: Vec<(u64, u64)>,
     /// Requests that wait for the owner thread.
     pub queue_len: usize,
+    /// How many may.
+    pub queue_limit: usize,
     /// Batches in flight.
     pub in_flight: usize,
     /// Requests decided since the start, repeats after a moved state included.

@@ -245,6 +245,11 @@ impl Owner {
         let _ = self.tell.send(Message::End);
     }
 
+    /// Requests that may wait.
+    pub fn queue_limit(&self) -> usize {
+        self.queue
+    }
+
     /// Requests that wait.
     pub fn queue_len(&self) -> usize {
         self.gauges.queue.load(Ordering::Relaxed)

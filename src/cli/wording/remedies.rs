@@ -113,7 +113,7 @@ mod tests {
             ],
             ..v1::Remedies::default()
         };
-        expect_test::expect![[r#"
+        expect_test::expect![[r"
             what would help, each by itself:
               - without asking for trait CUSTOM_X: 14 hosts (a, b and 12 more)
               - without the server group: 2 hosts (c, d)
@@ -125,7 +125,7 @@ mod tests {
               - after these 2 moves it fits on node001-bb00: move
                 198d1710-5a6c-4990-8a9f-9ea722780747 (4 VCPU, 16 GiB) from node001-bb00 to
                 node002-bb00 and move 198d1710-5a6c-4990-8a9f-9ea722780747 (4 VCPU, 16 GiB)
-                from node001-bb00 to node003-bb00"#]]
+                from node001-bb00 to node003-bb00"]]
         .assert_eq(&remedies(&told));
         assert!(remedies(&told).lines().all(|line| line.chars().count() <= 80));
         let none = v1::Remedies { bounded: true, ..v1::Remedies::default() };

@@ -56,7 +56,7 @@ impl Trial {
         let Survey { tables, overlay, pipeline, request, intent, work } = survey;
         let index = Index::build(&tables, &overlay);
         let core = Core { state: State::of(tables), index, overlay, ..Core::default() };
-        let found = field(core.view(), &request).ok()?;
+        let found = field(core.view(), &request, &pipeline).ok()?;
         let mut trial = Self { core, pipeline, intent, consumer: Uuid::nil(), work, spent: false, cut: false };
         let asked = Asked { candidates: found.mask.clone(), request, without: BTreeSet::new() };
         let purpose = if intent.is_move() { Purpose::Move } else { Purpose::Instance };
@@ -179,7 +179,7 @@ impl Trial {
             Lift::Aspect(aspect) => {
                 let request = asked.request.without(aspect);
                 let candidates = match aspect {
-                    Aspect::Candidates => field(self.core.view(), &request).map(|field| field.mask),
+                    Aspect::Candidates => field(self.core.view(), &request, &self.pipeline).map(|field| field.mask),
                     _ => Ok(asked.candidates.clone()),
                 };
                 Asked { candidates: candidates.unwrap_or_default(), request, without: asked.without.clone() }
