@@ -15,6 +15,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use scheduler::numa::{CELLS, CpuPolicy, GuestCell, GuestTopology, ThreadPolicy};
 use scheduler::request::{Destination, Group, GroupPolicy, PciRequest, Request};
 use scheduler::{Domain, Intent};
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -102,6 +103,7 @@ pub fn translate(body: &[u8]) -> Result<Request, BadRequest> {
         group: spec.instance_group.and_then(Wrapped::data).map(group),
         hints,
         pci: spec.pci_requests.and_then(|requests| requests.data()?.requests).map(pci).unwrap_or_default(),
+        numa: numa(spec.numa_topology, spec.network_metadata)?,
         num_instances: spec.num_instances.unwrap_or(1),
         ..around
     })
@@ -132,6 +134,53 @@ fn pci(requests: Vec<Wrapped<PciRequestData>>) -> Vec<PciRequest> {
         PciRequest { count: request.count.unwrap_or(0), specs }
     };
     requests.into_iter().filter_map(|request| Some(read(request.data()?))).collect()
+}
+
+fn numa(
+    topology: Option<Wrapped<NumaData>>,
+    network: Option<Wrapped<NetworkData>>,
+) -> Result<Option<GuestTopology>, BadRequest> {
+    let topology = topology.and_then(Wrapped::data);
+    let cells = topology.as_ref().map_or(0, |topology| topology.cells.as_ref().map_or(0, Vec::len));
+    if cells > CELLS {
+        let message = format!("{cells} cells given, at most {CELLS} expected");
+        return Err(BadRequest { path: "spec.numa_topology.cells".to_owned(), message });
+    }
+    // A topology without cells asks nothing.
+    let Some(topology) = topology.filter(|_| cells > 0) else { return Ok(None) };
+    let network = network.and_then(Wrapped::data).unwrap_or_default();
+    Ok(Some(GuestTopology {
+        cells: topology.cells.into_iter().flatten().filter_map(Wrapped::data).map(numa_cell).collect(),
+        emulator_isolated: topology.emulator_threads_policy.as_deref() == Some("isolate"),
+        physnets: network.physnets.unwrap_or_default(),
+        tunneled: network.tunneled == Some(true),
+    }))
+}
+
+fn numa_cell(cell: NumaCellData) -> GuestCell {
+    let policy = match cell.cpu_policy.as_deref() {
+        Some("dedicated") => CpuPolicy::Dedicated,
+        Some("mixed") => CpuPolicy::Mixed,
+        _ => CpuPolicy::Shared,
+    };
+    let count = |set: Option<Vec<u64>>| set.unwrap_or_default().len() as u64;
+    let (shared, dedicated) = match (policy, cell.pcpuset) {
+        // Before version 1.5 the dedicated ones stood in the only set.
+        (CpuPolicy::Dedicated, None) => (0, count(cell.cpuset)),
+        (_, pcpuset) => (count(cell.cpuset), count(pcpuset)),
+    };
+    GuestCell {
+        shared,
+        dedicated,
+        memory_mb: cell.memory.unwrap_or(0),
+        page_kib: cell.pagesize.unwrap_or(0),
+        policy,
+        threads: match cell.cpu_thread_policy.as_deref() {
+            Some("isolate") => ThreadPolicy::Isolate,
+            Some("require") => ThreadPolicy::Require,
+            _ => ThreadPolicy::Prefer,
+        },
+    }
 }
 
 fn group(group: GroupData) -> Group {
@@ -186,6 +235,30 @@ struct Spec<'a> {
     instance_group: Option<Wrapped<GroupData>>,
     retry: Option<Wrapped<RetryData>>,
     pci_requests: Option<Wrapped<PciRequestsData>>,
+    numa_topology: Option<Wrapped<NumaData>>,
+    network_metadata: Option<Wrapped<NetworkData>>,
+}
+
+#[derive(Deserialize)]
+struct NumaData {
+    cells: Option<Vec<Wrapped<NumaCellData>>>,
+    emulator_threads_policy: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct NumaCellData {
+    cpuset: Option<Vec<u64>>,
+    pcpuset: Option<Vec<u64>>,
+    memory: Option<u64>,
+    pagesize: Option<i64>,
+    cpu_policy: Option<String>,
+    cpu_thread_policy: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+struct NetworkData {
+    physnets: Option<Vec<String>>,
+    tunneled: Option<bool>,
 }
 
 #[derive(Deserialize)]

@@ -9,6 +9,7 @@ use api::nova::translate;
 use expect_test::{expect, expect_file};
 use proptest::prelude::*;
 use scheduler::Request;
+use scheduler::numa::{CpuPolicy, GuestCell, GuestTopology, ThreadPolicy};
 use scheduler::request::{Caller, Candidates};
 use serde_json::{Value, json};
 
@@ -386,6 +387,14 @@ fn what_stock_novas_steps_ask_for() {
     spec["image"] = data(json!({"id": "image-1", "properties": null}));
     spec["pci_requests"] = data(json!({"instance_uuid": null, "requests": [data(json!({
         "count": 2, "spec": [{"vendor_id": "8086", "physical_network": null}], "alias_name": "nic"}))]}));
+    let cells = [
+        json!({"id": 0, "cpuset": [0, 1], "pcpuset": [2], "memory": 1024, "pagesize": -2, "cpu_policy": "mixed",
+            "cpu_thread_policy": "isolate", "cpu_topology": null}),
+        // Before version 1.5 there was one set.
+        json!({"id": 1, "cpuset": [3, 4], "memory": 512, "pagesize": null, "cpu_policy": "dedicated"}),
+    ];
+    spec["numa_topology"] = data(json!({"cells": cells.map(data), "emulator_threads_policy": "isolate"}));
+    spec["network_metadata"] = data(json!({"physnets": ["net1"], "tunneled": true}));
     let cell = data(json!({"id": 2, "uuid": "cell-2"}));
     spec["requested_destination"] = data(json!({"cell": cell, "allow_cross_cell_move": true}));
     let request = translate(&serde_json::to_vec(&body).unwrap()).unwrap();
@@ -396,6 +405,22 @@ fn what_stock_novas_steps_ask_for() {
         (pci.count, &pci.specs[0]["vendor_id"], &pci.specs[0]["physical_network"]),
         (2, &Some("8086".to_owned()), &None)
     );
+    let first = GuestCell {
+        shared: 2,
+        dedicated: 1,
+        memory_mb: 1024,
+        page_kib: -2,
+        policy: CpuPolicy::Mixed,
+        threads: ThreadPolicy::Isolate,
+    };
+    let second = GuestCell { dedicated: 2, memory_mb: 512, policy: CpuPolicy::Dedicated, ..GuestCell::default() };
+    let numa = GuestTopology {
+        cells: vec![first, second],
+        emulator_isolated: true,
+        physnets: vec!["net1".to_owned()],
+        tunneled: true,
+    };
+    assert_eq!(request.numa, Some(numa));
     // Without leave to cross cells none is preferred.
     body["spec"]["nova_object.data"]["requested_destination"]["nova_object.data"]["allow_cross_cell_move"] =
         json!(false);

@@ -74,6 +74,7 @@ macro_rules! steps {
             nova_stock::json::JsonFilter,
             nova_stock::metrics::MetricsFilter,
             nova_stock::simple_cidr_affinity::SimpleCidrAffinityFilter,
+            nova_stock::numa_topology::NUMATopologyFilter,
             nova_stock::pci_passthrough::PciPassthroughFilter,
             nova_stock::all_hosts::AllHostsFilter,
             pods::noop::Noop,

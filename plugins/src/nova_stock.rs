@@ -33,6 +33,7 @@ pub mod metrics_weigher;
 pub mod multipliers;
 pub mod num_instances;
 pub mod num_instances_weigher;
+pub mod numa_topology;
 pub mod pci;
 pub mod pci_passthrough;
 pub mod python;

@@ -17,6 +17,7 @@
 //! | `cpu_info`, `stats` | maps (`cpu_info` also as JSON in a text) |
 //! | `metrics` | list of `{name, value}` |
 //! | `pci_stats` | list of pools of PCI devices: maps with a `count` |
+//! | `numa_topology` | `{"cells": [...]}`, the fields of Nova's `NUMACell`, as they are in Nova's database too |
 //! | `image_properties` | property → value → number of instances whose image has it |
 //!
 //! Source: openstack/nova, `nova/scheduler/host_manager.py`.
@@ -29,6 +30,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use node::Node;
+
+use crate::numa::HostTopology;
 
 /// Numbers that steps compare; columns of the index. Open claims that the host does not list yet are
 /// charged as Nova charges a chosen host (`HostState.consume_from_request`).
@@ -77,7 +80,8 @@ const RATIOS: [&str; 3] = ["cpu_allocation_ratio", "ram_allocation_ratio", "disk
 /// Keys with a text.
 const TEXTS: [&str; 3] = ["hypervisor_type", "host_ip", "cell_uuid"];
 /// Keys that are read by functions of their own.
-const OTHERS: [&str; 6] = ["supported_instances", "cpu_info", "stats", "metrics", "pci_stats", "image_properties"];
+const OTHERS: [&str; 7] =
+    ["supported_instances", "cpu_info", "stats", "metrics", "pci_stats", "image_properties", "numa_topology"];
 /// Largest whole number, either way: above it a float would skip some.
 const LARGEST: i64 = 1 << 53;
 /// Longest text of a host state, bytes.
@@ -112,6 +116,8 @@ pub struct HostState {
     pub metrics: Vec<(Box<str>, f64)>,
     /// PCI pools; `None`: not said.
     pub pci: Option<Vec<PciPool>>,
+    /// NUMA cells; `None`: not said.
+    pub numa: Option<HostTopology>,
     /// Last sign of life of the compute service, milliseconds since 1970.
     pub last_seen_up: Option<i64>,
     /// Address of the host.
@@ -156,6 +162,7 @@ impl HostState {
             supported: None,
             metrics: Vec::new(),
             pci: None,
+            numa: None,
             last_seen_up: None,
             host_ip: None,
             image_properties: Vec::new(),
@@ -237,6 +244,11 @@ impl HostState {
                 // Nova takes devices of plain pools first.
                 pools.sort_by_key(|pool| pool.properties.len());
                 self.pci = Some(pools);
+                Ok(())
+            }
+            "numa_topology" => {
+                let read = HostTopology::read(value);
+                self.numa = Some(read.map_err(|(place, expected)| wrong(&format!("{key}{place}"), value, expected))?);
                 Ok(())
             }
             "image_properties" => {
@@ -401,6 +413,10 @@ mod tests {
             (
                 r#"{"metrics": [{"name": "a"}]}"#,
                 "nova_host_state.metrics: {\"name\":\"a\"} given, a list of {name, value} expected",
+            ),
+            (
+                r#"{"numa_topology": {"cells": [{"cpuset": [0, "x"]}]}}"#,
+                "nova_host_state.numa_topology.cells[0].cpuset: {\"cells\":[{\"cpuset\":[0,\"x\"]}]} given, a list of CPUs expected",
             ),
             (r#"{"pci_stats": [{}]}"#, "nova_host_state.pci_stats: {} given, a map with a count expected"),
         ] {

@@ -26,6 +26,7 @@ pub mod inventory;
 pub mod level;
 pub mod mutant;
 pub mod names;
+pub mod numa;
 pub mod pipeline;
 pub mod pod;
 pub mod provider;

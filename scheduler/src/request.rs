@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::domain::Domain;
 use crate::intent::Intent;
+use crate::numa::GuestTopology;
 use crate::pod::Pod;
 use crate::remedy::Aspect;
 
@@ -66,6 +67,9 @@ pub struct Request {
     /// PCI devices asked for, all of them together.
     #[serde(default)]
     pub pci: Vec<PciRequest>,
+    /// NUMA cells asked for.
+    #[serde(default)]
+    pub numa: Option<GuestTopology>,
     /// What it asks of a node's labels and taints (pods and machines).
     #[serde(default)]
     pub pod: Pod,
@@ -270,6 +274,7 @@ impl Request {
             group,
             hints,
             pci,
+            numa,
             pod,
             num_instances,
             options,
@@ -285,7 +290,7 @@ impl Request {
             && (force_hosts, force_nodes) == (&other.force_hosts, &other.force_nodes)
             && (source_host, destination, group, hints)
                 == (&other.source_host, &other.destination, &other.group, &other.hints)
-            && (options, pci, pod) == (&other.options, &other.pci, &other.pod)
+            && (options, pci, numa, pod) == (&other.options, &other.pci, &other.numa, &other.pod)
             && candidates == &other.candidates
     }
 

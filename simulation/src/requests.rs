@@ -341,6 +341,7 @@ impl Ask {
             group: self.group.clone(),
             hints,
             pci: Vec::new(),
+            numa: None,
             pod: scheduler::pod::Pod::default(),
             num_instances: 1,
             options: self.options.clone(),

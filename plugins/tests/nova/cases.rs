@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
+use scheduler::numa::{CpuPolicy, GuestCell, GuestTopology, ThreadPolicy};
 use scheduler::request::{Candidate, Candidates, Group, GroupPolicy, PciRequest};
 use scheduler::{AggregateReport, Domain, HostReport, InstanceReport, Intent, Inventory, Request};
 use serde_json::{Map, Value, json};
@@ -121,6 +122,13 @@ fn state(random: &mut Random, ranking: bool) -> Map<String, Value> {
     }
     // A fresh state has no ratio to multiply with: there Nova fails the request.
     out.insert("cpu_allocation_ratio".to_owned(), json!(*random.one(&[&1.0, &2.0, &16.0, &1.5])));
+    out.insert("ram_allocation_ratio".to_owned(), json!(*random.one(&[&1.0, &1.5])));
+    if random.often(70) {
+        // The cells of a host are of one kind.
+        let kind = (1 + random.below(2), random.below(4));
+        let cells: Vec<Value> = (0..=random.below(3)).map(|id| host_cell(random, kind, id as u64)).collect();
+        out.insert("numa_topology".to_owned(), json!({ "cells": cells }));
+    }
     let numbers: [(&str, &[i64]); 12] = [
         ("free_ram_mb", &[-512, 0, 512, 1000, 1024, 2048, 262_144]),
         ("total_usable_ram_mb", &[1024, 4096]),
@@ -218,6 +226,61 @@ fn state(random: &mut Random, ranking: bool) -> Map<String, Value> {
         out.insert("image_properties".to_owned(), counts.into());
     }
     out
+}
+
+fn host_cell(random: &mut Random, (threads, kind): (usize, usize), id: u64) -> Value {
+    let cores = 2 + random.below(3);
+    let cpus: Vec<u64> = (0..(threads * cores) as u64).map(|cpu| 100 * id + cpu).collect();
+    let half = cpus.len() / 2;
+    let (shared, dedicated) = match kind {
+        0 => (&cpus[..], &cpus[..]),
+        1 => (&cpus[..half], &cpus[half..]),
+        2 => (&cpus[..], &[][..]),
+        _ => (&[][..], &cpus[..]),
+    };
+    let memory = **random.one(&[&&1024_u64, &&2048, &&4096]);
+    let mut pages = Vec::new();
+    if random.often(60) {
+        pages.push(json!({"size_kb": 4, "total": memory * 256, "used": random.below(2) * 200_000, "reserved": 0}));
+        if random.often(60) {
+            let used = random.below(400);
+            pages.push(json!({"size_kb": 2048, "total": 512, "used": used, "reserved": random.below(100)}));
+        }
+        if random.often(20) {
+            pages.reverse();
+        }
+    }
+    let mut cell = json!({
+        "id": id, "cpuset": shared, "pcpuset": dedicated, "memory": memory,
+        "memory_usage": random.one(&[&0, &512, &2000]), "cpu_usage": random.below(2 * cpus.len()),
+        "pinned_cpus": random.some(dedicated, 35), "siblings": cpus.chunks(threads).collect::<Vec<_>>(),
+        "mempages": pages,
+    });
+    if random.often(25) {
+        let physnets = random.some(&["net1", "net2"], 50);
+        cell["network_metadata"] = json!({"physnets": physnets, "tunneled": random.often(40)});
+    }
+    cell
+}
+
+fn guest(random: &mut Random) -> GuestTopology {
+    let policy =
+        **random.one(&[&&CpuPolicy::Shared, &&CpuPolicy::Dedicated, &&CpuPolicy::Dedicated, &&CpuPolicy::Mixed]);
+    let threads = **random.one(&[&&ThreadPolicy::Prefer, &&ThreadPolicy::Isolate, &&ThreadPolicy::Require]);
+    let cell = |random: &mut Random| GuestCell {
+        shared: if policy == CpuPolicy::Dedicated { 0 } else { 1 + random.below(4) as u64 },
+        dedicated: if policy == CpuPolicy::Shared { 0 } else { 1 + random.below(3) as u64 },
+        memory_mb: **random.one(&[&&128_u64, &&128, &&512, &&1024, &&3001]),
+        page_kib: **random.one(&[&&0_i64, &&0, &&0, &&-1, &&-2, &&-3, &&4, &&2048, &&1_048_576]),
+        policy,
+        threads,
+    };
+    GuestTopology {
+        cells: (0..=**random.one(&[&&0, &&0, &&1, &&2])).map(|_| cell(random)).collect(),
+        emulator_isolated: policy != CpuPolicy::Shared && random.often(30),
+        physnets: random.some(&["net1".to_owned(), "net3".to_owned()], 20),
+        tunneled: random.often(15),
+    }
 }
 
 fn pool(random: &mut Random) -> Value {
@@ -426,6 +489,10 @@ fn request(random: &mut Random, hosts: &[HostReport], image: Option<&Map<String,
     if random.often(50) {
         extra_specs.insert((*random.one(&AGGREGATE_KEYS)).to_owned(), wanted(random));
     }
+    if random.often(15) {
+        extra_specs.insert("hw:cpu_policy".to_owned(), "dedicated".to_owned());
+        extra_specs.insert("hw:cpu_thread_policy".to_owned(), "require".to_owned());
+    }
     let names: Vec<String> = hosts.iter().map(|host| host.name.clone()).collect();
     let policies =
         [GroupPolicy::Affinity, GroupPolicy::AntiAffinity, GroupPolicy::SoftAffinity, GroupPolicy::SoftAntiAffinity];
@@ -455,6 +522,7 @@ fn request(random: &mut Random, hosts: &[HostReport], image: Option<&Map<String,
         group,
         hints: hints(random),
         pci: if random.often(70) { (0..=random.below(2)).map(|_| devices(random)).collect() } else { Vec::new() },
+        numa: random.often(70).then(|| guest(random)),
         ..Request::default()
     }
 }
@@ -501,6 +569,7 @@ fn filters(random: &mut Random, hosts: &[HostReport]) -> Vec<Step> {
         step("JsonFilter", &plain),
         step("MetricsFilter", &json!({ "weight_setting": metrics })),
         step("SimpleCIDRAffinityFilter", &plain),
+        step("NUMATopologyFilter", &plain),
         step("PciPassthroughFilter", &plain),
         step("AllHostsFilter", &plain),
     ]
@@ -615,6 +684,7 @@ impl Case {
             "request": {
                 "instance_uuid": request.consumers[0], "project_id": request.project, "flavor": request.flavor,
                 "extra_specs": request.extra_specs, "hints": request.hints, "pci": request.pci,
+                "numa": request.numa,
                 "image": self.image.as_ref().map(|properties| json!({"id": request.image, "properties": properties})),
                 "group": group, "cell": self.cell, "allow_cross_cell_move": self.allow_cross_cell_move,
             },
