@@ -75,6 +75,10 @@ fn pods_go_where_kube_scheduler_would_let_them() {
                 "short of cpu"
             ]
         );
+        let explained = server.get(&format!("/v1/decisions/{}", decision["id"])).await.json();
+        let more = |node: &Value| node["changes"][0]["amounts"]["MILLICPU"].as_u64();
+        let lacks = explained["remedies"]["remedies"].as_array().expect("a list").iter().find_map(more);
+        assert_eq!(lacks, Some(400), "800m of 800m are taken: {explained}");
         let mut database = pod.clone();
         database["pod"]["tolerations"] = json!([{"key": "dedicated", "value": "db"}]);
         assert_eq!(place(&server, &database).await.0.as_deref(), Some("n3"));

@@ -17,7 +17,7 @@
 use scheduler::pipeline::step::NoOptions;
 use scheduler::pipeline::{Cx, Filter, FilterPlugin, Reads, Survivors, Verdict};
 use scheduler::pod::PODS;
-use scheduler::{Domain, Request};
+use scheduler::{Aspect, Domain, Request};
 
 use crate::nova::has_enough_capacity::{Optional, enough};
 
@@ -32,6 +32,10 @@ impl Filter for NodeCapacity {
 
     fn reads(&self, _: &Request) -> Reads {
         Reads::OwnUse
+    }
+
+    fn acts_on(&self, _: &Request) -> Vec<Aspect> {
+        vec![Aspect::Amounts]
     }
 }
 

@@ -3,9 +3,11 @@
 //! What nobody knows of a running instance (which zone and which traits it asked for) is taken from its
 //! host: it may go to hosts of the same zone, hypervisor type and architecture that have every trait of
 //! the present one, where the pipeline of the request would let it live-migrate. A member of a server
-//! group stays where it is, unless the group is the request's own: its policy is not known.
+//! group stays where it is, unless the group is the request's own: its policy is not known. Only instances are
+//! moved: pods do not migrate, and what a running one demanded of its node is not known.
 
 use crate::consumer::{Consumer, Phase, Purpose, Slot};
+use crate::domain::Domain;
 use crate::index::Facet;
 use crate::intent::Intent;
 use crate::pipeline::cx::Cx;
@@ -45,6 +47,9 @@ impl Trial {
     /// Moves as remedies: at most one for each host.
     pub fn moves(&mut self, asked: &Asked, short: &[Short]) -> Vec<Remedy> {
         let mut out = Vec::new();
+        if asked.request.domain != Domain::Nova {
+            return out;
+        }
         for search in [Self::one_move, Self::two_moves] {
             for host in short.iter().take(HOSTS) {
                 if out.len() >= MOST || self.is_spent() {
