@@ -227,6 +227,9 @@ pub fn story(story: &v1::HostStory, fit: u64) -> String {
     if let Some(score) = story.score {
         let _ = write!(out, ", score {score:.4}");
     }
+    if let Some(reason) = &story.reason {
+        let _ = write!(out, "\n  {reason}");
+    }
     if let Some(base) = story.base {
         let _ = write!(out, "\n  {:<34} {base:>+9.4}", "caller's weight");
     }

@@ -27,6 +27,8 @@ fn cinders_order_stands_without_a_fleet() {
         let explained = server.explain(&answer).await;
         assert_eq!(explained["record"]["pipeline"], "cinder-external-scheduler");
         assert_eq!(explained["record"]["consumers"], json!([ID]));
+        let first = &explained["detail"]["hosts"][0];
+        assert_eq!((&first["rank"], &first["dropped_by"]), (&json!(2), &Value::Null), "nobody reported it: {first}");
         assert!(!explained.to_string().contains("canary"), "tokens are kept nowhere");
         assert!(server.places(ID).await.is_empty(), "nothing is claimed");
 

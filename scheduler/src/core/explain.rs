@@ -69,8 +69,13 @@ impl Detail {
             }
         };
         let unknown = self.decision.unknown_hosts.iter().any(|name| name.eq_ignore_ascii_case(host));
+        let rank = self.decision.hosts.iter().position(|ranked| ranked.host.eq_ignore_ascii_case(host));
+        story.rank = rank.map(|at| at as u64 + 1);
+        story.score = rank.map(|at| self.decision.hosts[at].score);
         let Some(row) = row else {
-            if unknown || self.sent.is_empty() {
+            if rank.is_some() {
+                story.reason = Some("no source has reported such a host: ranked by what was sent".to_owned());
+            } else if unknown || self.sent.is_empty() {
                 story.dropped_by = Some("unknown_host".to_owned());
                 story.reason = Some("no source has reported such a host".to_owned());
             } else {
@@ -100,13 +105,6 @@ impl Detail {
             };
             return story;
         }
-        story.rank = self
-            .decision
-            .hosts
-            .iter()
-            .position(|ranked| ranked.host.eq_ignore_ascii_case(host))
-            .map(|at| at as u64 + 1);
-        story.score = story.rank.map(|rank| self.decision.hosts[rank as usize - 1].score);
         let Ok(at) = self.trace.rows.binary_search(&row) else { return story };
         story.base = self.trace.base.get(at).copied();
         let weighers = self.decision.steps.iter().filter(|step| step.kind == StepKind::Weigher);
