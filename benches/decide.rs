@@ -3,13 +3,14 @@
 //! log, no network.
 //!
 //! The fleet and the requests come from seeds. Criterion measures; each decision is also timed by
-//! itself for the percentiles. With a Python that has Nova in `PALLIUM_NOVA_PYTHON` (`cargo xtask bench
+//! itself for the percentiles, and each step of it. With a Python that has Nova in `PALLIUM_NOVA_PYTHON` (`cargo xtask bench
 //! --vs-nova`), Nova's own filters and weighers are timed over the same hosts beside it.
 
 #[path = "support/nova.rs"]
 mod nova;
 
 use std::hint::black_box;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use criterion::Criterion;
@@ -17,7 +18,7 @@ use hdrhistogram::Histogram;
 use scheduler::request::{Caller, Candidates};
 use scheduler::{Batch, Command, Core, Decision, Engine, HostReport, Intent, Proposer, Request, Settings};
 use serde_json::json;
-use simulation::fleet::FleetSpec;
+use simulation::fleet::{FleetSpec, nova_host_state};
 use simulation::requests::Requests;
 
 /// The program's.
@@ -33,7 +34,7 @@ const REQUESTS: usize = 256;
 fn fleet(hosts: usize) -> Vec<HostReport> {
     let mut fleet = FleetSpec::new(hosts, 42).generate();
     for host in &mut fleet {
-        host.nova_host_state = Some(nova::state(host).to_string());
+        host.nova_host_state = Some(nova_host_state(host).to_string());
     }
     fleet
 }
@@ -135,6 +136,26 @@ fn again(core: &mut Core, engine: &Engine, requests: &[Request], (case, hosts): 
     report("decide again", case, hosts, &latency, json!({ "stood": stood }));
 }
 
+/// What each step of a whole decision costs, by its name.
+fn steps(core: &mut Core, requests: &[Request], (case, hosts): (&str, usize)) {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let mut engine = plugins::engine(Settings::default());
+    engine.timer = || START.elapsed().as_nanos() as u64;
+    let mut costs: Vec<(String, Histogram<u64>)> = Vec::new();
+    for request in requests {
+        let decision = core.probe(&engine, request).expect("a decision");
+        for (at, (step, nanoseconds)) in decision.steps.iter().zip(&decision.timings).enumerate() {
+            if costs.len() == at {
+                costs.push((step.name.clone(), histogram()));
+            }
+            costs[at].1.saturating_record(*nanoseconds);
+        }
+    }
+    for (step, latency) in &costs {
+        report("step", &format!("{case}: {step}"), hosts, latency, json!({}));
+    }
+}
+
 /// What would help requests for which no host has enough: what the deciding thread does for it, and the search.
 fn remedies(core: &Core, engine: &Engine, requests: &[Request], (case, hosts): (&str, usize)) {
     let (mut taken, mut searched) = (histogram(), histogram());
@@ -183,6 +204,7 @@ fn main() {
                 request.pipeline = Some(pipeline.to_owned());
             }
             whole(&mut criterion, &mut core, &engine, &requests, (case, hosts));
+            steps(&mut core, &requests, (case, hosts));
             again(&mut core, &engine, &requests, (case, hosts));
             remedies(&core, &engine, &requests, (case, hosts));
         }

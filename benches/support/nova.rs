@@ -6,33 +6,13 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use scheduler::{HostReport, Request};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
+use simulation::fleet::nova_host_state;
 
 /// Largest fleet: it takes seconds for a request.
 pub const MOST: usize = 10_000;
 /// Requests of a fleet.
 pub const REQUESTS: usize = 8;
-
-/// What the virt driver of a host reports to Nova, as `nova_host_state` holds it.
-pub fn state(host: &HostReport) -> Value {
-    let total = |class: &str| {
-        let inventory = host.inventories.as_ref().and_then(|inventories| inventories.get(class));
-        inventory.map_or((0, 1.0), |inventory| (inventory.total, inventory.allocation_ratio))
-    };
-    let instances = host.instances.as_deref().unwrap_or_default();
-    let used =
-        |class: &str| -> u64 { instances.iter().filter_map(|instance| instance.resources.as_ref()?.get(class)).sum() };
-    let ((vcpus, cpu_ratio), (ram, ram_ratio), (disk, disk_ratio)) =
-        (total("VCPU"), total("MEMORY_MB"), total("DISK_GB"));
-    json!({
-        "vcpus_total": vcpus, "vcpus_used": used("VCPU"), "cpu_allocation_ratio": cpu_ratio,
-        "total_usable_ram_mb": ram, "free_ram_mb": ram as i64 - used("MEMORY_MB") as i64,
-        "ram_allocation_ratio": ram_ratio, "total_usable_disk_gb": disk,
-        "free_disk_mb": (disk as i64 - used("DISK_GB") as i64) * 1024, "disk_allocation_ratio": disk_ratio,
-        "num_instances": instances.len(), "num_io_ops": 0, "hypervisor_type": "QEMU",
-        "hypervisor_version": 8_002_000, "supported_instances": [["x86_64", "kvm", "hvm"]],
-    })
-}
 
 pub struct Nova {
     child: Child,
@@ -67,7 +47,7 @@ impl Nova {
             json!({
                 "host": host.name, "node": host.hypervisor_hostname, "uuid": host.uuid,
                 "disabled": host.disabled.unwrap_or(false), "forced_down": host.forced_down.unwrap_or(false),
-                "state": state(host), "aggregates": aggregates.collect::<Vec<_>>(),
+                "state": nova_host_state(host), "aggregates": aggregates.collect::<Vec<_>>(),
                 "instances": instances.collect::<Vec<_>>(),
             })
         });

@@ -22,6 +22,7 @@
 //!
 //! Source: openstack/nova, `nova/scheduler/host_manager.py`.
 
+pub mod kinds;
 pub mod node;
 
 use std::net::IpAddr;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use kinds::Kind;
 use node::Node;
 
 use crate::numa::HostTopology;
@@ -55,10 +57,13 @@ pub enum HostNumber {
     HypervisorVersion,
     /// Free PCI devices.
     FreePciDevices,
+    /// Milliseconds between the last sign of life of the compute service and the report; 0 when it was not
+    /// said.
+    Silence,
 }
 
 /// Number of columns.
-pub const HOST_NUMBERS: usize = HostNumber::FreePciDevices as usize + 1;
+pub const HOST_NUMBERS: usize = HostNumber::Silence as usize + 1;
 
 /// Keys with a whole number.
 const WHOLE: [&str; 12] = [
@@ -90,10 +95,18 @@ pub const LONGEST: usize = 64 * 1024;
 const DEEPEST: usize = 8;
 
 /// A kind of guest that a host can run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Supported {
     /// Architecture, hypervisor type and VM mode.
     pub triple: [Box<str>; 3],
+}
+
+/// Attributes, by name.
+type Attributes = Vec<(Box<str>, Node)>;
+
+fn find<'a>(attributes: &'a Attributes, name: &str) -> Option<&'a Node> {
+    let at = attributes.binary_search_by(|(known, _)| (**known).cmp(name)).ok()?;
+    Some(&attributes[at].1)
 }
 
 /// A pool of equal PCI devices.
@@ -109,9 +122,10 @@ pub struct PciPool {
 #[derive(Clone, Debug)]
 pub struct HostState {
     text: Arc<str>,
-    attributes: Vec<(Box<str>, Node)>,
-    /// Kinds of guests; `None`: not said.
-    pub supported: Option<Vec<Supported>>,
+    /// What many hosts have in common.
+    pub(crate) kind: Arc<Kind>,
+    /// Attributes that are not in the kind, by name.
+    own: Attributes,
     /// Metrics by name, each once.
     pub metrics: Vec<(Box<str>, f64)>,
     /// PCI pools; `None`: not said.
@@ -158,8 +172,8 @@ impl HostState {
         };
         let mut out = Self {
             text: Arc::clone(text),
-            attributes: Vec::new(),
-            supported: None,
+            kind: Arc::default(),
+            own: Vec::new(),
             metrics: Vec::new(),
             pci: None,
             numa: None,
@@ -167,19 +181,22 @@ impl HostState {
             host_ip: None,
             image_properties: Vec::new(),
         };
+        let mut kind = Kind::default();
         for (key, value) in map.iter().filter(|(_, value)| !value.is_null()) {
-            out.field(key, value)?;
+            out.field(&mut kind, key, value)?;
         }
-        out.attributes = map
+        let attributes = map
             .into_iter()
             .filter(|(key, value)| !value.is_null() && !OTHERS[3..].contains(&key.as_str()))
-            .map(|(key, value)| (key.into_boxed_str(), Node::of(value)))
-            .collect();
-        out.attributes.sort_by(|a, b| a.0.cmp(&b.0));
+            .map(|(key, value)| (key.into_boxed_str(), Node::of(value)));
+        (kind.attributes, out.own) = attributes.partition(|(key, _)| Kind::has(key));
+        kind.attributes.sort_by(|a, b| a.0.cmp(&b.0));
+        out.own.sort_by(|a, b| a.0.cmp(&b.0));
+        out.kind = Arc::new(kind);
         Ok(out)
     }
 
-    fn field(&mut self, key: &str, value: &Value) -> Result<(), String> {
+    fn field(&mut self, kind: &mut Kind, key: &str, value: &Value) -> Result<(), String> {
         match key {
             _ if WHOLE.contains(&key) => {
                 let number = value.as_i64().filter(|number| (-LARGEST..=LARGEST).contains(number));
@@ -208,7 +225,7 @@ impl HostState {
                 };
                 let list = value.as_array().map(|list| list.iter().map(read).collect::<Option<Vec<_>>>());
                 let expected = "a list of [architecture, hypervisor type, VM mode]";
-                self.supported = Some(list.flatten().ok_or_else(|| wrong(key, value, expected))?);
+                kind.supported = Some(list.flatten().ok_or_else(|| wrong(key, value, expected))?);
                 Ok(())
             }
             "cpu_info" | "stats" => {
@@ -279,8 +296,12 @@ impl HostState {
 
     /// An attribute as it was reported.
     pub fn attribute(&self, name: &str) -> Option<&Node> {
-        let at = self.attributes.binary_search_by(|(known, _)| (**known).cmp(name)).ok()?;
-        Some(&self.attributes[at].1)
+        if Kind::has(name) { self.kind.attribute(name) } else { find(&self.own, name) }
+    }
+
+    /// What many hosts have in common.
+    pub fn kind(&self) -> &Kind {
+        &self.kind
     }
 
     /// A reported number, 0 when absent.
@@ -288,8 +309,8 @@ impl HostState {
         self.attribute(name).and_then(Node::number).unwrap_or(0.0)
     }
 
-    /// The numbers of the columns: as reported, and charged with open claims.
-    pub(crate) fn numbers(&self, open: Open) -> [f64; HOST_NUMBERS] {
+    /// The numbers of the columns: as reported at `observed_at`, and charged with open claims.
+    pub(crate) fn numbers(&self, open: Open, observed_at: u64) -> [f64; HOST_NUMBERS] {
         let vcpus_used = self.number("vcpus_used") + open.vcpus as f64;
         // A host that says no ratio offers its VCPUs once.
         let ratio = self.attribute("cpu_allocation_ratio").and_then(Node::number).unwrap_or(1.0);
@@ -304,6 +325,7 @@ impl HostState {
             (HostNumber::FailedBuilds, self.number("failed_builds")),
             (HostNumber::HypervisorVersion, self.number("hypervisor_version")),
             (HostNumber::FreePciDevices, self.pci.iter().flatten().map(|pool| pool.count as f64).sum()),
+            (HostNumber::Silence, self.last_seen_up.map_or(0, |seen| (observed_at as i64).abs_diff(seen)) as f64),
         ] {
             out[number as usize] = value;
         }
@@ -364,7 +386,7 @@ mod tests {
                 "pci_stats": [{"count": 2}, {"count": 3, "vendor_id": "8086"}]}"#,
         )
         .expect("a good state");
-        let numbers = state.numbers(Open { claims: 1, vcpus: 2, memory_mb: 1500, disk_gb: 1 });
+        let numbers = state.numbers(Open { claims: 1, vcpus: 2, memory_mb: 1500, disk_gb: 1 }, 0);
         for (number, wanted) in [
             (HostNumber::FreeRamMb, -500.0),
             (HostNumber::FreeDiskMb, 3072.0),

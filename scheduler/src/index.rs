@@ -9,6 +9,7 @@ use rustc_hash::FxHashMap;
 use uuid::Uuid;
 
 use crate::consumer::Consumer;
+use crate::host_state::kinds::Kinds;
 use crate::host_state::{HOST_NUMBERS, HostNumber, HostState, Open};
 use crate::names::Sym;
 use crate::overlay::Overlay;
@@ -91,13 +92,15 @@ pub struct Index {
     metadata: BTreeMap<String, BTreeSet<Sym>>,
     /// Grows with each change of anything but use.
     facts: u64,
-    /// A sum over what is in use of each class, by row: it differs when the use does.
+    /// A sum over what is in use of each class and the host's numbers, by row: it differs when they do.
     use_sums: Vec<u64>,
     /// Rows whose use changed, the newest last, and how many changes are no longer remembered.
     journal: VecDeque<Row>,
     forgotten: u64,
     /// Read host states by row; empty while no host reports one.
     host_states: Vec<Option<Arc<HostState>>>,
+    /// What many of them have in common.
+    kinds: Kinds,
     /// Their numbers by row; a host without a host state has zeros.
     host_numbers: [Vec<f64>; HOST_NUMBERS],
 }
@@ -176,6 +179,11 @@ impl Index {
     /// The host state of a row, if it reports one.
     pub fn host_state(&self, row: Row) -> Option<&HostState> {
         self.host_states.get(row.0 as usize)?.as_deref()
+    }
+
+    /// The kinds of hosts.
+    pub fn kinds(&self) -> &Kinds {
+        &self.kinds
     }
 
     /// A number of every host state, by row; rows beyond its end have 0.
@@ -272,12 +280,13 @@ impl Index {
                 self.columns.entry(class).or_default();
             }
         }
-        self.refresh_host_state(at, provider.and_then(|provider| provider.nova_host_state.as_ref()));
+        self.refresh_host_state(row, provider.and_then(|provider| provider.nova_host_state.as_ref()));
         self.refresh_use(tables, overlay, row);
     }
 
     /// Reads a host state that has changed.
-    fn refresh_host_state(&mut self, at: usize, text: Option<&Arc<str>>) {
+    fn refresh_host_state(&mut self, row: Row, text: Option<&Arc<str>>) {
+        let at = row.0 as usize;
         if self.host_states.len() <= at {
             if text.is_none() {
                 return;
@@ -287,7 +296,9 @@ impl Index {
         let known = self.host_states[at].as_deref().map(HostState::text);
         if known != text {
             // A report with a bad one was refused: what is in the state can be read.
-            self.host_states[at] = text.and_then(|text| HostState::read(text).ok()).map(Arc::new);
+            let mut state = text.and_then(|text| HostState::read(text).ok());
+            self.kinds.set(row, state.as_mut());
+            self.host_states[at] = state.map(Arc::new);
         }
     }
 
@@ -306,12 +317,13 @@ impl Index {
             };
             let slots = provider.consumers.iter().filter_map(|&slot| tables.consumer_at(slot));
             let applied = slots.filter(|consumer| Consumer::is_open(consumer)).count() as u64;
-            numbers = state.numbers(Open {
+            let open = Open {
                 claims: overlay.claims(row, applied),
                 vcpus: open("VCPU").saturating_add(open("PCPU")),
                 memory_mb: open("MEMORY_MB"),
                 disk_gb: open("DISK_GB"),
-            });
+            };
+            numbers = state.numbers(open, provider.observed_at);
         }
         for (column, number) in self.host_numbers.iter_mut().zip(numbers) {
             if column.len() <= at {
@@ -326,7 +338,9 @@ impl Index {
         self.refresh_host_numbers(tables, overlay, row);
         let at = row.0 as usize;
         let provider = tables.provider(row);
-        let mut sum = 0_u64;
+        let numbers = self.host_numbers.iter().enumerate();
+        let numbers = numbers.filter_map(|(number, column)| Some(mixed(column.get(at)?.to_bits() ^ number as u64)));
+        let mut sum = numbers.fold(0, u64::wrapping_add);
         for (&class, column) in &mut self.columns {
             let len = self.rows.max(at + 1);
             if column.capacity.len() < len {
@@ -394,6 +408,7 @@ impl PartialEq for Index {
         };
         columns(self) == columns(other)
             && host_states(self) == host_states(other)
+            && self.kinds == other.kinds
             && facets(self) == facets(other)
             && self.hosts == other.hosts
             && self.groups == other.groups

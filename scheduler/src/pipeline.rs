@@ -13,7 +13,7 @@ pub mod survivors;
 
 pub use cx::{Cx, View};
 pub use engine::Engine;
-pub use scoring::{Bounds, Scoring};
+pub use scoring::{Bounds, Factors, Scoring};
 pub use spec::{Param, PipelineSpec, SpecError, StepSpec};
 pub use standing::Standings;
 pub use step::{Filter, FilterPlugin, Reads, Registry, Verdict, Weigher, WeigherPlugin};

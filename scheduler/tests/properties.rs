@@ -349,6 +349,11 @@ impl World {
                         ..InstanceReport::default()
                     })
                     .collect();
+                // Two kinds, and hosts that say nothing.
+                let (kind, seen) = (["QEMU", "VMware"][cpu as usize % 2], EPOCH + self.now - cpu);
+                let state =
+                    format!(r#"{{"hypervisor_type": "{kind}", "num_instances": {reserved}, "last_seen_up": {seen}}}"#);
+                let state = if cpu % 3 == 0 { "{}".to_owned() } else { state };
                 let inventory = Inventory { reserved, ..Inventory::of(cpu) }.with_ratio(1.5);
                 let report = HostReport {
                     name: host(n),
@@ -358,17 +363,20 @@ impl World {
                     forced_down: Some(down),
                     labels: Some(BTreeMap::from([("rack".to_owned(), (cpu % 3).to_string())])),
                     taints: Some(if down { vec!["down:NoSchedule".to_owned()] } else { Vec::new() }),
+                    nova_host_state: Some(state),
                     observed_at: Some((EPOCH + self.now).saturating_sub(back)),
                     ..HostReport::default()
                 };
                 let outcome = self.apply(vec![Command::Report(Box::new(report.clone()))]);
                 assert!(matches!(outcome[0], Outcome::Reported(_)), "{outcome:?}");
+                let later = HostReport { observed_at: report.observed_at.map(|at| at + 1), ..report.clone() };
                 // The same report again changes nothing.
                 let again = self.apply(vec![Command::Report(Box::new(report))]);
                 assert!(
                     matches!(again[0], Outcome::Reported(Change::Unchanged | Change::Stale)),
                     "{again:?} after {outcome:?}"
                 );
+                self.apply(vec![Command::Report(Box::new(later))]);
             }
             Op::RemoveHost { host: n } => {
                 let uuid = HostReport { name: host(n), ..HostReport::default() }.provider_uuid();

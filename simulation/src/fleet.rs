@@ -7,6 +7,7 @@ use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use scheduler::{AggregateReport, Domain, HostReport, InstanceReport, Inventory, NumaCell};
+use serde_json::{Value, json};
 use uuid::{Builder, Uuid};
 
 /// Hosts of one building block, which is also an aggregate.
@@ -321,6 +322,27 @@ pub(crate) fn stream(seed: u64, what: &str, number: usize) -> SmallRng {
 
 pub(crate) fn uuid(rng: &mut SmallRng) -> Uuid {
     Builder::from_random_bytes(rng.random()).into_uuid()
+}
+
+/// What the virt driver of a host reports to Nova, as `nova_host_state` holds it.
+pub fn nova_host_state(host: &HostReport) -> Value {
+    let total = |class: &str| {
+        let inventory = host.inventories.as_ref().and_then(|inventories| inventories.get(class));
+        inventory.map_or((0, 1.0), |inventory| (inventory.total, inventory.allocation_ratio))
+    };
+    let instances = host.instances.as_deref().unwrap_or_default();
+    let used =
+        |class: &str| -> u64 { instances.iter().filter_map(|instance| instance.resources.as_ref()?.get(class)).sum() };
+    let ((vcpus, cpu_ratio), (ram, ram_ratio), (disk, disk_ratio)) =
+        (total("VCPU"), total("MEMORY_MB"), total("DISK_GB"));
+    json!({
+        "vcpus_total": vcpus, "vcpus_used": used("VCPU"), "cpu_allocation_ratio": cpu_ratio,
+        "total_usable_ram_mb": ram, "free_ram_mb": ram as i64 - used("MEMORY_MB") as i64,
+        "ram_allocation_ratio": ram_ratio, "total_usable_disk_gb": disk,
+        "free_disk_mb": (disk as i64 - used("DISK_GB") as i64) * 1024, "disk_allocation_ratio": disk_ratio,
+        "num_instances": instances.len(), "num_io_ops": 0, "hypervisor_type": "QEMU",
+        "hypervisor_version": 8_002_000, "supported_instances": [["x86_64", "kvm", "hvm"]],
+    })
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use scheduler::{
     Batch, Command, Core, Decision, Domain, Engine, HostReport, Outcome, Proposal, Request, Settings, Settled,
 };
 use serde_json::{Value, json};
-use simulation::fleet::FleetSpec;
+use simulation::fleet::{FleetSpec, nova_host_state};
 use simulation::requests::Requests;
 use uuid::Uuid;
 
@@ -69,9 +69,27 @@ impl Half {
     }
 }
 
+/// A fleet that also reports what Nova's own steps look at, and whose aggregates set some multipliers.
+fn fleet(random: &mut SmallRng, seed: u64, hosts: usize) -> Vec<HostReport> {
+    let mut fleet = FleetSpec::new(hosts, seed).generate();
+    for (host, at) in fleet.iter_mut().zip(1..) {
+        host.observed_at = Some(at);
+        let mut state = nova_host_state(host);
+        state["failed_builds"] = json!(random.random_range(0..3));
+        state["last_seen_up"] = json!(at);
+        state["stats"] = json!({ "rack": random.random_range(0..2) });
+        state["cpu_info"] = json!({ "model": *["EPYC", "Xeon"].choose(random).unwrap() });
+        host.nova_host_state = Some(state.to_string());
+        for aggregate in host.aggregates.iter_mut().flatten().filter(|aggregate| aggregate.name == "bb00") {
+            aggregate.metadata.get_or_insert_default().insert("ram_weight_multiplier".to_owned(), "2.5".to_owned());
+        }
+    }
+    fleet
+}
+
 fn compare(seed: u64, hosts: usize, settings: Settings) -> u64 {
     let mut random = SmallRng::seed_from_u64(seed);
-    let fleet = FleetSpec::new(hosts, seed).generate();
+    let fleet = fleet(&mut random, seed, hosts);
     let engine = plugins::engine(settings);
     let mut halves = [Half::new(false), Half::new(true)];
     let mut at = 0;
@@ -82,12 +100,18 @@ fn compare(seed: u64, hosts: usize, settings: Settings) -> u64 {
         }
     }
     let mut made = Requests::new(&fleet, seed);
-    let mut shapes: Vec<Request> = (0..6)
+    let mut shapes: Vec<Request> = (0..8)
         .map(|n| {
             let mut request = made.of(scheduler::Intent::Create).request();
             request.caller = scheduler::request::Caller::default();
-            if n < 4 {
+            if n < 6 {
                 request.candidates = Candidates::All;
+            }
+            if n < 3 {
+                request.pipeline = Some("nova-default".to_owned());
+                let asked =
+                    ("capabilities:cpu_info:model", *["EPYC", "<or> EPYC <or> Xeon"].choose(&mut random).unwrap());
+                request.extra_specs.insert(asked.0.to_owned(), asked.1.to_owned());
             }
             request.options.max_candidates = *[0, 0, 1, 7].choose(&mut random).unwrap();
             request

@@ -5,8 +5,8 @@
 //!
 //! Source: openstack/nova, `BuildFailureWeigher`.
 
-use scheduler::pipeline::{Cx, Verdict, Weigher, WeigherPlugin};
-use scheduler::{Domain, HostNumber, Row};
+use scheduler::pipeline::{Cx, Factors, Reads, Verdict, Weigher, WeigherPlugin};
+use scheduler::{Domain, HostNumber, Request, Row};
 use serde::{Deserialize, Serialize};
 
 use super::multipliers::{factors, finite, numbers};
@@ -35,8 +35,12 @@ impl Weigher for BuildFailureWeigher {
         Verdict::Ran
     }
 
-    fn factors(&self, cx: &Cx<'_>, hosts: &[Row]) -> Option<Vec<f64>> {
-        Some(factors(cx, hosts, "build_failure_weight_multiplier", self.0, -1.0))
+    fn factors(&self, cx: &Cx<'_>, hosts: &[Row]) -> Factors {
+        factors(cx, hosts, "build_failure_weight_multiplier", self.0, -1.0)
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::OwnUse
     }
 }
 

@@ -6,13 +6,13 @@
 //!
 //! Source: openstack/nova, `ComputeFilter` and the database driver of its service groups.
 
-use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Survivors, Verdict};
-use scheduler::{Domain, Facet, Row};
+use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Reads, Survivors, Verdict};
+use scheduler::{Domain, Facet, HostNumber, Request, Row};
 use serde::{Deserialize, Serialize};
 
 /// The step: milliseconds after which a service is down.
 #[derive(Debug)]
-pub struct ComputeFilter(u64);
+pub struct ComputeFilter(f64);
 
 /// Options.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -33,13 +33,14 @@ impl Filter for ComputeFilter {
         let none = |_: Row| Detail::None;
         hosts.drop(cx.view.flag(Facet::Disabled), "the compute service is disabled", none);
         hosts.drop(cx.view.flag(Facet::ForcedDown), "the compute service is forced down", none);
-        let alive = |row: Row| {
-            let seen = cx.view.host_state(row).and_then(|state| state.last_seen_up);
-            let looked = cx.view.provider(row).map_or(0, |provider| provider.observed_at);
-            seen.is_none_or(|seen| (looked as i64).abs_diff(seen) <= self.0)
-        };
+        let silence = cx.view.host_numbers(HostNumber::Silence);
+        let alive = |row: Row| silence.get(row.0 as usize).is_none_or(|&silence| silence <= self.0);
         hosts.keep_where("the compute service has not been heard from in a while", alive, none);
         Verdict::Ran
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::OwnUse
     }
 }
 
@@ -51,7 +52,7 @@ impl FilterPlugin for ComputeFilter {
     type Options = Options;
 
     fn new(options: Options) -> Result<Self, String> {
-        Ok(Self(options.service_down_time.saturating_mul(1000)))
+        Ok(Self(options.service_down_time as f64 * 1000.0))
     }
 }
 

@@ -11,10 +11,11 @@
 //! that is none and for a bare `<or>`; here the host fails. Extra specs that name internals of Nova's
 //! Python objects find nothing.
 
+use scheduler::host_state::kinds::Kind;
 use scheduler::host_state::node::{Node, Value};
 use scheduler::pipeline::step::NoOptions;
-use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Survivors, Verdict, View};
-use scheduler::{Domain, Row};
+use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Reads, Survivors, Verdict, View};
+use scheduler::{Domain, Request, Row};
 
 use super::attributes::{Attribute, Leaf};
 use crate::nova::extra_specs::Wanted;
@@ -63,12 +64,20 @@ impl<'a> Demand<'a> {
         }
         let own = self.attribute.and_then(|attribute| attribute.get(view, row));
         let first = own.or_else(|| stats(view, row)?.get(self.first).map(Leaf::Node));
-        let found = self.rest.iter().try_fold(first, |leaf, key| leaf.map(|leaf| leaf.get(key)));
-        let Some(leaf) = found.flatten() else { return false };
-        match leaf.number() {
+        first.is_some_and(|first| self.accepts(first))
+    }
+
+    /// Of every host of a kind; `None`: they may differ.
+    fn met_by(&self, kind: &Kind) -> Option<bool> {
+        Some(self.accepts(Leaf::Node(kind.attribute(self.first)?)))
+    }
+
+    fn accepts(&self, first: Leaf<'_>) -> bool {
+        let found = self.rest.iter().try_fold(first, |leaf, key| leaf.get(key));
+        found.is_some_and(|leaf| match leaf.number() {
             Some(number) => leaf.with_text(|text| self.wanted.accepts_number(text, number)),
             None => leaf.with_text(|text| self.wanted.accepts(text)),
-        }
+        })
     }
 }
 
@@ -84,13 +93,15 @@ impl Filter for ComputeCapabilitiesFilter {
         for (key, wanted) in plain.chain(bits) {
             let Some(demand) = Demand::of(&view, key, wanted) else { continue };
             asked = true;
-            hosts.keep_where(
-                "lacks a capability that the flavor asks for",
-                |row| demand.met(&view, row),
-                |_| Detail::None,
-            );
+            let by_kind = view.host_kinds().judged(|kind| demand.met_by(kind));
+            let met = |row: Row| by_kind(row).flatten().unwrap_or_else(|| demand.met(&view, row));
+            hosts.keep_where("lacks a capability that the flavor asks for", met, |_| Detail::None);
         }
         if asked { Verdict::Ran } else { Verdict::Skipped("no capability asked") }
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::OwnUse
     }
 }
 

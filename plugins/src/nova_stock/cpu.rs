@@ -5,8 +5,8 @@
 //!
 //! Source: openstack/nova, `CPUWeigher`.
 
-use scheduler::pipeline::{Bounds, Cx, Verdict, Weigher, WeigherPlugin};
-use scheduler::{Domain, HostNumber, Row};
+use scheduler::pipeline::{Bounds, Cx, Factors, Reads, Verdict, Weigher, WeigherPlugin};
+use scheduler::{Domain, HostNumber, Request, Row};
 use serde::{Deserialize, Serialize};
 
 use super::multipliers::{factors, finite, numbers};
@@ -39,8 +39,12 @@ impl Weigher for CPUWeigher {
         Bounds { min: Some(0.0), max: None }
     }
 
-    fn factors(&self, cx: &Cx<'_>, hosts: &[Row]) -> Option<Vec<f64>> {
-        Some(factors(cx, hosts, "cpu_weight_multiplier", self.0, 1.0))
+    fn factors(&self, cx: &Cx<'_>, hosts: &[Row]) -> Factors {
+        factors(cx, hosts, "cpu_weight_multiplier", self.0, 1.0)
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::OwnUse
     }
 }
 

@@ -7,8 +7,8 @@
 //! Source: openstack/nova, `CrossCellWeigher`.
 
 use scheduler::host_state::node::Node;
-use scheduler::pipeline::{Cx, Verdict, Weigher, WeigherPlugin};
-use scheduler::{Domain, Row};
+use scheduler::pipeline::{Cx, Factors, Reads, Verdict, Weigher, WeigherPlugin};
+use scheduler::{Domain, Request, Row};
 use serde::{Deserialize, Serialize};
 
 use super::multipliers::{factors, finite};
@@ -43,8 +43,12 @@ impl Weigher for CrossCellWeigher {
         Verdict::Ran
     }
 
-    fn factors(&self, cx: &Cx<'_>, hosts: &[Row]) -> Option<Vec<f64>> {
-        Some(factors(cx, hosts, "cross_cell_move_weight_multiplier", self.0, 1.0))
+    fn factors(&self, cx: &Cx<'_>, hosts: &[Row]) -> Factors {
+        factors(cx, hosts, "cross_cell_move_weight_multiplier", self.0, 1.0)
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::Facts
     }
 }
 

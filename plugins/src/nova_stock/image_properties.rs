@@ -108,11 +108,11 @@ impl Filter for ImagePropertiesFilter {
         }
         let view = cx.view;
         let none = |_: Row| Detail::None;
-        let runs = |row: Row| {
-            let kinds = view.host_state(row).and_then(|state| state.supported.as_deref()).unwrap_or_default();
-            kinds.iter().any(|kind| asked.iter().all(|name| kind.triple.iter().any(|known| **known == **name)))
-        };
-        hosts.keep_where("cannot run such an image", runs, none);
+        let runs = view.host_kinds().judged(|kind| {
+            let guests = kind.supported.as_deref().unwrap_or_default();
+            guests.iter().any(|guest| asked.iter().all(|name| guest.triple.iter().any(|known| **known == **name)))
+        });
+        hosts.keep_where("cannot run such an image", |row| runs(row).unwrap_or(false), none);
         if let Some(wanted) = property("img_hv_requested_version").filter(|wanted| !wanted.is_empty()) {
             let conditions = conditions(wanted);
             if conditions.is_none() {
@@ -128,12 +128,15 @@ impl Filter for ImagePropertiesFilter {
             hosts.keep_where("has another version of the hypervisor than the image asks for", fits, none);
         }
         if let Some(bits) = property("hw_maxphysaddr_bits").and_then(|bits| bits.parse::<f64>().ok()) {
-            let fits = |row: Row| {
-                let info = view.host_state(row).and_then(|state| state.attribute("cpu_info"));
-                let has = info.and_then(|info| info.get("maxphysaddr")?.get("bits")?.number());
+            let fits = view.host_kinds().judged(|kind| {
+                let has = kind.attribute("cpu_info").and_then(|info| info.get("maxphysaddr")?.get("bits")?.number());
                 has.is_none_or(|has| has == 0.0 || has >= bits)
-            };
-            hosts.keep_where("has fewer physical address bits than the image asks for", fits, none);
+            });
+            hosts.keep_where(
+                "has fewer physical address bits than the image asks for",
+                |row| fits(row).unwrap_or(true),
+                none,
+            );
         }
         Verdict::Ran
     }

@@ -9,8 +9,8 @@
 //!
 //! Source: openstack/nova, `ImagePropertiesWeigher`.
 
-use scheduler::pipeline::{Cx, Verdict, Weigher, WeigherPlugin};
-use scheduler::{Domain, Row};
+use scheduler::pipeline::{Cx, Factors, Reads, Verdict, Weigher, WeigherPlugin};
+use scheduler::{Domain, Request, Row};
 use serde::{Deserialize, Serialize};
 
 use super::metrics::settings;
@@ -54,8 +54,12 @@ impl Weigher for ImagePropertiesWeigher {
         Verdict::Ran
     }
 
-    fn factors(&self, cx: &Cx<'_>, hosts: &[Row]) -> Option<Vec<f64>> {
-        Some(factors(cx, hosts, "image_props_weight_multiplier", self.multiplier, 1.0))
+    fn factors(&self, cx: &Cx<'_>, hosts: &[Row]) -> Factors {
+        factors(cx, hosts, "image_props_weight_multiplier", self.multiplier, 1.0)
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::Facts
     }
 }
 

@@ -7,8 +7,8 @@
 //! Source: openstack/nova, `MetricsWeigher`. With `required` Nova fails the request when a host lacks a
 //! metric; here such a host gets `weight_of_unavailable` as well: put `MetricsFilter` before it to drop it.
 
-use scheduler::pipeline::{Cx, Verdict, Weigher, WeigherPlugin};
-use scheduler::{Domain, Row};
+use scheduler::pipeline::{Cx, Factors, Reads, Verdict, Weigher, WeigherPlugin};
+use scheduler::{Domain, Request, Row};
 use serde::{Deserialize, Serialize};
 
 use super::metrics::settings;
@@ -66,8 +66,12 @@ impl Weigher for MetricsWeigher {
         Verdict::Ran
     }
 
-    fn factors(&self, cx: &Cx<'_>, hosts: &[Row]) -> Option<Vec<f64>> {
-        Some(factors(cx, hosts, KEY, self.multiplier, 1.0))
+    fn factors(&self, cx: &Cx<'_>, hosts: &[Row]) -> Factors {
+        factors(cx, hosts, KEY, self.multiplier, 1.0)
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::Facts
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Source: openstack/nova, `nova/scheduler/utils.py` (`get_weight_multiplier`).
 
-use scheduler::pipeline::Cx;
+use scheduler::pipeline::{Cx, Factors};
 use scheduler::{HostNumber, Row};
 
 use super::aggregates::Numbers;
@@ -10,12 +10,12 @@ use super::python;
 
 /// The multiplier of each of `hosts`: the smallest of the values of `key` in its aggregates; `option` where
 /// there is none, or where one of them is no finite number. `sign` is a factor of all.
-pub fn factors(cx: &Cx<'_>, hosts: &[Row], key: &str, option: f64, sign: f64) -> Vec<f64> {
+pub fn factors(cx: &Cx<'_>, hosts: &[Row], key: &str, option: f64, sign: f64) -> Factors {
     let numbers = multipliers(cx, key, option);
     if numbers.is_empty() {
-        return vec![sign * option; hosts.len()];
+        return Factors::One(sign * option);
     }
-    hosts.iter().map(|&row| sign * numbers.get(row)).collect()
+    Factors::Each(hosts.iter().map(|&row| sign * numbers.get(row)).collect())
 }
 
 /// The multipliers by host.

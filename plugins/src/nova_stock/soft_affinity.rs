@@ -6,9 +6,9 @@
 //!
 //! Source: openstack/nova, `ServerGroupSoftAffinityWeigher`.
 
-use scheduler::pipeline::{Cx, Verdict, Weigher, WeigherPlugin};
+use scheduler::pipeline::{Cx, Factors, Reads, Verdict, Weigher, WeigherPlugin};
 use scheduler::request::GroupPolicy;
-use scheduler::{Domain, Row};
+use scheduler::{Domain, Request, Row};
 use serde::{Deserialize, Serialize};
 
 use super::instances::weigh_members;
@@ -37,8 +37,12 @@ impl Weigher for ServerGroupSoftAffinityWeigher {
         weigh_members(cx, GroupPolicy::SoftAffinity, 1.0, hosts, out)
     }
 
-    fn factors(&self, cx: &Cx<'_>, hosts: &[Row]) -> Option<Vec<f64>> {
-        Some(factors(cx, hosts, "soft_affinity_weight_multiplier", self.0, 1.0))
+    fn factors(&self, cx: &Cx<'_>, hosts: &[Row]) -> Factors {
+        factors(cx, hosts, "soft_affinity_weight_multiplier", self.0, 1.0)
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::Facts
     }
 }
 

@@ -70,6 +70,9 @@ pub(super) fn report(state: &mut State, report: &HostReport, touched: &mut Vec<T
     now.observed_at = before.observed_at;
     now.generation = before.generation;
     if now == before && !added && !moved {
+        if now.nova_host_state.is_some() && observed_at != before.observed_at {
+            touched.push(Touched::Use(row));
+        }
         return Outcome::Reported(Change::Unchanged);
     }
     provider.generation += 1;

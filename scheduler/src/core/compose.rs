@@ -10,7 +10,7 @@ use crate::decision::{Claim, Decision, Placement, RankedHost, StepKind};
 use crate::intent::Intent;
 use crate::pipeline::cx::View;
 use crate::pipeline::engine::Pipeline;
-use crate::pipeline::run::{Changed, Run, Scored, Trace, base, rounded};
+use crate::pipeline::run::{Changes, Run, Scored, Trace, base, rounded};
 use crate::provider::Row;
 use crate::request::{Candidate, Candidates, Request};
 use crate::settings::{Settings, UnknownHosts};
@@ -21,7 +21,7 @@ pub(super) struct Composed {
     pub decision: Decision,
     pub record: Record,
     pub trace: Arc<Trace>,
-    pub changed: Arc<Vec<Changed>>,
+    pub changed: Arc<Changes>,
 }
 
 pub(super) fn blank(request: &Request, intent: Intent, pipeline: &str) -> Decision {

@@ -10,7 +10,7 @@ use crate::domain::Domain;
 use crate::intent::Intent;
 use crate::names::{Names, Text};
 use crate::pipeline::engine::Engine;
-use crate::pipeline::run::{Changed, Trace, tanh};
+use crate::pipeline::run::{Changes, Trace};
 use crate::provider::Row;
 use crate::request::{Candidates, Request};
 use crate::state::{Stored, Tables};
@@ -27,14 +27,14 @@ const FIRST_HOSTS: usize = 5;
 pub(super) struct Detail {
     pub decision: Arc<Decision>,
     trace: Arc<Trace>,
-    changed: Arc<Vec<Changed>>,
+    changed: Arc<Changes>,
     /// Name as sent → row, in the caller's order; empty when the whole domain was asked for.
     sent: Vec<(String, Option<Row>)>,
 }
 
 impl Detail {
     /// The detail of a decision that is still to be settled; its answer comes with that.
-    pub fn new(trace: Arc<Trace>, changed: Arc<Vec<Changed>>, field: &Field, request: &Request) -> Self {
+    pub fn new(trace: Arc<Trace>, changed: Arc<Changes>, field: &Field, request: &Request) -> Self {
         let sent = match &request.candidates {
             Candidates::All => Vec::new(),
             Candidates::Sent(hosts) => {
@@ -83,7 +83,7 @@ impl Detail {
             }
             return story;
         };
-        let changed = self.changed.iter().find(|changed| changed.row == row);
+        let changed = self.changed.hosts.iter().find(|changed| changed.row == row);
         let filters: Vec<_> = self.decision.steps.iter().filter(|step| step.kind == StepKind::Filter).collect();
         if let Some(dropped) = &self.trace.dropped {
             if let Some(dropped) = dropped.iter().find(|dropped| dropped.row == row)
@@ -108,11 +108,11 @@ impl Detail {
         let Ok(at) = self.trace.rows.binary_search(&row) else { return story };
         story.base = self.trace.base.get(at).copied();
         let weighers = self.decision.steps.iter().filter(|step| step.kind == StepKind::Weigher);
+        let shapes = self.changed.shapes.as_ref().unwrap_or(&self.trace.shapes);
         for (weigher, (step, activations)) in weighers.zip(&self.trace.activations).enumerate() {
             if let Some(raw) = activations.get(at) {
                 let raw = *changed.and_then(|changed| changed.activations.get(weigher)).unwrap_or(raw);
-                let share = self.trace.shares.get(weigher).and_then(|shares| shares.get(at)).copied();
-                let share = share.unwrap_or_else(|| step.multiplier.unwrap_or(1.0) * tanh(raw));
+                let share = shapes.get(weigher).map_or(0.0, |shape| shape.share(at, raw));
                 story.scores.push((step.name.clone(), raw, share));
             }
         }

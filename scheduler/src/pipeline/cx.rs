@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use crate::consumer::Purpose;
+use crate::host_state::kinds::Kinds;
 use crate::host_state::{HostNumber, HostState};
 use crate::index::{Column, Facet, Index};
 use crate::intent::Intent;
@@ -83,6 +84,11 @@ impl<'a> View<'a> {
     /// What stock Nova's scheduler keeps of a host; `None`: the host reports nothing of it.
     pub fn host_state(&self, row: Row) -> Option<&'a HostState> {
         self.index.host_state(row)
+    }
+
+    /// What many hosts have in common of it, and which of them.
+    pub fn host_kinds(&self) -> &'a Kinds {
+        self.index.kinds()
     }
 
     /// A number of every host state, by row; rows beyond its end have 0.

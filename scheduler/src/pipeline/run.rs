@@ -12,7 +12,7 @@
 //! Source of the formula: cobaltcore-dev/cortex, filter-weigher pipeline (`nova-pipeline` B.2);
 //! rounding and ties are pallium's own (0.3).
 
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -21,7 +21,7 @@ use crate::decision::{Impact, StepKind, StepReport};
 use crate::intent::Intent;
 use crate::pipeline::cx::Cx;
 use crate::pipeline::engine::Pipeline;
-use crate::pipeline::scoring::{Scores, Scoring};
+use crate::pipeline::scoring::{Factors, Scoring, Shape, extremes, tidy};
 use crate::pipeline::step::Verdict;
 use crate::pipeline::survivors::{Detail, Dropped, Event, Survivors};
 use crate::provider::Row;
@@ -84,17 +84,26 @@ pub struct Run {
     /// Detail for explanations.
     pub trace: Arc<Trace>,
     /// What of it is different by now.
-    pub changed: Arc<Vec<Changed>>,
+    pub changed: Arc<Changes>,
 }
 
 impl Run {
     /// Without what explanations of a run that was not detailed leave out.
     pub(crate) fn trimmed(mut self, detailed: bool) -> Self {
         if !detailed {
-            self.trace = Arc::new(self.trace.of_ranked(&self.ranked, &self.trace.activations));
+            self.trace = Arc::new(self.trace.of_ranked(&self.ranked, &self.trace.activations, &self.trace.shapes));
         }
         self
     }
+}
+
+/// What is different since a trace was written.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    /// Hosts that were judged again.
+    pub hosts: Vec<Changed>,
+    /// What makes shares of activations now, when that is different.
+    pub(crate) shapes: Option<Vec<Shape>>,
 }
 
 /// A host that was judged again since its trace was written.
@@ -121,14 +130,13 @@ pub struct Trace {
     pub base: Vec<f64>,
     /// Activations of each weigher, for each of them; empty for a skipped weigher.
     pub activations: Vec<Vec<f64>>,
-    /// What each weigher added to the score of each of them; empty where it is multiplier ×
-    /// tanh(activation).
-    pub shares: Vec<Vec<f64>>,
+    /// What makes shares of the score of each weigher's activations.
+    pub(crate) shapes: Vec<Shape>,
 }
 
 impl Trace {
-    /// Of the survivors only those that were ranked; `activations` as in a trace of all of them.
-    pub(super) fn of_ranked(&self, ranked: &[Scored], activations: &[Vec<f64>]) -> Self {
+    /// Of the survivors only those that were ranked; `activations` and `shapes` as in a trace of all of them.
+    pub(super) fn of_ranked(&self, ranked: &[Scored], activations: &[Vec<f64>], shapes: &[Shape]) -> Self {
         let mut rows: Vec<Row> = ranked.iter().map(|scored| scored.row).collect();
         rows.sort_unstable();
         let at: Vec<usize> = rows.iter().filter_map(|row| self.rows.binary_search(row).ok()).collect();
@@ -138,7 +146,7 @@ impl Trace {
             masks: Arc::clone(&self.masks),
             base: of(&self.base),
             activations: activations.iter().map(of).collect(),
-            shares: self.shares.iter().map(of).collect(),
+            shapes: shapes.iter().map(|shape| shape.only(&at)).collect(),
             rows,
         }
     }
@@ -153,12 +161,14 @@ pub(crate) fn rounded(score: f64) -> i64 {
     (units + 0.5_f64.copysign(units)) as i64
 }
 
+fn position(sent: &[Entrant], row: Row) -> u32 {
+    sent.binary_search_by_key(&row, |entrant| entrant.row).map_or(u32::MAX, |at| sent[at].position)
+}
+
 /// Which of two hosts comes first.
 pub(super) fn order(cx: &Cx<'_>, sent: &[Entrant], one: Scored, other: Scored) -> Ordering {
-    let position =
-        |row: Row| sent.binary_search_by_key(&row, |entrant| entrant.row).map_or(u32::MAX, |at| sent[at].position);
     (other.score.cmp(&one.score))
-        .then_with(|| position(one.row).cmp(&position(other.row)))
+        .then_with(|| position(sent, one.row).cmp(&position(sent, other.row)))
         .then_with(|| cx.view.host(one.row).cmp(cx.view.host(other.row)))
         .then_with(|| one.row.cmp(&other.row))
 }
@@ -172,15 +182,40 @@ pub(super) fn least(scores: &[i64], limit: usize) -> i64 {
     *scratch.select_nth_unstable_by(limit - 1, |a, b| b.cmp(a)).1
 }
 
-/// The hosts with at least this score, in order. Positions and names are compared among these only.
-pub(super) fn ranked(cx: &Cx<'_>, rows: &[Row], scores: &[i64], sent: &[Entrant], least: i64) -> Vec<Scored> {
+/// The hosts with at least this score, the first `limit` of them in order (0 = all). Positions are looked
+/// up for these hosts only, and names for those with equal scores.
+pub(super) fn ranked(
+    cx: &Cx<'_>,
+    rows: &[Row],
+    scores: &[i64],
+    sent: &[Entrant],
+    least: i64,
+    limit: usize,
+) -> Vec<Scored> {
     let mut hosts: Vec<Scored> = rows
         .iter()
         .zip(scores)
         .filter(|&(_, &score)| score >= least)
         .map(|(&row, &score)| Scored { row, score })
         .collect();
-    hosts.sort_unstable_by(|one, other| order(cx, sent, *one, *other));
+    if !sent.is_empty() {
+        hosts.sort_unstable_by(|one, other| order(cx, sent, *one, *other));
+        return hosts;
+    }
+    hosts.sort_unstable_by_key(|host| Reverse(host.score));
+    let (mut at, mut names) = (0, Vec::new());
+    for equal in hosts.chunk_by_mut(|one, other| one.score == other.score) {
+        if equal.len() > 1 {
+            names.extend(equal.iter().map(|host| (cx.view.host(host.row), host.row)));
+            let wanted = if limit == 0 { equal.len() } else { limit.saturating_sub(at).min(equal.len()) };
+            if wanted > 0 && wanted < names.len() {
+                names.select_nth_unstable(wanted - 1);
+            }
+            names[..wanted].sort_unstable();
+            equal.iter_mut().zip(names.drain(..)).for_each(|(host, (_, row))| host.row = row);
+        }
+        at += equal.len();
+    }
     hosts
 }
 
@@ -282,19 +317,19 @@ pub(crate) fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: f
             weigher.weigh(cx, &rows, &mut activations)
         };
         let ran = verdict == Verdict::Ran;
-        let (mut range, mut shares) = (None, Vec::new());
+        let factors = if ran { weigher.factors(cx, &rows) } else { Factors::One(1.0) };
+        let mut shape = Shape::new(scoring, *multiplier, factors, weigher.bounds());
+        let mut range = None;
         let before = if impact && ran { total.clone() } else { Vec::new() };
         if ran {
-            let factors = weigher.factors(cx, &rows);
-            let activations = &mut activations;
-            let scores = Scores { multiplier: *multiplier, factors, bounds: weigher.bounds(), activations };
-            let added = scores.add(scoring, &mut total);
-            if added.odd > 0 {
-                out.notes.push(format!("{name}: {} hosts got no finite activation, counted as 0", added.odd));
+            let odd = tidy(&mut activations);
+            if odd > 0 {
+                out.notes.push(format!("{name}: {odd} hosts got no finite activation, counted as 0"));
                 out.events.push((name.clone(), Event { name: "no_finite_activation", labels: Vec::new() }));
             }
-            range = added.range;
-            shares = added.shares;
+            range = extremes(&activations);
+            shape.stretch(range);
+            shape.add(&activations, &mut total);
         }
         steps.push(StepReport {
             name: name.clone(),
@@ -312,14 +347,14 @@ pub(crate) fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: f
         });
         out.ranges.push(range);
         trace.activations.push(if ran { activations } else { Vec::new() });
-        trace.shares.push(shares);
+        trace.shapes.push(shape);
         lap(&mut out.timings, &mut clock, timer);
     }
 
     out.steps = Arc::new(steps);
     out.survivors = rows.len();
     let scores: Vec<i64> = total.iter().map(|&score| rounded(score)).collect();
-    out.ranked = ranked(cx, &rows, &scores, &sent, least(&scores, limit));
+    out.ranked = ranked(cx, &rows, &scores, &sent, least(&scores, limit), limit);
     if limit > 0 {
         out.ranked.truncate(limit);
     }
@@ -384,7 +419,7 @@ const FIRST: usize = 5;
 fn moved(before: &[f64], after: &[f64], statistic: &[f64]) -> f64 {
     let order = |scores: &[f64]| {
         let mut order: Vec<usize> = (0..scores.len()).collect();
-        order.sort_by_key(|&host| std::cmp::Reverse(rounded(scores[host])));
+        order.sort_by_key(|&host| Reverse(rounded(scores[host])));
         order
     };
     let (old, new) = (order(before), order(after));

@@ -13,8 +13,10 @@ use smallvec::SmallVec;
 use crate::decision::StepReport;
 use crate::pipeline::cx::Cx;
 use crate::pipeline::engine::Pipeline;
-use crate::pipeline::run::{Changed, Entrant, Entrants, Run, Scored, Trace, least, order, ranked, rounded, run, tanh};
-use crate::pipeline::scoring::Scoring;
+use crate::pipeline::run::{
+    Changed, Changes, Entrant, Entrants, Run, Scored, Trace, least, order, ranked, rounded, run,
+};
+use crate::pipeline::scoring::{Shape, extremes};
 use crate::pipeline::step::{Reads, Verdict};
 use crate::pipeline::survivors::{Detail, Event, Survivors};
 use crate::provider::Row;
@@ -65,13 +67,26 @@ struct Standing {
     notes: Vec<String>,
     events: Vec<(String, Event)>,
     trace: Arc<Trace>,
-    changed: Arc<Vec<Changed>>,
+    changed: Arc<Changes>,
     /// Raw activations by weigher and survivor, up to date; empty for a skipped weigher.
     activations: Vec<Vec<f64>>,
+    /// What makes shares of them, up to date.
+    shapes: Vec<Shape>,
     scores: Vec<i64>,
+    /// The scores before they are rounded, while they are summed.
+    total: Vec<f64>,
     /// The survivors with at least the score `least`, in order.
     first: Vec<Scored>,
     least: i64,
+}
+
+/// What judging hosts again has left to do.
+#[derive(Default)]
+struct Again {
+    /// Survivors with new activations.
+    weighed: SmallVec<[usize; 8]>,
+    /// Weighers whose range is no longer sure.
+    stale: SmallVec<[usize; 4]>,
 }
 
 impl Standings {
@@ -146,10 +161,6 @@ impl Standing {
         run: &Run,
         Entrants { mask, sent, detailed, limit, impact: _ }: Entrants,
     ) -> Option<Standing> {
-        // What a weigher adds must depend on its activation alone.
-        if pipeline.scoring != Scoring::Cortex || run.trace.shares.iter().any(|shares| !shares.is_empty()) {
-            return None;
-        }
         let request = cx.request;
         let filters: Vec<Reads> = pipeline.filters.iter().map(|(_, filter)| filter.reads(request)).collect();
         let weighers: Vec<Reads> = pipeline.weighers.iter().map(|(_, weigher, _)| weigher.reads(request)).collect();
@@ -179,7 +190,9 @@ impl Standing {
             trace: Arc::clone(&run.trace),
             changed: Arc::default(),
             activations: run.trace.activations.clone(),
+            shapes: run.trace.shapes.clone(),
             scores: Vec::new(),
+            total: Vec::new(),
             first: Vec::new(),
             least: i64::MIN,
         };
@@ -188,8 +201,7 @@ impl Standing {
                 step.impact = None;
             }
         }
-        standing.scores = (0..run.trace.rows.len()).map(|at| standing.score(at)).collect();
-        standing.order_anew(cx);
+        standing.score_anew(cx);
         Some(standing)
     }
 
@@ -198,16 +210,26 @@ impl Standing {
         &self.trace.rows
     }
 
+    fn score_anew(&mut self, cx: &Cx<'_>) {
+        self.total.clone_from(&self.trace.base);
+        for (shape, activations) in self.shapes.iter().zip(&self.activations) {
+            shape.add(activations, &mut self.total);
+        }
+        self.scores.clear();
+        self.scores.extend(self.total.iter().map(|&score| rounded(score)));
+        self.order_anew(cx);
+    }
+
     fn order_anew(&mut self, cx: &Cx<'_>) {
         self.least = least(&self.scores, self.limit * SPARE);
-        self.first = ranked(cx, self.rows(), &self.scores, &self.sent, self.least);
+        self.first = ranked(cx, self.rows(), &self.scores, &self.sent, self.least, 0);
     }
 
     /// The score of a survivor, summed as a whole run sums it.
     fn score(&self, at: usize) -> i64 {
-        let weighed = self.pipeline.weighers.iter().zip(&self.activations);
-        rounded(weighed.fold(self.trace.base[at], |total, ((_, _, multiplier), activations)| {
-            activations.get(at).map_or(total, |&activation| total + multiplier * tanh(activation))
+        let weighed = self.shapes.iter().zip(&self.activations);
+        rounded(weighed.fold(self.trace.base[at], |total, (shape, activations)| {
+            activations.get(at).map_or(total, |&activation| total + shape.share(at, activation))
         }))
     }
 
@@ -220,7 +242,7 @@ impl Standing {
         let Some(rows) = index.changed_since(self.seen) else { return false };
         let sums = index.use_sums();
         let mut judged = 0;
-        let mut stale = SmallVec::<[usize; 4]>::new();
+        let mut again = Again::default();
         for row in rows {
             let at = row.0 as usize;
             // A claim that is applied leaves the overlay: in the end nothing has changed.
@@ -229,17 +251,27 @@ impl Standing {
             }
             self.use_sums[at] = sums[at];
             judged += 1;
-            if judged > FEW + self.scores.len() / 8 || !self.judge(cx, row, &mut stale) {
+            if judged > FEW + self.scores.len() / 8 || !self.judge(cx, row, &mut again) {
                 return false;
             }
         }
         self.seen = index.changes();
-        for weigher in stale {
-            let extremes =
-                self.activations[weigher].iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &a| {
-                    (if a < low { a } else { low }, if a > high { a } else { high })
-                });
-            self.ranges[self.pipeline.filters.len() + weigher] = Some(extremes);
+        let mut stretched = false;
+        for weigher in again.stale {
+            let range = &mut self.ranges[self.pipeline.filters.len() + weigher];
+            let old = std::mem::replace(range, extremes(&self.activations[weigher]));
+            if self.shapes[weigher].is_relative() && *range != old {
+                self.shapes[weigher].stretch(*range);
+                stretched = true;
+            }
+        }
+        if stretched {
+            if self.detailed {
+                Arc::make_mut(&mut self.changed).shapes = Some(self.shapes.clone());
+            }
+            self.score_anew(cx);
+        } else {
+            again.weighed.into_iter().for_each(|at| self.rank(cx, at));
         }
         if self.first.len() < self.limit.min(self.scores.len()) {
             self.order_anew(cx);
@@ -247,16 +279,15 @@ impl Standing {
         true
     }
 
-    /// Judges a host again. Notes in `stale` the weighers whose range is no longer sure.
-    fn judge(&mut self, cx: &Cx<'_>, row: Row, stale: &mut SmallVec<[usize; 4]>) -> bool {
+    fn judge(&mut self, cx: &Cx<'_>, row: Row, again: &mut Again) -> bool {
         match self.rows().binary_search(&row) {
-            Ok(at) => self.weigh(cx, row, at, stale),
+            Ok(at) => self.weigh(cx, row, at, again),
             Err(_) if self.candidates.has(row) => self.is_still_out(cx, row),
             Err(_) => true,
         }
     }
 
-    fn weigh(&mut self, cx: &Cx<'_>, row: Row, at: usize, stale: &mut SmallVec<[usize; 4]>) -> bool {
+    fn weigh(&mut self, cx: &Cx<'_>, row: Row, at: usize, again: &mut Again) -> bool {
         if self.filters.iter().any(|&filter| self.drops(cx, filter, row).is_some()) {
             return false;
         }
@@ -272,10 +303,21 @@ impl Standing {
             let old = std::mem::replace(&mut self.activations[weigher][at], new[0]);
             let range = self.ranges[self.pipeline.filters.len() + weigher];
             let within = range.is_some_and(|(low, high)| low < old && old < high && low <= new[0] && new[0] <= high);
-            if !within && !stale.contains(&weigher) {
-                stale.push(weigher);
+            if !within && !again.stale.contains(&weigher) {
+                again.stale.push(weigher);
             }
         }
+        again.weighed.push(at);
+        if self.detailed {
+            let activations = self.activations.iter().map(|all| all.get(at).copied().unwrap_or_default()).collect();
+            self.change(Changed { row, detail: Detail::None, activations });
+        }
+        true
+    }
+
+    /// Gives a survivor with new activations its place.
+    fn rank(&mut self, cx: &Cx<'_>, at: usize) {
+        let row = self.rows()[at];
         let (old, new) = (self.scores[at], self.score(at));
         self.scores[at] = new;
         let place = |first: &[Scored], scored| first.binary_search_by(|other| order(cx, &self.sent, *other, scored));
@@ -290,11 +332,6 @@ impl Standing {
         {
             self.first.insert(place, scored);
         }
-        if self.detailed {
-            let activations = self.activations.iter().map(|all| all.get(at).copied().unwrap_or_default()).collect();
-            self.change(Changed { row, detail: Detail::None, activations });
-        }
-        true
     }
 
     /// Whether a host that was dropped still is, by the same step for the same reason.
@@ -349,7 +386,7 @@ impl Standing {
     }
 
     fn change(&mut self, change: Changed) {
-        let changed = Arc::make_mut(&mut self.changed);
+        let changed = &mut Arc::make_mut(&mut self.changed).hosts;
         match changed.iter_mut().find(|known| known.row == change.row) {
             Some(known) => *known = change,
             None => changed.push(change),
@@ -376,7 +413,7 @@ impl Standing {
         let trace = if self.detailed {
             Arc::clone(&self.trace)
         } else {
-            Arc::new(self.trace.of_ranked(&ranked, &self.activations))
+            Arc::new(self.trace.of_ranked(&ranked, &self.activations, &self.shapes))
         };
         Run {
             survivors: self.scores.len(),

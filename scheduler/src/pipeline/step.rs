@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::domain::Domain;
 use crate::pipeline::cx::Cx;
-use crate::pipeline::scoring::Bounds;
+use crate::pipeline::scoring::{Bounds, Factors};
 use crate::pipeline::survivors::Survivors;
 use crate::provider::Row;
 use crate::remedy::Aspect;
@@ -32,7 +32,7 @@ pub enum Verdict {
 pub enum Reads {
     /// Nothing else; of the other hosts, only which ones are still in.
     Facts,
-    /// How much of each class is in use on the host that it judges, as the columns say. Whether it
+    /// How much of each class is in use on the host that it judges, and its numbers, as the columns say. Whether it
     /// is skipped depends on the request alone.
     OwnUse,
     /// Anything: its verdicts hold for one run.
@@ -85,9 +85,10 @@ pub trait Weigher: Send + Sync + fmt::Debug {
         Bounds::default()
     }
 
-    /// A factor for each of `hosts` beside the pipeline's multiplier; `None`: 1 for all.
-    fn factors(&self, _cx: &Cx<'_>, _hosts: &[Row]) -> Option<Vec<f64>> {
-        None
+    /// Factors of `hosts` beside the pipeline's multiplier; they depend on the request and the facts of the
+    /// fleet.
+    fn factors(&self, _cx: &Cx<'_>, _hosts: &[Row]) -> Factors {
+        Factors::One(1.0)
     }
 
     /// What its activation measures, and in which unit.

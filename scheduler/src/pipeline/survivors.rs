@@ -191,11 +191,12 @@ impl Survivors {
                 let theirs = mask.words();
                 self.retain_words(why.into(), detail, |at, word| word & !theirs.get(at).copied().unwrap_or(0));
             }
-            Rows::Sparse(_) => {
+            Rows::Sparse(few) if few.iter().any(|&row| self.mask.has(Row(row))) => {
                 let mask: Mask = rows.iter().collect();
                 let theirs = mask.words();
                 self.retain_words(why.into(), detail, |at, word| word & !theirs.get(at).copied().unwrap_or(0));
             }
+            Rows::Sparse(_) => {}
         }
     }
 
