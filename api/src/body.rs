@@ -57,6 +57,20 @@ pub(crate) fn shortened(text: &str) -> Cow<'_, str> {
 }
 
 fn candidates(hosts: Vec<Object<Host>>, weights: &Weights<'_>) -> Result<Vec<Candidate>, BadRequest> {
+    let candidate = |host: Host, weight: f64| {
+        let node = host.hypervisor_hostname.unwrap_or_default();
+        Candidate { host: host.host, node, weight }
+    };
+    // The services list weights in the order of the hosts, and each host once.
+    let same =
+        |(Object(host), (name, _)): (&Object<Host>, &(Text<'_>, f64))| !host.host.is_empty() && host.host == *name.0;
+    if hosts.len() == weights.0.len() && hosts.iter().zip(&weights.0).all(same) {
+        return Ok(hosts
+            .into_iter()
+            .zip(&weights.0)
+            .map(|(Object(host), (_, weight))| candidate(host, *weight))
+            .collect());
+    }
     let mut known: HashMap<&str, (f64, bool)> =
         weights.0.iter().map(|(host, weight)| (&*host.0, (*weight, false))).collect();
     let mut out = Vec::with_capacity(hosts.len());
@@ -68,7 +82,8 @@ fn candidates(hosts: Vec<Object<Host>>, weights: &Weights<'_>) -> Result<Vec<Can
             return Err(BadRequest::at("weights", format!("missing weight for host '{}'", shortened(&host.host))));
         };
         *used = true;
-        out.push(Candidate { host: host.host, node: host.hypervisor_hostname.unwrap_or_default(), weight: *weight });
+        let weight = *weight;
+        out.push(candidate(host, weight));
     }
     let unknown = known.iter().filter(|(_, (_, used))| !used).map(|(host, _)| *host).min();
     match unknown {

@@ -153,10 +153,17 @@ impl Servers {
 
     /// Gives the fleet to a node.
     pub async fn load(&self, at: usize) {
+        self.load_hosts(at, HOSTS).await;
+    }
+
+    /// Gives a fleet of so many hosts to a node.
+    pub async fn load_hosts(&self, at: usize, hosts: usize) {
         let endpoint = format!("http://{}", self.nodes[at].address);
         let mut inventory = InventoryClient::connect(endpoint).await.expect("a connection");
-        let hosts = (0..HOSTS).map(report).collect();
-        inventory.apply(ApplyHostsRequest { hosts, ..ApplyHostsRequest::default() }).await.expect("a loaded fleet");
+        for first in (0..hosts).step_by(HOSTS) {
+            let hosts = (first..hosts.min(first + HOSTS)).map(report).collect();
+            inventory.apply(ApplyHostsRequest { hosts, ..ApplyHostsRequest::default() }).await.expect("a loaded fleet");
+        }
     }
 }
 
@@ -206,20 +213,26 @@ fn report(host: usize) -> HostReport {
 
 /// The hook's body around an instance uuid, for some sets of hosts.
 pub fn bodies(random: &mut SmallRng) -> Vec<(String, String)> {
-    let mark = "00000000-0000-4000-8000-00000000abcd";
     (0..64)
         .map(|_| {
-            let hosts: Vec<String> = sample(random, HOSTS, SENT).into_iter().map(name).collect();
-            let (_, recorded) = simulation::fixtures::REQUESTS[0];
-            let mut body: serde_json::Value = serde_json::from_str(recorded).expect("JSON");
-            body["hosts"] = hosts.iter().map(|host| json!({"host": host, "hypervisor_hostname": host})).collect();
-            body["weights"] = hosts.iter().map(|host| (host.clone(), json!(random.random::<f64>()))).collect();
-            body["spec"]["nova_object.data"]["instance_uuid"] = json!(mark);
-            let text = body.to_string();
-            let (head, tail) = text.split_once(mark).expect("the mark");
-            (head.to_owned(), tail.to_owned())
+            let hosts = sample(random, HOSTS, SENT).into_vec();
+            body(random, &hosts)
         })
         .collect()
+}
+
+/// The hook's body around an instance uuid, for these hosts.
+pub fn body(random: &mut SmallRng, hosts: &[usize]) -> (String, String) {
+    let mark = "00000000-0000-4000-8000-00000000abcd";
+    let hosts: Vec<String> = hosts.iter().copied().map(name).collect();
+    let (_, recorded) = simulation::fixtures::REQUESTS[0];
+    let mut body: serde_json::Value = serde_json::from_str(recorded).expect("JSON");
+    body["hosts"] = hosts.iter().map(|host| json!({"host": host, "hypervisor_hostname": host})).collect();
+    body["weights"] = hosts.iter().map(|host| (host.clone(), json!(random.random::<f64>()))).collect();
+    body["spec"]["nova_object.data"]["instance_uuid"] = json!(mark);
+    let text = body.to_string();
+    let (head, tail) = text.split_once(mark).expect("the mark");
+    (head.to_owned(), tail.to_owned())
 }
 
 /// An instance.

@@ -49,6 +49,8 @@ pub struct Core {
     run: u32,
     tickets: u32,
     details: VecDeque<(u64, Arc<Detail>)>,
+    /// Hosts in them.
+    details_hosts: usize,
     /// Requests of the last decisions that placed nothing, for what would help them.
     refused: VecDeque<(u64, Arc<Request>)>,
     standings: Standings,
@@ -94,7 +96,8 @@ pub struct Proposal {
     refused: bool,
     /// The request, when nothing fits it and it was given to be kept.
     request: Option<Arc<Request>>,
-    keep_details: usize,
+    /// At most so many, and so many hosts in them.
+    keep_details: (usize, usize),
     key: Option<Uuid>,
     /// True when it came with a command.
     traced: bool,
@@ -250,13 +253,15 @@ impl Core {
                 }
                 if let Some(mut detail) = detail
                     && id > 0
-                    && keep_details > 0
                 {
-                    while self.details.len() >= keep_details {
-                        self.details.pop_front();
-                    }
                     detail.decision = Arc::clone(&decision);
+                    self.details_hosts += detail.hosts();
                     self.details.push_back((id, Arc::new(detail)));
+                    let (most, most_hosts) = keep_details;
+                    while self.details.len() > most || self.details_hosts > most_hosts {
+                        let Some((_, oldest)) = self.details.pop_front() else { break };
+                        self.details_hosts -= oldest.hosts();
+                    }
                 }
                 Settled::Done(decision)
             }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 use uuid::Uuid;
 
 use crate::consumer::Consumer;
@@ -85,8 +86,10 @@ pub struct Index {
     columns: FxHashMap<Sym, Column>,
     facets: FxHashMap<Facet, FxHashMap<Sym, Rows>>,
     row_facets: Vec<Vec<(Facet, Sym)>>,
-    hosts: FxHashMap<String, Vec<Row>>,
-    row_host: Vec<String>,
+    hosts: hashbrown::HashMap<Box<str>, SmallVec<[Row; 4]>>,
+    row_host: Vec<Box<str>>,
+    /// Node name by row.
+    row_node: Vec<Option<Arc<str>>>,
     groups: FxHashMap<Uuid, BTreeSet<Uuid>>,
     /// Metadata key → aggregates that have it.
     metadata: BTreeMap<String, BTreeSet<Sym>>,
@@ -194,11 +197,16 @@ impl Index {
     /// Rows whose host name equals `host`, ASCII case ignored.
     pub fn rows_of_host(&self, host: &str) -> &[Row] {
         let found = if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            self.hosts.get(&host.to_ascii_lowercase())
+            self.hosts.get(host.to_ascii_lowercase().as_str())
         } else {
             self.hosts.get(host)
         };
-        found.map_or(&[], Vec::as_slice)
+        found.map_or(&[], SmallVec::as_slice)
+    }
+
+    /// Node name of a row.
+    pub(crate) fn node(&self, row: Row) -> Option<&str> {
+        self.row_node.get(row.0 as usize)?.as_deref()
     }
 
     /// Aggregates with a metadata key that begins with `prefix`, each once.
@@ -241,7 +249,8 @@ impl Index {
         self.facts += 1;
         self.rows = self.rows.max(at + 1);
         self.row_facets.resize(self.rows.max(self.row_facets.len()), Vec::new());
-        self.row_host.resize(self.rows.max(self.row_host.len()), String::new());
+        self.row_host.resize(self.rows.max(self.row_host.len()), Box::default());
+        self.row_node.resize(self.rows.max(self.row_node.len()), None);
         let provider = tables.provider(row);
 
         let new = provider.map(|provider| facets_of(tables, provider)).unwrap_or_default();
@@ -260,11 +269,13 @@ impl Index {
         }
         self.row_facets[at] = new;
 
-        let host = provider.map_or("", |provider| tables.names.text(provider.host)).to_ascii_lowercase();
+        self.row_node[at] = provider.and_then(|provider| tables.names.shared(provider.node?));
+        let host = provider.map_or("", |provider| tables.names.text(provider.host));
+        let host = host.to_ascii_lowercase().into_boxed_str();
         if self.row_host[at] != host {
             let old = std::mem::replace(&mut self.row_host[at], host.clone());
             if let Some(rows) = self.hosts.get_mut(&old) {
-                rows.retain(|&other| other != row);
+                rows.retain(|other| *other != row);
                 if rows.is_empty() {
                     self.hosts.remove(&old);
                 }
@@ -406,11 +417,16 @@ impl PartialEq for Index {
             let numbers = |at: usize| index.host_numbers.each_ref().map(|column| column[at]);
             states.filter_map(|(at, state)| Some((at, Arc::clone(state.as_ref()?), numbers(at)))).collect::<Vec<_>>()
         };
+        let nodes = |index: &Self| {
+            let nodes = index.row_node.iter().enumerate().filter(|(_, node)| node.is_some());
+            nodes.map(|(at, node)| (at, node.clone())).collect::<Vec<_>>()
+        };
         columns(self) == columns(other)
             && host_states(self) == host_states(other)
             && self.kinds == other.kinds
             && facets(self) == facets(other)
             && self.hosts == other.hosts
+            && nodes(self) == nodes(other)
             && self.groups == other.groups
             && self.metadata == other.metadata
     }

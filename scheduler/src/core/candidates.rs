@@ -1,7 +1,10 @@
 //! Candidates = hosts sent ∩ hosts known (`nova-pipeline` 0.2), or the whole domain. Hosts of Cinder and
 //! Manila that nobody has reported are ranked as well: see [`Stranger`].
 
-use rustc_hash::FxHashMap;
+use std::sync::Arc;
+
+// Names that callers send must not be made to collide: its hasher has a random seed.
+use hashbrown::HashMap;
 
 use crate::index::Facet;
 use crate::names::Text;
@@ -9,7 +12,7 @@ use crate::pipeline::cx::View;
 use crate::pipeline::engine::Pipeline;
 use crate::pipeline::run::Entrant;
 use crate::provider::Row;
-use crate::request::{Candidates, Request};
+use crate::request::{Candidate, Candidates, Request};
 use crate::rows::{Mask, Rows};
 
 use super::Refusal;
@@ -27,7 +30,7 @@ pub(super) struct Stranger {
 pub(super) struct Field {
     pub mask: Mask,
     /// Ascending by row; empty when the whole domain was asked for.
-    pub sent: Vec<Entrant>,
+    pub sent: Arc<Vec<Entrant>>,
     pub unknown: Vec<String>,
     /// Those of the unknown that are ranked.
     pub strangers: Vec<Stranger>,
@@ -55,33 +58,18 @@ pub(super) fn field(view: View<'_>, request: &Request, pipeline: &Pipeline) -> R
             if hosts.is_empty() && !strange {
                 return Err(Refusal::Invalid("hosts: an empty list given, at least one host expected".to_owned()));
             }
-            // With several nodes behind one host, the last one listed is ranked (Nova maps a name
-            // of the answer to its last node).
-            let mut last: FxHashMap<&str, usize> = FxHashMap::default();
-            for (at, candidate) in hosts.iter().enumerate() {
-                last.insert(&candidate.host, at);
+            let domain = view.facet(Facet::Domain, request.domain.as_str());
+            let mut sent = Vec::with_capacity(hosts.len());
+            if !enter_plain(view, domain, hosts, &mut field, &mut sent) {
+                field = Field { mask: Mask::none(view.index.rows()), ..Field::default() };
+                sent.clear();
+                enter_by_name(view, domain, hosts, &mut field, &mut sent, strange);
             }
-            for (at, candidate) in hosts.iter().enumerate() {
-                if last.get(candidate.host.as_str()) != Some(&at) {
-                    continue;
-                }
-                let Some((row, learns)) = find(view, request, &candidate.host, &candidate.node) else {
-                    field.unknown.push(candidate.host.clone());
-                    if strange {
-                        field.strangers.push(Stranger { position: at as u32, weight: candidate.weight });
-                    }
-                    continue;
-                };
-                if learns {
-                    field.learned.push((row, view.names().refer(&candidate.node)));
-                }
-                field.mask.insert(row);
-                field.sent.push(Entrant { row, position: at as u32, weight: candidate.weight });
-            }
-            field.sent.sort_unstable_by_key(|entrant| entrant.row);
+            sent.sort_unstable_by_key(|entrant| entrant.row);
             // Two spellings of one host (ASCII case) reach one row: the first stays.
-            field.sent.dedup_by_key(|entrant| entrant.row);
-            field.count = field.sent.len();
+            sent.dedup_by_key(|entrant| entrant.row);
+            field.count = sent.len();
+            field.sent = Arc::new(sent);
             if field.count == 0 && !strange {
                 return Err(Refusal::FleetUnknown { sent: hosts.len() });
             }
@@ -90,13 +78,59 @@ pub(super) fn field(view: View<'_>, request: &Request, pipeline: &Pipeline) -> R
     Ok(field)
 }
 
-/// The row of (domain, host, node), and whether the request teaches its node name.
-fn find(view: View<'_>, request: &Request, host: &str, node: &str) -> Option<(Row, bool)> {
+/// Enters hosts that are all known, have one node each, and are listed once, as nearly always. False when one
+/// is not: nothing that was entered counts then.
+fn enter_plain(view: View<'_>, domain: &Rows, hosts: &[Candidate], field: &mut Field, sent: &mut Vec<Entrant>) -> bool {
+    (0..).zip(hosts).all(|(position, candidate)| {
+        let rows = view.rows_of_host(&candidate.host);
+        match found(view, domain, rows, &candidate.node) {
+            Some((row, false)) if rows.len() == 1 && !field.mask.has(row) => {
+                field.mask.insert(row);
+                sent.push(Entrant { row, position, weight: candidate.weight });
+                true
+            }
+            _ => false,
+        }
+    })
+}
+
+/// Enters any hosts. With several nodes behind one host, the last one listed is ranked (Nova maps a name of the
+/// answer to its last node).
+fn enter_by_name(
+    view: View<'_>,
+    domain: &Rows,
+    hosts: &[Candidate],
+    field: &mut Field,
+    sent: &mut Vec<Entrant>,
+    strange: bool,
+) {
+    let last: HashMap<&str, u32> = hosts.iter().map(|candidate| candidate.host.as_str()).zip(0..).collect();
+    for (position, candidate) in (0..).zip(hosts) {
+        if last.get(candidate.host.as_str()) != Some(&position) {
+            continue;
+        }
+        let rows = view.rows_of_host(&candidate.host);
+        let Some((row, learns)) = found(view, domain, rows, &candidate.node) else {
+            field.unknown.push(candidate.host.clone());
+            if strange {
+                field.strangers.push(Stranger { position, weight: candidate.weight });
+            }
+            continue;
+        };
+        if learns {
+            field.learned.push((row, view.names().refer(&candidate.node)));
+        }
+        field.mask.insert(row);
+        sent.push(Entrant { row, position, weight: candidate.weight });
+    }
+}
+
+/// The row of (domain, host, node) among those of the host, and whether the request teaches its node name.
+fn found(view: View<'_>, domain: &Rows, rows: &[Row], node: &str) -> Option<(Row, bool)> {
     let mut fallback = None;
-    for &row in view.rows_of_host(host) {
-        let Some(provider) = view.provider(row).filter(|provider| provider.domain == request.domain) else { continue };
-        match provider.node {
-            Some(known) if view.names().text(known) == node => return Some((row, false)),
+    for &row in rows.iter().filter(|row| domain.has(**row)) {
+        match view.index.node(row) {
+            Some(known) if known == node => return Some((row, false)),
             Some(_) if node.is_empty() => fallback = fallback.or(Some((row, false))),
             Some(_) => {}
             None => fallback = fallback.or(Some((row, !node.is_empty()))),

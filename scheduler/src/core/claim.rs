@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::hash::Hasher;
+use std::sync::Arc;
 
 use rustc_hash::FxHasher;
 use uuid::Uuid;
@@ -91,7 +92,7 @@ impl Core {
             detail: None,
             refused: false,
             request: None,
-            keep_details: settings.detail_decisions,
+            keep_details: (settings.detail_decisions, settings.detail_decisions.saturating_mul(settings.detail_hosts)),
             key: key.map(|(key, _)| key),
             traced: false,
         };
@@ -121,7 +122,7 @@ impl Core {
                 };
                 let impact = detailed && self.tickets.is_multiple_of(IMPACT_SAMPLE);
                 let entrants =
-                    || Entrants { mask: field.mask.clone(), sent: field.sent.clone(), detailed, limit, impact };
+                    || Entrants { mask: field.mask.clone(), sent: Arc::clone(&field.sent), detailed, limit, impact };
                 let beside = match engine.candidate(&pipeline.name) {
                     Some(candidate) if first.is_none() && !request.options.read_only => {
                         Some((candidate, self.shadows.is_due(&pipeline, candidate)))
@@ -267,7 +268,7 @@ impl Core {
             detail: None,
             refused: false,
             request: None,
-            keep_details: 0,
+            keep_details: (0, 0),
             key: Some(key),
             traced: true,
         }

@@ -110,17 +110,14 @@ pub(super) fn compose(
         trace_id: truncated(&request.trace_id, 64),
     };
     // The answer names hosts as the caller wrote them.
-    let sent_name = |row: Row| match &request.candidates {
-        Candidates::Sent(hosts) => {
-            let at = field.sent.binary_search_by_key(&row, |entrant| entrant.row).ok();
-            at.map_or("", |at| hosts[field.sent[at].position as usize].host.as_str())
-        }
-        Candidates::All => view.host(row),
+    let sent_name = |scored: &Scored| match &request.candidates {
+        Candidates::Sent(hosts) => hosts.get(scored.position as usize).map_or("", |sent| sent.host.as_str()),
+        Candidates::All => view.host(scored.row),
     };
     let mut hosts: Vec<RankedHost> = ran
         .ranked
         .iter()
-        .map(|scored| RankedHost { host: sent_name(scored.row).to_owned(), score: score(scored.score) })
+        .map(|scored| RankedHost { host: sent_name(scored).to_owned(), score: score(scored.score) })
         .collect();
     if let (Candidates::Sent(sent), false) = (&request.candidates, field.strangers.is_empty()) {
         hosts = among_strangers(pipeline, sent, field, &ran.ranked);
@@ -156,11 +153,7 @@ pub(super) fn compose(
 
 /// The ranked hosts and the strangers in one order.
 fn among_strangers(pipeline: &Pipeline, sent: &[Candidate], field: &Field, ranked: &[Scored]) -> Vec<RankedHost> {
-    let position = |row: Row| {
-        let at = field.sent.binary_search_by_key(&row, |entrant| entrant.row).ok()?;
-        Some(field.sent[at].position)
-    };
-    let known = ranked.iter().filter_map(|scored| Some((scored.score, position(scored.row)?)));
+    let known = ranked.iter().map(|scored| (scored.score, scored.position));
     let strangers = field.strangers.iter().map(|one| (rounded(base(pipeline, one.weight)), one.position));
     let mut all: Vec<(i64, u32)> = known.chain(strangers).collect();
     all.sort_unstable_by_key(|&(units, position)| (Reverse(units), position));

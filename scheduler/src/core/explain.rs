@@ -10,7 +10,7 @@ use crate::domain::Domain;
 use crate::intent::Intent;
 use crate::names::{Names, Text};
 use crate::pipeline::engine::Engine;
-use crate::pipeline::run::{Changes, Trace};
+use crate::pipeline::run::{Changes, Entrant, Trace};
 use crate::provider::Row;
 use crate::request::{Candidates, Request};
 use crate::state::{Stored, Tables};
@@ -28,24 +28,20 @@ pub(super) struct Detail {
     pub decision: Arc<Decision>,
     trace: Arc<Trace>,
     changed: Arc<Changes>,
-    /// Name as sent → row, in the caller's order; empty when the whole domain was asked for.
-    sent: Vec<(String, Option<Row>)>,
+    /// Known hosts that were sent, ascending by row; none when the whole domain was asked for.
+    sent: Option<Arc<Vec<Entrant>>>,
 }
 
 impl Detail {
     /// The detail of a decision that is still to be settled; its answer comes with that.
     pub fn new(trace: Arc<Trace>, changed: Arc<Changes>, field: &Field, request: &Request) -> Self {
-        let sent = match &request.candidates {
-            Candidates::All => Vec::new(),
-            Candidates::Sent(hosts) => {
-                let mut rows = vec![None; hosts.len()];
-                for entrant in &field.sent {
-                    rows[entrant.position as usize] = Some(entrant.row);
-                }
-                hosts.iter().zip(rows).map(|(host, row)| (host.host.clone(), row)).collect()
-            }
-        };
+        let sent = (request.candidates != Candidates::All).then(|| Arc::clone(&field.sent));
         Self { decision: Arc::new(super::compose::blank(request, Intent::Create, "")), trace, changed, sent }
+    }
+
+    /// Hosts that it remembers something of.
+    pub fn hosts(&self) -> usize {
+        self.decision.hosts.len().max(self.sent.as_ref().map_or(0, |sent| sent.len()))
     }
 
     /// What happened to one host.
@@ -59,28 +55,23 @@ impl Detail {
             scores: Vec::new(),
             score: None,
         };
-        let sent = self.sent.iter().rev().find(|(name, _)| name.eq_ignore_ascii_case(host));
-        let row = match sent {
-            Some((_, row)) => *row,
-            None if self.sent.is_empty() => rows.first().copied(),
-            None => {
-                story.reason = Some("it was not among the hosts of the request".to_owned());
-                return story;
-            }
+        let was_sent = |row: &&Row| match &self.sent {
+            Some(sent) => sent.binary_search_by_key(*row, |entrant| entrant.row).is_ok(),
+            None => true,
         };
         let unknown = self.decision.unknown_hosts.iter().any(|name| name.eq_ignore_ascii_case(host));
         let rank = self.decision.hosts.iter().position(|ranked| ranked.host.eq_ignore_ascii_case(host));
         story.rank = rank.map(|at| at as u64 + 1);
         story.score = rank.map(|at| self.decision.hosts[at].score);
-        let Some(row) = row else {
-            if rank.is_some() {
-                story.reason = Some("no source has reported such a host: ranked by what was sent".to_owned());
-            } else if unknown || self.sent.is_empty() {
-                story.dropped_by = Some("unknown_host".to_owned());
-                story.reason = Some("no source has reported such a host".to_owned());
-            } else {
-                story.reason = Some("it was sent under another node as well, which was ranked instead".to_owned());
-            }
+        let Some(&row) = rows.iter().find(was_sent) else {
+            let (dropped_by, reason) = match (unknown, rank) {
+                (true, Some(_)) => (None, "no source has reported such a host: ranked by what was sent"),
+                (false, Some(_)) => (None, "the host was removed since"),
+                (false, None) if self.sent.is_some() => (None, "it was not among the hosts of the request"),
+                _ => (Some("unknown_host"), "no source has reported such a host"),
+            };
+            story.dropped_by = dropped_by.map(str::to_owned);
+            story.reason = Some(reason.to_owned());
             return story;
         };
         let changed = self.changed.hosts.iter().find(|changed| changed.row == row);
@@ -139,10 +130,11 @@ impl Detail {
     }
 
     fn every_host(&self, core: &Core) -> Vec<String> {
-        if !self.sent.is_empty() {
-            let mut names: Vec<String> = self.sent.iter().map(|(name, _)| name.clone()).collect();
-            names.dedup();
-            return names;
+        if let Some(sent) = &self.sent {
+            let mut sent: Vec<(u32, Row)> = sent.iter().map(|entrant| (entrant.position, entrant.row)).collect();
+            sent.sort_unstable();
+            let known = sent.into_iter().map(|(_, row)| core.view().host(row).to_owned());
+            return known.chain(self.decision.unknown_hosts.iter().cloned()).collect();
         }
         let ranked = self.decision.hosts.iter().map(|ranked| ranked.host.clone());
         let dropped = self.trace.dropped.iter().flatten();

@@ -33,7 +33,7 @@ pub struct Entrants {
     /// The candidates.
     pub mask: Mask,
     /// Weight and position of the candidates that the caller sent, ascending by row.
-    pub sent: Vec<Entrant>,
+    pub sent: Arc<Vec<Entrant>>,
     /// Keep a reason for each dropped host, and the activations of each survivor instead of only
     /// those of the ranked ones.
     pub detailed: bool,
@@ -59,6 +59,8 @@ pub struct Entrant {
 pub struct Scored {
     /// Its row.
     pub row: Row,
+    /// Its position in the caller's list; the highest when there is none.
+    pub position: u32,
     /// Its score in units of 1e-9.
     pub score: i64,
 }
@@ -161,14 +163,24 @@ pub(crate) fn rounded(score: f64) -> i64 {
     (units + 0.5_f64.copysign(units)) as i64
 }
 
-fn position(sent: &[Entrant], row: Row) -> u32 {
+/// Position of a row in the caller's list.
+pub(super) fn position(sent: &[Entrant], row: Row) -> u32 {
     sent.binary_search_by_key(&row, |entrant| entrant.row).map_or(u32::MAX, |at| sent[at].position)
 }
 
+/// What the caller sent of each of `rows`, which ascend as `sent` does.
+fn of_rows<'a>(sent: &'a [Entrant], rows: &'a [Row]) -> impl Iterator<Item = Option<&'a Entrant>> {
+    let mut sent = sent.iter().peekable();
+    rows.iter().map(move |row| {
+        while sent.next_if(|entrant| entrant.row < *row).is_some() {}
+        sent.peek().copied().filter(|entrant| entrant.row == *row)
+    })
+}
+
 /// Which of two hosts comes first.
-pub(super) fn order(cx: &Cx<'_>, sent: &[Entrant], one: Scored, other: Scored) -> Ordering {
-    (other.score.cmp(&one.score))
-        .then_with(|| position(sent, one.row).cmp(&position(sent, other.row)))
+pub(super) fn order(cx: &Cx<'_>, one: Scored, other: Scored) -> Ordering {
+    (other.score, one.position)
+        .cmp(&(one.score, other.position))
         .then_with(|| cx.view.host(one.row).cmp(cx.view.host(other.row)))
         .then_with(|| one.row.cmp(&other.row))
 }
@@ -182,8 +194,8 @@ pub(super) fn least(scores: &[i64], limit: usize) -> i64 {
     *scratch.select_nth_unstable_by(limit - 1, |a, b| b.cmp(a)).1
 }
 
-/// The hosts with at least this score, the first `limit` of them in order (0 = all). Positions are looked
-/// up for these hosts only, and names for those with equal scores.
+/// The hosts with at least this score, the first `limit` of them in order (0 = all). Names are looked up only for
+/// hosts with equal scores and without positions.
 pub(super) fn ranked(
     cx: &Cx<'_>,
     rows: &[Row],
@@ -192,19 +204,18 @@ pub(super) fn ranked(
     least: i64,
     limit: usize,
 ) -> Vec<Scored> {
+    let positions = of_rows(sent, rows).map(|entrant| entrant.map_or(u32::MAX, |entrant| entrant.position));
     let mut hosts: Vec<Scored> = rows
         .iter()
+        .zip(positions)
         .zip(scores)
         .filter(|&(_, &score)| score >= least)
-        .map(|(&row, &score)| Scored { row, score })
+        .map(|((&row, position), &score)| Scored { row, position, score })
         .collect();
-    if !sent.is_empty() {
-        hosts.sort_unstable_by(|one, other| order(cx, sent, *one, *other));
-        return hosts;
-    }
-    hosts.sort_unstable_by_key(|host| Reverse(host.score));
+    let key = |host: &Scored| (Reverse(host.score), host.position);
+    hosts.sort_unstable_by_key(key);
     let (mut at, mut names) = (0, Vec::new());
-    for equal in hosts.chunk_by_mut(|one, other| one.score == other.score) {
+    for equal in hosts.chunk_by_mut(|one, other| key(one) == key(other)) {
         if equal.len() > 1 {
             names.extend(equal.iter().map(|host| (cx.view.host(host.row), host.row)));
             let wanted = if limit == 0 { equal.len() } else { limit.saturating_sub(at).min(equal.len()) };
@@ -296,12 +307,11 @@ pub(crate) fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: f
     }
 
     let rows: Vec<Row> = hosts.iter().collect();
-    let sent_of = |row: Row| sent.binary_search_by_key(&row, |entrant| entrant.row).ok().map(|at| &sent[at]);
     let scoring = pipeline.scoring;
     let mut bases = vec![0.0; rows.len()];
     if !sent.is_empty() {
-        for (base, row) in bases.iter_mut().zip(&rows) {
-            *base = sent_of(*row).map_or(0.0, |entrant| self::base(pipeline, entrant.weight));
+        for (base, entrant) in bases.iter_mut().zip(of_rows(&sent, &rows)) {
+            *base = entrant.map_or(0.0, |entrant| self::base(pipeline, entrant.weight));
         }
     }
     let mut total = bases.clone();

@@ -14,7 +14,7 @@ use crate::decision::StepReport;
 use crate::pipeline::cx::Cx;
 use crate::pipeline::engine::Pipeline;
 use crate::pipeline::run::{
-    Changed, Changes, Entrant, Entrants, Run, Scored, Trace, least, order, ranked, rounded, run,
+    Changed, Changes, Entrant, Entrants, Run, Scored, Trace, least, order, position, ranked, rounded, run,
 };
 use crate::pipeline::scoring::{Shape, extremes};
 use crate::pipeline::step::{Reads, Verdict};
@@ -59,7 +59,7 @@ struct Standing {
     filters: Vec<usize>,
     weighers: Vec<usize>,
     candidates: Mask,
-    sent: Vec<Entrant>,
+    sent: Arc<Vec<Entrant>>,
     detailed: bool,
     limit: usize,
     steps: Arc<Vec<StepReport>>,
@@ -320,13 +320,14 @@ impl Standing {
         let row = self.rows()[at];
         let (old, new) = (self.scores[at], self.score(at));
         self.scores[at] = new;
-        let place = |first: &[Scored], scored| first.binary_search_by(|other| order(cx, &self.sent, *other, scored));
+        let position = position(&self.sent, row);
+        let place = |first: &[Scored], scored| first.binary_search_by(|other| order(cx, *other, scored));
         if old >= self.least
-            && let Ok(place) = place(&self.first, Scored { row, score: old })
+            && let Ok(place) = place(&self.first, Scored { row, position, score: old })
         {
             self.first.remove(place);
         }
-        let scored = Scored { row, score: new };
+        let scored = Scored { row, position, score: new };
         if new >= self.least
             && let Err(place) = place(&self.first, scored)
         {

@@ -65,7 +65,7 @@ impl Trial {
             trial.core.hide(&asked.request, consumer, purpose);
             let entrants = Entrants {
                 mask: found.mask.clone(),
-                sent: found.sent.clone(),
+                sent: Arc::clone(&found.sent),
                 detailed: false,
                 limit: 1,
                 impact: false,
