@@ -12,6 +12,7 @@ use scheduler::{Consumer, Domain, FeatureReport, Intent, Inventory, Phase, Provi
 use uuid::Uuid;
 
 use crate::body::{BadRequest, is_id};
+use crate::guest;
 use crate::pod::pod;
 use crate::proto::v1;
 
@@ -127,7 +128,7 @@ pub(crate) fn request(from: v1::PlaceRequest, trace_id: &str) -> Result<Request,
         resources: resources.into_iter().filter(|(_, amount)| *amount > 0).collect(),
         flavor: filled(from.flavor),
         extra_specs: from.extra_specs,
-        image: None,
+        image: filled(from.image_id),
         image_properties: from.image_properties,
         required_traits: from.required_traits,
         forbidden_traits: from.forbidden_traits,
@@ -140,8 +141,8 @@ pub(crate) fn request(from: v1::PlaceRequest, trace_id: &str) -> Result<Request,
         destination: from.destination.map(destination).unwrap_or_default(),
         group: from.group.map(group).transpose()?,
         hints: from.hints.into_iter().map(|(key, values)| (key, values.items)).collect(),
-        pci: Vec::new(),
-        numa: None,
+        pci: guest::pci(from.pci_requests)?,
+        numa: guest::numa(from.numa_topology)?,
         pod,
         options,
         trace_id,
@@ -167,8 +168,8 @@ fn destination(from: v1::Destination) -> Destination {
         node: filled(from.node),
         aggregates: from.aggregates.into_iter().map(|set| set.any_of).filter(|set| !set.is_empty()).collect(),
         forbidden_aggregates: from.forbidden_aggregates,
-        cell_named: false,
-        preferred_cell: None,
+        cell_named: from.cell.is_some(),
+        preferred_cell: filled(from.cell).filter(|_| from.allow_cross_cell_move),
     }
 }
 

@@ -22,6 +22,7 @@ mod backup;
 mod cluster;
 mod convert;
 mod grpc;
+mod guest;
 mod histogram;
 mod hook;
 mod metrics;

@@ -5,6 +5,7 @@ mod bad_input;
 mod cluster;
 mod command_line;
 mod fixtures;
+mod guests;
 mod pipelines;
 mod pods;
 mod repeats;

@@ -1,16 +1,17 @@
 //! `ctl place`: asks for a host, from flags or from a file.
 
+mod message;
+
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use api::proto::v1;
 use operators::quantity::Quantity;
-use scheduler::request::{Candidates, GroupPolicy};
-use scheduler::{Intent, Request};
 use serde_json::Value;
 use uuid::Uuid;
 
+use self::message::message;
 use super::explain::explanation;
 use super::{Client, Target};
 use crate::cli::output::{Format, emit};
@@ -222,79 +223,6 @@ fn parse(text: &str) -> Result<v1::PlaceRequest, String> {
     serde_json::from_value(value).map_err(|error| {
         format!("neither a hook request (with 'spec' and 'hosts') nor a PlaceRequest (as of POST /v1/place): {error}")
     })
-}
-
-/// A translated hook request as a message of pallium's own API.
-fn message(request: Request) -> v1::PlaceRequest {
-    let candidates = match request.candidates {
-        Candidates::All => Vec::new(),
-        Candidates::Sent(hosts) => {
-            hosts.into_iter().map(|h| v1::Candidate { host: h.host, node: h.node, weight: h.weight }).collect()
-        }
-    };
-    let options = &request.options;
-    let destination = request.destination;
-    v1::PlaceRequest {
-        request_id: None,
-        domain: Some(request.domain.to_string()),
-        consumers: request.consumers.iter().map(ToString::to_string).collect(),
-        count: 0,
-        pipeline: request.pipeline,
-        project_id: request.project,
-        user_id: request.user,
-        intent: request.label.map(|label: Intent| label.as_str().to_owned()),
-        source_host: request.source_host,
-        resources: request.resources,
-        flavor: request.flavor,
-        extra_specs: request.extra_specs,
-        image_properties: request.image_properties,
-        required_traits: request.required_traits,
-        forbidden_traits: request.forbidden_traits,
-        availability_zone: request.zone,
-        candidates,
-        ignore_hosts: request.ignore_hosts,
-        retry_hosts: request.retry_hosts,
-        force_hosts: request.force_hosts,
-        force_nodes: request.force_nodes,
-        destination: Some(v1::Destination {
-            host: destination.host,
-            node: destination.node,
-            aggregates: destination.aggregates.into_iter().map(|any_of| v1::AggregateSet { any_of }).collect(),
-            forbidden_aggregates: destination.forbidden_aggregates,
-        }),
-        group: request.group.map(|group| v1::ServerGroup {
-            uuid: group.uuid.map(|uuid| uuid.to_string()),
-            policy: policy(group.policy).to_owned(),
-            members: group.members.iter().map(ToString::to_string).collect(),
-            hosts: group.hosts,
-            max_server_per_host: group.max_per_host,
-        }),
-        hints: request.hints.into_iter().map(|(key, items)| (key, v1::StringList { items })).collect(),
-        options: Some(v1::PlaceOptions {
-            read_only: options.read_only,
-            assume_empty_hosts: options.assume_empty_hosts,
-            lock_reservations: options.lock_reservations,
-            ignored_reservation_types: options.ignored_reservation_types.clone(),
-            max_candidates: options.max_candidates,
-            skip_history: options.skip_history,
-            skip_inflight: options.skip_inflight,
-            skip_committed_resource_tracking: options.skip_committed_resource_tracking,
-            without_steps: false,
-        }),
-        dry_run: false,
-        trace_id: None,
-        pod: None,
-    }
-}
-
-fn policy(policy: Option<GroupPolicy>) -> &'static str {
-    match policy {
-        Some(GroupPolicy::Affinity) => "affinity",
-        Some(GroupPolicy::AntiAffinity) => "anti-affinity",
-        Some(GroupPolicy::SoftAffinity) => "soft-affinity",
-        Some(GroupPolicy::SoftAntiAffinity) => "soft-anti-affinity",
-        None => "",
-    }
 }
 
 #[cfg(test)]

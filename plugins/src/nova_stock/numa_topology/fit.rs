@@ -42,7 +42,7 @@ fn pair(host: &HostCell, guest: &GuestCell, reserved: u64, ratios: Ratios) -> bo
         return false;
     }
     if dedicates {
-        let wanted = guest.dedicated + reserved;
+        let wanted = guest.dedicated.saturating_add(reserved);
         if wanted > host.dedicated || wanted > host.dedicated_free {
             return false;
         }
@@ -55,7 +55,7 @@ fn pair(host: &HostCell, guest: &GuestCell, reserved: u64, ratios: Ratios) -> bo
     }
     !shares
         || ((host.shared_used + guest.shared) as f64 <= host.shared as f64 * ratios.cpu
-            && (host.memory_used_mb + guest.memory_mb) as f64 <= host.memory_mb as f64 * ratios.ram)
+            && host.memory_used_mb.saturating_add(guest.memory_mb) as f64 <= host.memory_mb as f64 * ratios.ram)
 }
 
 /// A guest never overcommits a cell against itself, and one with dedicated CPUs never at all.
