@@ -586,8 +586,9 @@ pub(crate) fn host(tables: &Tables, provider: &Provider) -> v1::Host {
         observed_at: provider.observed_at,
         instances: instances.len() as u64,
         claims: claims.len() as u64,
-        features: provider.features.values.iter().map(|(name, value)| (text(*name), *value)).collect(),
-        features_at: provider.features.observed_at,
+        features: provider.features.0.iter().map(|known| (text(known.name), known.value)).collect(),
+        features_at: provider.features.0.iter().map(|known| known.observed_at).max().unwrap_or(0),
+        features_observed_at: provider.features.0.iter().map(|known| (text(known.name), known.observed_at)).collect(),
         labels: pairs(&provider.labels),
         taints: texts(&provider.taints),
     }

@@ -190,7 +190,7 @@ impl Core {
 
     /// The fleet as a decision sees it now.
     pub fn view(&self) -> View<'_> {
-        View { tables: self.state.tables(), index: &self.index, overlay: &self.overlay }
+        View { tables: self.state.tables(), index: &self.index, overlay: &self.overlay, clock: self.clock }
     }
 
     /// True while claims of this node are in flight.

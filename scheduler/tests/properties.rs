@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use scheduler::catalogue;
 use scheduler::command::{Action, Change, Part, Place, Record};
 use scheduler::decision::Claim;
+use scheduler::features::Feature;
 use scheduler::names::{Sym, Text};
 use scheduler::pipeline::spec::{Metadata, PipelineKind, PipelineResource, PipelineSpec, StepSpec};
 use scheduler::pipeline::step::NoOptions;
@@ -223,11 +224,12 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(instance, row, cpu, seen, moved, action)| Op::Raw { instance, row, cpu, seen, moved, action }),
         2 => (0_u64..2_000_000).prop_map(|millis| Op::Pass { millis }),
         1 => Just(Op::Restart),
-        1 => (
+        2 => (
             0..HOSTS,
             prop::collection::btree_map(0_u8..4, prop_oneof![9 => -2.0..2.0, 1 => Just(f64::INFINITY)], 0..4),
             prop::option::of(0_u8..4),
-            0_u64..20_000,
+            // Often older than what is known.
+            0_u64..4_000_000,
         )
             .prop_map(|(host, values, forget, back)| Op::Features { host, values, forget, back }),
         3 => (0..INSTANCES, change()).prop_map(|(instance, change)| Op::Pipeline { instance, change }),
@@ -467,25 +469,49 @@ impl World {
             }
             Op::Features { host: n, values, forget, back } => {
                 let feature = |n: u8| format!("feature-{n}");
+                let name = host(n);
+                let known = |core: &Core| -> Option<BTreeMap<String, (f64, u64)>> {
+                    let tables = core.state().tables();
+                    let features = &tables.provider(tables.row_of_node(Domain::Nova, &name, None)?)?.features;
+                    let text = |known: &Feature| tables.names.text(known.name).to_owned();
+                    Some(features.0.iter().map(|known| (text(known), (known.value, known.observed_at))).collect())
+                };
+                let at = (EPOCH + self.now).saturating_sub(back);
                 let report = FeatureReport {
-                    name: host(n),
+                    name: name.clone(),
                     values: values.iter().map(|(n, value)| (feature(*n), *value)).collect(),
-                    forget: forget.iter().map(|n| feature(*n)).collect(),
-                    observed_at: Some((EPOCH + self.now).saturating_sub(back)),
+                    // The first stands for all.
+                    forget: forget.iter().map(|&n| if n == 0 { "feature-*".to_owned() } else { feature(n) }).collect(),
+                    observed_at: Some(at),
                     ..FeatureReport::default()
                 };
+                let before = known(&self.core);
                 let outcomes = self.apply(vec![Command::Features(Box::new(report))]);
-                let tables = self.core.state().tables();
-                if matches!(outcomes[0], Outcome::Reported(Change::Changed | Change::Unchanged)) {
-                    let row = tables.row_of_node(Domain::Nova, &host(n), None).expect("it is known");
-                    let known = &tables.provider(row).expect("it is known").features;
-                    for (n, value) in &values {
-                        assert_eq!(tables.names.get(&feature(*n)).and_then(|name| known.get(name)), Some(*value));
+                let after = known(&self.core);
+                let finite = values.values().all(|value| value.is_finite());
+                let Some(mut expected) = before.clone().filter(|_| finite) else {
+                    assert!(matches!(outcomes[0], Outcome::Refused(_)) && after == before, "{outcomes:?}");
+                    return self.check();
+                };
+                let forgotten = |name: &str| forget.iter().any(|&n| n == 0 || feature(n) == name);
+                expected.retain(|name, (_, seen)| *seen > at || !forgotten(name));
+                for (n, value) in &values {
+                    let known = expected.entry(feature(*n)).or_insert((*value, at));
+                    if known.1 <= at {
+                        *known = (*value, at);
                     }
-                } else {
-                    let refused = matches!(outcomes[0], Outcome::Refused(_) | Outcome::Reported(Change::Stale));
-                    assert!(refused, "{outcomes:?}");
                 }
+                assert_eq!(after.as_ref(), Some(&expected));
+                let content = |known: Option<BTreeMap<String, (f64, u64)>>| -> Vec<_> {
+                    known.into_iter().flatten().map(|(name, (value, _))| (name, value)).collect()
+                };
+                let same = content(before) == content(after);
+                let told = match outcomes[0] {
+                    Outcome::Reported(Change::Changed) => !same,
+                    Outcome::Reported(Change::Unchanged | Change::Stale) => same,
+                    _ => false,
+                };
+                assert!(told, "{outcomes:?}");
             }
             Op::Pipeline { instance, change } => {
                 let active = |core: &Core| core.state().tables().catalogue().active("nova-general");

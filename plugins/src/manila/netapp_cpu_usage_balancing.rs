@@ -66,7 +66,7 @@ impl Weigher for NetappCpuUsageBalancing {
         }
         for (row, out) in hosts.iter().zip(out) {
             let Some(provider) = cx.view.provider(*row) else { continue };
-            let values = known.iter().filter_map(|(name, scale)| Some(scale.of(provider.features.get(*name)?)));
+            let values = known.iter().filter_map(|(name, scale)| Some(scale.of(provider.features.get(*name)?.value)));
             *out = values.sum();
         }
         Verdict::Ran

@@ -224,7 +224,7 @@ impl<'a> Part<'a> {
                 (!values.is_empty()).then(|| list(values.into_iter()))
             }
             Which::Features => {
-                let value = self.provider()?.features.get(self.view.sym(key)?)?;
+                let value = self.provider()?.features.get(self.view.sym(key)?)?.value;
                 Some(CowVal::owned(CelDouble::from(value)))
             }
             Which::Capacity | Which::Used | Which::Free => {

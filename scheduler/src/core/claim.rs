@@ -106,7 +106,8 @@ impl Core {
         for &consumer in &request.consumers {
             let new = self.is_new(request, consumer);
             let follows = new && intent == Intent::Create && request.group.is_none();
-            let view = View { tables: self.state.tables(), index: &self.index, overlay: &self.overlay };
+            let view =
+                View { tables: self.state.tables(), index: &self.index, overlay: &self.overlay, clock: self.clock };
             let again = (follows && first.is_some())
                 .then(|| self.standings.order(&pipeline, &Cx { request, intent, consumer, view }, 1 + ALTERNATES));
             let open = if new { None } else { self.open(request, consumer, purpose) };
@@ -130,7 +131,8 @@ impl Core {
                     _ => None,
                 };
                 self.hide(request, consumer, purpose);
-                let view = View { tables: self.state.tables(), index: &self.index, overlay: &self.overlay };
+                let view =
+                    View { tables: self.state.tables(), index: &self.index, overlay: &self.overlay, clock: self.clock };
                 let cx = Cx { request, intent, consumer, view };
                 let mut ran = if follows {
                     self.standings.run(&pipeline, &cx, entrants, engine.timer, request.consumers.len() > 1)

@@ -36,12 +36,21 @@ pub struct View<'a> {
     pub(crate) tables: &'a Tables,
     pub(crate) index: &'a Index,
     pub(crate) overlay: &'a Overlay,
+    /// Replicated time of this decision, milliseconds.
+    pub(crate) clock: u64,
 }
 
 impl<'a> View<'a> {
     /// The table of names.
     pub fn names(&self) -> &'a Names {
         &self.tables.names
+    }
+
+    /// Wall time of this decision, milliseconds since 1970: that of the last entry of the log and what has passed
+    /// since. A step that asks for it reads [`Everything`](super::Reads::Everything).
+    pub fn wall(&self) -> u64 {
+        let counters = &self.tables.counters;
+        counters.wall.saturating_add(self.clock.saturating_sub(counters.now))
     }
 
     /// The number of a name, if any host, trait, project, … carries it.
