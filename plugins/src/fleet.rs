@@ -195,12 +195,17 @@ impl Fleet {
         Self { core, hosts }
     }
 
-    /// Features of a host.
+    /// Features of a host, observed at the beginning.
     pub fn features(&mut self, domain: Domain, name: &str, values: &[(&str, f64)]) {
+        self.features_at(1, domain, name, values);
+    }
+
+    /// Features of a host, observed at this wall time (milliseconds), which it is from then on.
+    pub fn features_at(&mut self, wall: u64, domain: Domain, name: &str, values: &[(&str, f64)]) {
         let values = values.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
         let report = FeatureReport { domain, name: name.to_owned(), values, ..FeatureReport::default() };
         let commands = vec![Command::Features(Box::new(report))];
-        let outcomes = self.core.apply(&Batch { proposer: Proposer::default(), now: 1, wall: 1, commands });
+        let outcomes = self.core.apply(&Batch { proposer: Proposer::default(), now: 1, wall, commands });
         assert!(matches!(outcomes[..], [Outcome::Reported(_)]), "{outcomes:?}");
     }
 

@@ -13,11 +13,13 @@
 //!  nova/*.rs ───────────────▶ registry ────────────────────────────────────┘
 //! ```
 
+pub mod features;
 pub mod manila;
 pub mod nova;
 pub mod nova_stock;
 pub mod pods;
 pub mod rules;
+mod weighted_mean;
 
 #[cfg(test)]
 mod document;
@@ -90,6 +92,10 @@ macro_rules! steps {
             nova::kvm_failover_evacuation::KvmFailoverEvacuation,
             nova::kvm_committed_resource_reservation::KvmCommittedResourceReservation,
             nova::kvm_failover_reservation_consolidation::KvmFailoverReservationConsolidation,
+            nova::vmware_binpack::VmwareBinpack,
+            nova::vmware_anti_affinity_noisy_projects::VmwareAntiAffinityNoisyProjects,
+            nova::vmware_contended_hosts::VmwareAvoidLongTermContendedHosts,
+            nova::vmware_contended_hosts::VmwareAvoidShortTermContendedHosts,
             manila::netapp_cpu_usage_balancing::NetappCpuUsageBalancing,
             nova_stock::soft_affinity::ServerGroupSoftAffinityWeigher,
             nova_stock::soft_anti_affinity::ServerGroupSoftAntiAffinityWeigher,
@@ -134,9 +140,11 @@ pub fn registry() -> Registry {
 }
 
 /// The text of the shipped pipelines.
-const SHIPPED: [&str; 8] = [
+const SHIPPED: [&str; 10] = [
     include_str!("../../deploy/pipelines/kvm-general-purpose-load-balancing.yaml"),
     include_str!("../../deploy/pipelines/kvm-hana-bin-packing.yaml"),
+    include_str!("../../deploy/pipelines/vmware-general-purpose-load-balancing.yaml"),
+    include_str!("../../deploy/pipelines/vmware-hana-bin-packing.yaml"),
     include_str!("../../deploy/pipelines/nova-general.yaml"),
     include_str!("../../deploy/pipelines/nova-default.yaml"),
     include_str!("../../deploy/pipelines/cinder-external-scheduler.yaml"),
@@ -184,7 +192,7 @@ pub fn parse_pipelines(text: &str) -> Result<Vec<PipelineResource>, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{engine, parse_pipelines, registry, shipped};
+    use super::{OLDER, engine, parse_pipelines, registry, shipped};
     use scheduler::Settings;
     use scheduler::pipeline::Engine;
 
@@ -202,7 +210,9 @@ mod tests {
                 "manila-external-scheduler",
                 "nova-default",
                 "nova-general",
-                "pods-scheduler"
+                "pods-scheduler",
+                "vmware-general-purpose-load-balancing",
+                "vmware-hana-bin-packing"
             ]
         );
         for resource in shipped() {
@@ -225,16 +235,21 @@ mod tests {
 
     #[test]
     fn older_names_are_read_with_a_warning() {
-        let engine = Engine::new(registry().alias("filter_old", "filter_correct_az"), Settings::default());
+        let registry = registry();
+        for (name, step) in OLDER {
+            assert!(registry.weighers().any(|kind| kind.name == step), "{name} stands for {step}, which there is not");
+        }
+        let engine = Engine::new(registry, Settings::default());
+        let step = "{name: vmware_hana_binpacking, params: [{key: resourceWeights, floatMapValue: {memory: 1.0}}]}";
         let text = GOOD
             .replace("NAME", "one")
-            .replace("type: filter-weigher", "type: filter-weigher, filters: [{name: filter_old}]");
+            .replace("type: filter-weigher", &format!("type: filter-weigher, weighers: [{step}]"));
         let resource = &parse_pipelines(&text).expect("a good text")[0];
-        assert_eq!(engine.compile(resource).expect("it runs").filters[0].0, "filter_correct_az");
+        assert_eq!(engine.compile(resource).expect("it runs").weighers[0].0, "vmware_binpack");
         let warnings: Vec<String> = engine.lint(resource).1.iter().map(ToString::to_string).collect();
         assert_eq!(
             warnings[0],
-            "pipeline one: spec.filters[0].name: 'filter_old' is an older name of 'filter_correct_az': use that one"
+            "pipeline one: spec.weighers[0].name: 'vmware_hana_binpacking' is an older name of 'vmware_binpack': use that one"
         );
     }
 

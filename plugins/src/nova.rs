@@ -29,6 +29,9 @@ pub mod requested_destination;
 pub mod resource_weights;
 pub mod selector;
 pub mod status_conditions;
+pub mod vmware_anti_affinity_noisy_projects;
+pub mod vmware_binpack;
+pub mod vmware_contended_hosts;
 
 /// True for the intents that act for no customer: failover reservations and probes. A committed
 /// slot belongs to a project.

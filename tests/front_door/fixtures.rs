@@ -67,17 +67,15 @@ fn every_recorded_request_is_answered_and_explained() {
 #[test]
 fn without_a_hypervisor_type_novas_order_stands() {
     run(async {
-        for number in ["03", "04"] {
-            let body = spec::request(number);
-            let dir = tempfile::tempdir().expect("a folder");
-            let server = Server::start(dir.path());
-            server.apply(&simulation::fixtures::fleet_for(&body)).await;
-            let answer = server.hook(&body).await;
-            let hosts = answer.hosts();
-            let mut sent = spec::hosts(&body);
-            sent.retain(|host| hosts.contains(host));
-            assert_eq!(hosts, sent);
-            assert_eq!(server.explain(&answer).await["record"]["pipeline"], "nova-general");
-        }
+        let body = spec::request("04");
+        let dir = tempfile::tempdir().expect("a folder");
+        let server = Server::start(dir.path());
+        server.apply(&simulation::fixtures::fleet_for(&body)).await;
+        let answer = server.hook(&body).await;
+        let hosts = answer.hosts();
+        let mut sent = spec::hosts(&body);
+        sent.retain(|host| hosts.contains(host));
+        assert_eq!(hosts, sent);
+        assert_eq!(server.explain(&answer).await["record"]["pipeline"], "nova-general");
     });
 }

@@ -17,7 +17,8 @@ use scheduler::pipeline::{Cx, Reads, Verdict, Weigher, WeigherPlugin};
 use scheduler::{Domain, Request, Row};
 use serde::{Deserialize, Serialize};
 
-use super::min_max_scale::MinMaxScale;
+use crate::features::min_max_scale::MinMaxScale;
+use crate::features::{MaxAge, weigh};
 
 /// Features of a pool.
 const AVERAGE: &str = "AvgCPUUsagePct";
@@ -25,7 +26,11 @@ const MAXIMUM: &str = "MaxCPUUsagePct";
 
 /// The step: how average and maximum are scaled.
 #[derive(Debug)]
-pub struct NetappCpuUsageBalancing([(&'static str, MinMaxScale); 2]);
+pub struct NetappCpuUsageBalancing {
+    avg: MinMaxScale,
+    max: MinMaxScale,
+    age: MaxAge,
+}
 
 /// Options.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -55,21 +60,14 @@ pub struct Options {
     /// Activation at and above the upper bound of the maximum.
     #[serde(rename = "maxCPUUsageActivationUpperBound")]
     pub max_to: f64,
+    /// Seconds after which a feature is as if it were not there; 0: never.
+    #[serde(rename = "maxAgeSeconds")]
+    pub max_age: u64,
 }
 
 impl Weigher for NetappCpuUsageBalancing {
     fn weigh(&self, cx: &Cx<'_>, hosts: &[Row], out: &mut [f64]) -> Verdict {
-        let known = self.0.iter().filter_map(|(name, scale)| Some((cx.view.sym(name)?, scale)));
-        let known: Vec<_> = known.collect();
-        if known.is_empty() {
-            return Verdict::Skipped("no pool has features");
-        }
-        for (row, out) in hosts.iter().zip(out) {
-            let Some(provider) = cx.view.provider(*row) else { continue };
-            let values = known.iter().filter_map(|(name, scale)| Some(scale.of(provider.features.get(*name)?.value)));
-            *out = values.sum();
-        }
-        Verdict::Ran
+        weigh(cx, [(AVERAGE, &self.avg), (MAXIMUM, &self.max)], self.age, hosts, out)
     }
 
     fn statistic(&self) -> (&'static str, &'static str) {
@@ -77,7 +75,7 @@ impl Weigher for NetappCpuUsageBalancing {
     }
 
     fn reads(&self, _: &Request) -> Reads {
-        Reads::Facts
+        self.age.reads(Reads::Facts)
     }
 }
 
@@ -91,10 +89,11 @@ impl WeigherPlugin for NetappCpuUsageBalancing {
     fn new(options: Options) -> Result<Self, String> {
         let avg = [options.avg_from, options.avg_to];
         let max = [options.max_from, options.max_to];
-        Ok(Self([
-            (AVERAGE, MinMaxScale::new("avgCPUUsage", [options.avg_lower, options.avg_upper], avg)?),
-            (MAXIMUM, MinMaxScale::new("maxCPUUsage", [options.max_lower, options.max_upper], max)?),
-        ]))
+        Ok(Self {
+            avg: MinMaxScale::new("avgCPUUsage", [options.avg_lower, options.avg_upper], avg)?,
+            max: MinMaxScale::new("maxCPUUsage", [options.max_lower, options.max_upper], max)?,
+            age: MaxAge::of(options.max_age),
+        })
     }
 }
 
@@ -145,7 +144,7 @@ mod tests {
             .domain(Domain::Manila)
             .hosts(&["h@b#none"])
             .options(options(100.0, -1.0, -1.0))
-            .scores(&[("h@b#none", 0.0)])
+            .skipped("no host has the features")
             .weigh::<NetappCpuUsageBalancing>(&mut fleet);
     }
 
@@ -155,7 +154,7 @@ mod tests {
         case("none")
             .domain(Domain::Manila)
             .options(options(10.0, -0.75, -0.25))
-            .skipped("no pool has features")
+            .skipped("no host has the features")
             .weigh::<NetappCpuUsageBalancing>(&mut fleet);
     }
 

@@ -45,14 +45,8 @@ pub struct Options {
     pub ignore_allocations: bool,
     /// Drop hosts without a DISK_GB inventory when disk is asked.
     pub require_disk_inventory: bool,
-}
-
-/// A class that hosts need not report: those that do not are not checked for it.
-#[derive(Clone, Copy)]
-pub(crate) struct Optional {
-    pub class: &'static str,
-    /// First word of the note that says how many were not.
-    pub note: &'static str,
+    /// Keep hosts without an inventory of another class that is asked: only what a host reports is checked.
+    pub keep_without_inventory: bool,
 }
 
 /// One asked class.
@@ -146,8 +140,14 @@ impl Ask<'_> {
     }
 }
 
-/// Drops the hosts that have not enough left; with `empty` what is in use counts as 0.
-pub(crate) fn enough(cx: &Cx<'_>, hosts: &mut Survivors, empty: bool, unreported: Option<Optional>) -> Verdict {
+/// Drops the hosts that have not enough left; with `empty` what is in use counts as 0. A class that hosts need
+/// not report has a word for the note that says how many of them were not checked for it.
+pub(crate) fn enough(
+    cx: &Cx<'_>,
+    hosts: &mut Survivors,
+    empty: bool,
+    optional: impl Fn(&str) -> Option<&'static str>,
+) -> Verdict {
     let request = cx.request;
     let first = ["VCPU", "MEMORY_MB"].map(|class| (class, request.amount(class)));
     let others = request.resources.iter().map(|(class, amount)| (class.as_str(), *amount));
@@ -164,8 +164,8 @@ pub(crate) fn enough(cx: &Cx<'_>, hosts: &mut Survivors, empty: bool, unreported
         }
         let inventory = cx.view.facet(Facet::Inventory, class);
         let unknown = hosts.outside(inventory);
-        let optional = unreported.filter(|optional| unknown > 0 && optional.class == class);
-        if let Some(Optional { note, .. }) = optional {
+        let optional = optional(class).filter(|_| unknown > 0);
+        if let Some(note) = optional {
             hosts.note(format!("{note}: {unknown} hosts report no {class} and were not checked for it"));
         } else if unknown > 0 {
             let why = lacking(class, inventory, hosts);
@@ -190,8 +190,10 @@ pub(crate) fn enough(cx: &Cx<'_>, hosts: &mut Survivors, empty: bool, unreported
 impl Filter for HasEnoughCapacity {
     fn filter(&self, cx: &Cx<'_>, hosts: &mut Survivors) -> Verdict {
         let empty = self.0.ignore_allocations || cx.request.options.assume_empty_hosts;
-        let disk = Optional { class: "DISK_GB", note: "disk_unknown" };
-        enough(cx, hosts, empty, (!self.0.require_disk_inventory).then_some(disk))
+        enough(cx, hosts, empty, |class| match class {
+            "DISK_GB" => (!self.0.require_disk_inventory).then_some("disk_unknown"),
+            _ => self.0.keep_without_inventory.then_some("inventory_unknown"),
+        })
     }
 
     fn reads(&self, _: &Request) -> Reads {
@@ -207,7 +209,7 @@ impl FilterPlugin for HasEnoughCapacity {
     const NAME: &'static str = "filter_has_enough_capacity";
     const DOMAINS: &'static [Domain] = &[Domain::Nova];
     const SUMMARY: &'static str = "Keeps hosts that have enough left of every asked resource class.";
-    const MISSING_DATA: &'static str = "A host without an inventory of an asked class is dropped; without DISK_GB it is kept with the note disk_unknown, unless requireDiskInventory.";
+    const MISSING_DATA: &'static str = "A host without an inventory of an asked class is dropped; without DISK_GB it is kept with the note disk_unknown, unless requireDiskInventory. With keepWithoutInventory it is kept for any class, with the note inventory_unknown.";
     type Options = Options;
 
     fn new(options: Options) -> Result<Self, String> {
@@ -266,6 +268,27 @@ mod tests {
         check(asks(&[("VCPU", 0), ("MEMORY_MB", 0)]).kept_all().skipped("nothing asked"), &mut fleet);
         // One instance, whatever the size of the original request.
         check(asks(&[("VCPU", 4)]).request(|r| r.num_instances = 9).kept(&["h1", "h2", "h3"]), &mut fleet);
+    }
+
+    #[test]
+    fn what_is_not_reported_may_pass() {
+        let mut fleet = Fleet::of([
+            host("small").amounts(2, GIB),
+            host("large").amounts(8, GIB),
+            host("cpu only").inventory("VCPU", Inventory::of(8)),
+            host("bare"),
+        ]);
+        let options = json!({"keepWithoutInventory": true});
+        check(
+            asks(&[("VCPU", 4), ("MEMORY_MB", GIB), ("CUSTOM_NOWHERE", 1)])
+                .options(options.clone())
+                .kept(&["large", "cpu only", "bare"])
+                .dropped("small", "short of cpu: 4 asked, 2 free")
+                .note("inventory_unknown: 2 hosts report no MEMORY_MB and were not checked for it"),
+            &mut fleet,
+        );
+        let strict = json!({"keepWithoutInventory": true, "requireDiskInventory": true});
+        check(asks(&[("DISK_GB", 1)]).options(strict).kept(&[]).dropped("bare", "no DISK_GB inventory"), &mut fleet);
     }
 
     #[test]

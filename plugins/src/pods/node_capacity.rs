@@ -19,7 +19,7 @@ use scheduler::pipeline::{Cx, Filter, FilterPlugin, Reads, Survivors, Verdict};
 use scheduler::pod::PODS;
 use scheduler::{Aspect, Domain, Request};
 
-use crate::nova::has_enough_capacity::{Optional, enough};
+use crate::nova::has_enough_capacity::enough;
 
 /// The step.
 #[derive(Debug)]
@@ -27,7 +27,8 @@ pub struct NodeCapacity;
 
 impl Filter for NodeCapacity {
     fn filter(&self, cx: &Cx<'_>, hosts: &mut Survivors) -> Verdict {
-        enough(cx, hosts, cx.request.options.assume_empty_hosts, Some(Optional { class: PODS, note: "pods_unknown" }))
+        let empty = cx.request.options.assume_empty_hosts;
+        enough(cx, hosts, empty, |class| (class == PODS).then_some("pods_unknown"))
     }
 
     fn reads(&self, _: &Request) -> Reads {
