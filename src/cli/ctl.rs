@@ -5,8 +5,10 @@ mod client;
 mod cluster;
 mod decisions;
 mod explain;
+mod features;
 mod hosts;
 pub mod import;
+mod input;
 mod instances;
 mod pipelines;
 mod place;
@@ -48,6 +50,7 @@ enum Command {
     Import(import::Args),
     Hosts(hosts::Args),
     Instances(instances::Args),
+    Features(features::Args),
     Place(Box<place::Args>),
     Explain(explain::Args),
     Decisions(decisions::Args),
@@ -71,6 +74,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
             Command::Import(args) => import::run(&target, format, &args).await,
             Command::Hosts(args) => hosts::run(&Client::connect(&target).await?, format, &args).await,
             Command::Instances(args) => instances::run(&Client::connect(&target).await?, format, &args).await,
+            Command::Features(args) => features::run(&target, format, args).await,
             Command::Place(args) => place::run(&target, format, &args).await,
             Command::Explain(args) => explain::run(&Client::connect(&target).await?, format, &args).await,
             Command::Decisions(args) => decisions::run(&Client::connect(&target).await?, format, &args).await,

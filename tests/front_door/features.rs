@@ -118,3 +118,54 @@ fn vmware_flavors_are_ranked_by_features() {
         assert_eq!(told(&server, &answer).await.0, "vmware-hana-bin-packing");
     });
 }
+
+#[test]
+fn ctl_lists_applies_and_deletes() {
+    run(async {
+        let dir = tempfile::tempdir().expect("a folder");
+        let server = Server::start(&dir.path().join("data"));
+        server.apply(&["node1", "node2"].map(cluster)).await;
+        let file = dir.path().join("features.yaml");
+        let file_name = file.to_str().expect("UTF-8");
+        let write = |text: &str| std::fs::write(&file, text).expect("written");
+        assert!(server.ctl(&["features"]).expect("a list").contains("no features"));
+
+        write(
+            "hosts:\n- {name: node1, values: {load: 0.5, noise.a: 1, noise.b: 2}}\n- {name: node2, values: {load: 0.25}}\n",
+        );
+        let told = server.ctl(&["features", "apply", file_name]).expect("applied");
+        assert_eq!(told.trim_end(), "2 hosts changed, 0 unchanged");
+        let told = server.ctl(&["features", "list", "--host", "node1", "--feature", "noise.*"]).expect("a list");
+        let lines: Vec<Vec<&str>> = told.lines().map(|line| line.split_whitespace().take(4).collect()).collect();
+        let expected = [
+            ["HOST", "DOMAIN", "FEATURE", "VALUE"].as_slice(),
+            &["node1", "nova", "noise.a", "1"],
+            &["node1", "nova", "noise.b", "2"],
+            &["2", "features"],
+        ];
+        assert_eq!(lines, expected, "{told}");
+
+        // Late: what is known is newer.
+        write("{\"hosts\": [{\"name\": \"node1\", \"values\": {\"load\": 9}, \"observed_at\": 1000}]}");
+        let told = server.ctl(&["features", "apply", file_name]).expect("applied");
+        assert_eq!(told.trim_end(), "0 hosts changed, 0 unchanged, 1 older than what is known");
+
+        let told = server.ctl(&["features", "delete", "node*", "noise.*", "load"]).expect("deleted");
+        assert_eq!(told.trim_end(), "2 hosts changed, 0 unchanged");
+        let told = server.ctl(&["features", "-o", "json"]).expect("a list");
+        assert_eq!(serde_json::from_str::<Value>(&told).expect("JSON"), json!({ "features": [] }));
+
+        for (text, expected) in [
+            ("hosts: [{name: node9, values: {load: 1}}]", "no source has reported a host 'node9'"),
+            ("hosts: [{name: node1, value: {load: 1}}]", "hosts[0]: unknown field `value`"),
+            ("hosts: [{name: node1, values: {\"lo ad\": 1}}]", "'lo ad' is no name of a feature"),
+            ("hosts: []", "no host in it"),
+        ] {
+            write(text);
+            let refused = server.ctl(&["features", "apply", file_name]).expect_err(expected);
+            assert!(refused.contains(expected), "{refused}");
+        }
+        let refused = server.ctl(&["features", "delete", "node1", "load"]).expect_err("nothing is left");
+        assert!(refused.contains("no host 'node1' has a feature load"), "{refused}");
+    });
+}

@@ -35,28 +35,38 @@ pub struct Args {
 }
 
 pub async fn run(client: &Client, format: Format, args: &Args) -> Result<(), Failure> {
-    let most = args.limit.unwrap_or(usize::MAX);
+    let request = v1::ListHostsRequest {
+        domain: args.domain.clone(),
+        name: args.name.clone(),
+        availability_zone: args.zone.clone(),
+        page_size: 1000,
+        page_token: None,
+    };
+    let wanted = |host: &v1::Host| args.state.as_ref().is_none_or(|wanted| state(host) == *wanted);
+    let hosts = all(client, request, args.limit.unwrap_or(usize::MAX), wanted).await?;
+    let listed = v1::ListHostsResponse { hosts, next_page_token: None };
+    emit(format, &listed, || table(&listed.hosts))
+}
+
+/// The wanted ones of the hosts that are asked for, page by page; at most so many.
+pub async fn all(
+    client: &Client,
+    mut request: v1::ListHostsRequest,
+    most: usize,
+    wanted: impl Fn(&v1::Host) -> bool,
+) -> Result<Vec<v1::Host>, Failure> {
     let mut hosts = Vec::new();
-    let mut page_token = None;
     loop {
-        let request = v1::ListHostsRequest {
-            domain: args.domain.clone(),
-            name: args.name.clone(),
-            availability_zone: args.zone.clone(),
-            page_size: 1000,
-            page_token,
-        };
-        let page = client.inventory().list(request).await.map_err(|status| client.refusal(&status))?.into_inner();
-        let wanted = |host: &v1::Host| args.state.as_ref().is_none_or(|wanted| state(host) == *wanted);
-        hosts.extend(page.hosts.into_iter().filter(wanted));
-        page_token = page.next_page_token.filter(|token| !token.is_empty());
-        if page_token.is_none() || hosts.len() >= most {
+        let page = client.inventory().list(request.clone()).await.map_err(|status| client.refusal(&status))?;
+        let page = page.into_inner();
+        hosts.extend(page.hosts.into_iter().filter(&wanted));
+        request.page_token = page.next_page_token.filter(|token| !token.is_empty());
+        if request.page_token.is_none() || hosts.len() >= most {
             break;
         }
     }
     hosts.truncate(most);
-    let listed = v1::ListHostsResponse { hosts, next_page_token: None };
-    emit(format, &listed, || table(&listed.hosts))
+    Ok(hosts)
 }
 
 fn table(hosts: &[v1::Host]) -> String {

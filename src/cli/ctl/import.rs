@@ -1,7 +1,7 @@
 //! `ctl import`: loads hosts. The whole file is read and checked before anything is sent.
 
 use std::fmt::Write;
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use api::proto::v1;
@@ -10,7 +10,7 @@ use operators::{Import, ImportError};
 use scheduler::HostReport;
 use serde_json::json;
 
-use super::{Client, Target};
+use super::{Client, Target, input};
 use crate::cli::output::{Format, complain, emit};
 use crate::cli::{Failure, wording};
 
@@ -42,7 +42,7 @@ pub struct Args {
 const CHUNK: usize = 4 << 20;
 
 pub async fn run(target: &Target, format: Format, args: &Args) -> Result<(), Failure> {
-    let (name, text) = read(&args.file)?;
+    let (name, text) = input::read(&args.file)?;
     let import = operators::read(&text).map_err(|errors| told(&name, &errors))?;
     for note in &import.notes {
         complain(&format!("note: {note}"));
@@ -74,17 +74,6 @@ pub async fn run(target: &Target, format: Format, args: &Args) -> Result<(), Fai
         return Err(Failure::new(format!("{} refused", wording::count(done.refused, "host"))));
     }
     Ok(())
-}
-
-fn read(path: &PathBuf) -> Result<(String, String), Failure> {
-    if path.as_os_str() == "-" {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).map_err(|error| Failure::new(format!("stdin: {error}")))?;
-        return Ok(("stdin".to_owned(), text));
-    }
-    let name = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| Failure::new(format!("{name}: {error}")))?;
-    Ok((name, text))
 }
 
 fn told(name: &str, errors: &[ImportError]) -> Failure {

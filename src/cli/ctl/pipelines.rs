@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use scheduler::pipeline::spec::PipelineResource;
 
-use super::{Client, Target};
+use super::{Client, Target, input};
 use crate::cli::Failure;
 use crate::cli::output::Format;
 
@@ -173,12 +173,7 @@ pub async fn run(target: &Target, format: Format, args: Args) -> Result<(), Fail
 
 /// The pipelines of a file, or of stdin.
 fn read(file: &Path) -> Result<Vec<PipelineResource>, Failure> {
-    let (text, named) = if file.as_os_str() == "-" {
-        (std::io::read_to_string(std::io::stdin()), "stdin".to_owned())
-    } else {
-        (std::fs::read_to_string(file), file.display().to_string())
-    };
-    let text = text.map_err(|error| Failure::new(format!("{named}: {error}")))?;
+    let (named, text) = input::read(file)?;
     let resources = plugins::parse_pipelines(&text).map_err(|error| Failure::new(format!("{named}: {error}")))?;
     if resources.is_empty() {
         return Err(Failure::new(format!("{named}: no pipeline in it, at least one Pipeline resource expected")));

@@ -3,7 +3,6 @@
 mod message;
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use api::proto::v1;
@@ -13,7 +12,7 @@ use uuid::Uuid;
 
 use self::message::message;
 use super::explain::explanation;
-use super::{Client, Target};
+use super::{Client, Target, input};
 use crate::cli::output::{Format, emit};
 use crate::cli::{Failure, wording};
 
@@ -203,14 +202,7 @@ impl Ask {
 }
 
 fn read(path: &Path) -> Result<v1::PlaceRequest, Failure> {
-    let name = path.display();
-    let mut text = String::new();
-    let bytes = if path.as_os_str() == "-" {
-        std::io::stdin().read_to_string(&mut text).map(|_| ())
-    } else {
-        std::fs::read_to_string(path).map(|read| text = read)
-    };
-    bytes.map_err(|error| Failure::new(format!("{name}: {error}")))?;
+    let (name, text) = input::read(path)?;
     parse(&text).map_err(|error| Failure::new(format!("{name}: {error}")))
 }
 
