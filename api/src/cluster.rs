@@ -1,17 +1,13 @@
 //! The cluster: who its members are and how they do, and changes of that.
 
-use std::sync::Arc;
-
-use axum::body::Body;
+use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
-use axum::{Extension, Json};
 use raft::members::{Change, Changed, MemberView, Role};
 
 use crate::error::{ApiError, ErrorBody};
 use crate::proto::v1;
-use crate::rest::{Answer, read};
-use crate::service::{Call, Service};
+use crate::rest::{Answer, Sent, Shared};
+use crate::service::Service;
 
 impl Service {
     pub(crate) async fn cluster(&self) -> v1::ClusterStatusResponse {
@@ -84,8 +80,6 @@ fn member(view: MemberView) -> v1::Member {
     }
 }
 
-type Shared = State<Arc<Service>>;
-
 fn number(text: &str) -> Result<u64, ApiError> {
     text.parse()
         .map_err(|_| ApiError::not_found(format!("'{}' given, the number of a node expected", text.escape_debug())))
@@ -104,11 +98,8 @@ pub(crate) async fn status(State(service): Shared) -> Json<v1::ClusterStatusResp
 ))]
 pub(crate) async fn add(
     State(service): Shared,
-    Extension(call): Extension<Call>,
-    headers: HeaderMap,
-    body: Body,
+    Sent(v1::AddMemberRequest { node, addr }): Sent<v1::AddMemberRequest>,
 ) -> Answer<v1::ChangeMemberResponse> {
-    let v1::AddMemberRequest { node, addr } = read(&service, &call, &headers, body).await?;
     Ok(Json(service.change(Change::Add { node, addr }).await?))
 }
 

@@ -1,13 +1,14 @@
 //! REST under `/v1`: the messages of gRPC as JSON, and an OpenAPI document that says so; besides,
 //! `/healthz`, `/readyz` and `/metrics`.
 
+mod pipelines;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request, State};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -23,13 +24,38 @@ use crate::body;
 use crate::cluster;
 use crate::error::{ApiError, ErrorBody};
 use crate::limits;
-use crate::pipelines;
 use crate::proto::v1;
 use crate::service::{Call, Service};
 
 pub(crate) type Answer<T> = Result<Json<T>, ApiError>;
-type Shared = State<Arc<Service>>;
-pub(crate) type Queried<T> = Result<Query<T>, QueryRejection>;
+pub(crate) type Shared = State<Arc<Service>>;
+
+/// A message in the body of a request: bounded, and read until the deadline of the call.
+pub(crate) struct Sent<T>(pub T);
+
+/// A message in the query of a request.
+pub(crate) struct Asked<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<Service>> for Sent<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, service: &Arc<Service>) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let call = parts.extensions.get::<Call>().ok_or_else(|| ApiError::internal("a request without its call"))?;
+        let held = limits::read(&parts.headers, body, service.config.body, &service.bodies, call.deadline).await?;
+        Ok(Self(body::read_owned(&held.bytes)?))
+    }
+}
+
+impl<T: DeserializeOwned> FromRequestParts<Arc<Service>> for Asked<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, ApiError> {
+        let read = Query::from_request_parts(parts, service).await;
+        let Query(asked) = read.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
+        Ok(Self(asked))
+    }
+}
 
 #[derive(OpenApi)]
 #[openapi(
@@ -84,20 +110,6 @@ pub(crate) fn routes() -> Router<Arc<Service>> {
         .route("/metrics", get(metrics))
 }
 
-pub(crate) async fn read<T: DeserializeOwned>(
-    service: &Service,
-    call: &Call,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<T, ApiError> {
-    let held = limits::read(headers, body, service.config.body, &service.bodies, call.deadline).await?;
-    Ok(body::read_owned(&held.bytes)?)
-}
-
-pub(crate) fn query<T>(query: Queried<T>) -> Result<T, ApiError> {
-    query.map(|Query(query)| query).map_err(|rejection| ApiError::bad_request(rejection.body_text()))
-}
-
 /// Decides and claims. Nothing fits: 200 with an answer without placements.
 #[utoipa::path(post, path = "/v1/place", tag = "scheduler", request_body = v1::PlaceRequest, responses(
     (status = 200, body = v1::PlaceResponse),
@@ -107,10 +119,8 @@ pub(crate) fn query<T>(query: Queried<T>) -> Result<T, ApiError> {
 async fn place(
     State(service): Shared,
     Extension(call): Extension<Call>,
-    headers: HeaderMap,
-    body: Body,
+    Sent(request): Sent<v1::PlaceRequest>,
 ) -> Answer<v1::PlaceResponse> {
-    let request = read(&service, &call, &headers, body).await?;
     Ok(Json(service.place(request, &call).await?))
 }
 
@@ -121,10 +131,8 @@ async fn place(
 async fn explain(
     State(service): Shared,
     Extension(call): Extension<Call>,
-    headers: HeaderMap,
-    body: Body,
+    Sent(request): Sent<v1::ExplainRequest>,
 ) -> Answer<v1::ExplainResponse> {
-    let request = read(&service, &call, &headers, body).await?;
     Ok(Json(service.explain(request, &call).await?))
 }
 
@@ -135,9 +143,9 @@ async fn explain(
 async fn decisions(
     State(service): Shared,
     Extension(call): Extension<Call>,
-    request: Queried<v1::DecisionsRequest>,
+    Asked(request): Asked<v1::DecisionsRequest>,
 ) -> Answer<v1::DecisionsResponse> {
-    Ok(Json(service.decisions(query(request)?, call.fresh).await?))
+    Ok(Json(service.decisions(request, call.fresh).await?))
 }
 
 /// Tells why a decision came out as it did.
@@ -149,11 +157,11 @@ async fn decision(
     State(service): Shared,
     Extension(call): Extension<Call>,
     Path(id): Path<String>,
-    pairs: Queried<Vec<(String, String)>>,
+    Asked(pairs): Asked<Vec<(String, String)>>,
 ) -> Answer<v1::ExplainResponse> {
     let id = id.parse().map_err(|_| ApiError::not_found("the number of a decision expected after /v1/decisions/"))?;
     let mut hosts = Vec::new();
-    for (key, value) in query(pairs)? {
+    for (key, value) in pairs {
         if key != "host" {
             return Err(ApiError::bad_request(format!("'{}' given, host expected", key.escape_debug())));
         }
@@ -169,9 +177,9 @@ async fn decision(
 ))]
 async fn watch_decisions(
     State(service): Shared,
-    request: Queried<v1::WatchDecisionsRequest>,
+    Asked(request): Asked<v1::WatchDecisionsRequest>,
 ) -> Result<Response, ApiError> {
-    Ok(events(service.watch_decisions(query(request)?).await?))
+    Ok(events(service.watch_decisions(request).await?))
 }
 
 /// Lists hosts.
@@ -181,9 +189,9 @@ async fn watch_decisions(
 async fn list_hosts(
     State(service): Shared,
     Extension(call): Extension<Call>,
-    request: Queried<v1::ListHostsRequest>,
+    Asked(request): Asked<v1::ListHostsRequest>,
 ) -> Answer<v1::ListHostsResponse> {
-    Ok(Json(service.list_hosts(query(request)?, call.fresh).await?))
+    Ok(Json(service.list_hosts(request, call.fresh).await?))
 }
 
 /// Tells what hosts are and what runs on them. The whole list is validated before anything changes.
@@ -192,11 +200,8 @@ async fn list_hosts(
 ))]
 async fn apply_hosts(
     State(service): Shared,
-    Extension(call): Extension<Call>,
-    headers: HeaderMap,
-    body: Body,
+    Sent(request): Sent<v1::ApplyHostsRequest>,
 ) -> Answer<v1::ApplyHostsResponse> {
-    let request = read(&service, &call, &headers, body).await?;
     Ok(Json(service.apply(request).await?))
 }
 
@@ -206,11 +211,8 @@ async fn apply_hosts(
 ))]
 async fn apply_features(
     State(service): Shared,
-    Extension(call): Extension<Call>,
-    headers: HeaderMap,
-    body: Body,
+    Sent(request): Sent<v1::ApplyFeaturesRequest>,
 ) -> Answer<v1::ApplyHostsResponse> {
-    let request = read(&service, &call, &headers, body).await?;
     Ok(Json(service.apply_features(request).await?))
 }
 
@@ -218,8 +220,11 @@ async fn apply_features(
 #[utoipa::path(get, path = "/v1/hosts/watch", tag = "inventory", params(v1::WatchHostsRequest), responses(
     (status = 200, content_type = "text/event-stream", body = v1::HostEvent), (status = 503, body = ErrorBody),
 ))]
-async fn watch_hosts(State(service): Shared, request: Queried<v1::WatchHostsRequest>) -> Result<Response, ApiError> {
-    Ok(events(service.watch_hosts(&query(request)?).await?))
+async fn watch_hosts(
+    State(service): Shared,
+    Asked(request): Asked<v1::WatchHostsRequest>,
+) -> Result<Response, ApiError> {
+    Ok(events(service.watch_hosts(&request).await?))
 }
 
 /// Lists consumers: instances, and the claims of ones that are still to come.
@@ -229,9 +234,9 @@ async fn watch_hosts(State(service): Shared, request: Queried<v1::WatchHostsRequ
 async fn list_instances(
     State(service): Shared,
     Extension(call): Extension<Call>,
-    request: Queried<v1::ListInstancesRequest>,
+    Asked(request): Asked<v1::ListInstancesRequest>,
 ) -> Answer<v1::ListInstancesResponse> {
-    Ok(Json(service.list_instances(query(request)?, call.fresh).await?))
+    Ok(Json(service.list_instances(request, call.fresh).await?))
 }
 
 /// Gives up the open claims of a consumer, or the consumer itself.
@@ -243,9 +248,9 @@ async fn list_instances(
 async fn release(
     State(service): Shared,
     Path(consumer): Path<String>,
-    request: Queried<v1::ReleaseRequest>,
+    Asked(request): Asked<v1::ReleaseRequest>,
 ) -> Answer<v1::ReleaseResponse> {
-    let request = v1::ReleaseRequest { consumer, ..query(request)? };
+    let request = v1::ReleaseRequest { consumer, ..request };
     Ok(Json(service.release(request).await?))
 }
 
