@@ -13,7 +13,7 @@
 //!            metadata                                   key → list of strings, of all its aggregates
 //!            capacity, used, free                       class → amount, claims in flight counted
 //!            instances                                  number of instances and claims on it
-//!  features  name → number                              what sources of metrics say of the host
+//!  features  name → number                              what sources of metrics say of the host, however old
 //! ```
 //!
 //! A key that is not there is an error of the rule for that host: ask with `in` or `has()` first.

@@ -11,7 +11,9 @@
 
 use scheduler::pipeline::step::NoOptions;
 use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Reads, Survivors, Verdict};
-use scheduler::{Aggregate, Domain, Mask, Request};
+use scheduler::{Aggregate, Domain, Request};
+
+use crate::nova_stock::aggregates::set_apart;
 
 /// Begin of the metadata keys that list projects.
 const KEY: &str = "filter_tenant_id";
@@ -36,16 +38,9 @@ impl Filter for AggregateMetadata {
             return Verdict::Skipped("internal intent");
         }
         let project = cx.request.project.as_deref().unwrap_or("");
-        let (mut closed, mut open) = (Mask::default(), Vec::new());
-        for (aggregate, rows) in cx.view.aggregates_with(KEY) {
-            if projects(aggregate).any(|listed| listed == project) {
-                open.push(rows);
-            } else if projects(aggregate).next().is_some() {
-                closed.union(rows);
-            }
-        }
-        // One aggregate that lists the project is enough, whatever the host's others list.
-        open.into_iter().flat_map(|rows| rows.iter()).for_each(|row| closed.remove(row));
+        let listing = cx.view.aggregates_with(KEY).filter(|(aggregate, _)| projects(aggregate).next().is_some());
+        let closed =
+            set_apart(listing.map(|(aggregate, rows)| (projects(aggregate).any(|listed| listed == project), rows)));
         hosts.drop_mask(&closed, "in an aggregate of other projects", |_| Detail::None);
         Verdict::Ran
     }

@@ -15,6 +15,7 @@ use scheduler::{Domain, Request, Row};
 use serde::{Deserialize, Serialize};
 
 use super::resource_weights::ResourceWeights;
+use crate::weighted_mean::weighted_mean;
 
 /// The step: resource classes with their weights.
 #[derive(Debug)]
@@ -38,19 +39,12 @@ impl Weigher for KvmBinpack {
             .filter_map(|(class, weight, asked)| Some((weight, asked as f64, cx.view.column(class)?.1)))
             .collect();
         for (row, out) in hosts.iter().zip(out) {
-            let (mut sum, mut weights) = (0.0, 0.0);
-            for &(weight, asked, column) in &terms {
-                let at = row.0 as usize;
-                if let (Some(&capacity), Some(&used)) = (column.capacity.get(at), column.used.get(at))
-                    && capacity > 0
-                {
-                    sum += weight * (used as f64 + asked) / capacity as f64;
-                    weights += weight;
-                }
-            }
-            if weights > 0.0 {
-                *out = sum / weights;
-            }
+            let at = row.0 as usize;
+            let fullness = weighted_mean(terms.iter().filter_map(|&(weight, asked, column)| {
+                let (&capacity, &used) = (column.capacity.get(at)?, column.used.get(at)?);
+                (capacity > 0).then(|| (weight, (used as f64 + asked) / capacity as f64))
+            }));
+            *out = fullness.unwrap_or(0.0);
         }
         Verdict::Ran
     }

@@ -15,6 +15,7 @@ use scheduler::{Domain, Request, Row};
 use serde::{Deserialize, Serialize};
 
 use super::resource_weights::ResourceWeights;
+use crate::weighted_mean::weighted_mean;
 
 /// The step: resource classes with their weights.
 #[derive(Debug)]
@@ -46,16 +47,10 @@ impl Weigher for KvmPreferSmallerHosts {
             })
             .collect();
         for (row, out) in hosts.iter().zip(out) {
-            let (mut sum, mut weights) = (0.0, 0.0);
-            for &(weight, column, min, span) in &terms {
-                if let Some(size) = capacity(column, *row) {
-                    sum += weight * (1.0 - (size - min) as f64 / span);
-                    weights += weight;
-                }
-            }
-            if weights > 0.0 {
-                *out = sum / weights;
-            }
+            let smallness = weighted_mean(terms.iter().filter_map(|&(weight, column, min, span)| {
+                Some((weight, 1.0 - (capacity(column, *row)? - min) as f64 / span))
+            }));
+            *out = smallness.unwrap_or(0.0);
         }
         Verdict::Ran
     }

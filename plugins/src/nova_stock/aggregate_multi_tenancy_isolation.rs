@@ -8,9 +8,9 @@
 
 use scheduler::pipeline::step::NoOptions;
 use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Reads, Survivors, Verdict};
-use scheduler::{Domain, Mask, Request};
+use scheduler::{Domain, Request};
 
-use super::aggregates::words;
+use super::aggregates::{set_apart, words};
 
 /// Begin of the metadata keys that list projects.
 const KEY: &str = "filter_tenant_id";
@@ -22,17 +22,10 @@ pub struct AggregateMultiTenancyIsolation;
 impl Filter for AggregateMultiTenancyIsolation {
     fn filter(&self, cx: &Cx<'_>, hosts: &mut Survivors) -> Verdict {
         let project = cx.request.project.as_deref();
-        let (mut closed, mut open) = (Mask::default(), Vec::new());
-        for (aggregate, rows) in cx.view.aggregates_with(KEY) {
+        let closed = set_apart(cx.view.aggregates_with(KEY).map(|(aggregate, rows)| {
             let keys = aggregate.metadata.iter().filter(|(key, _)| key.starts_with(KEY));
-            if keys.flat_map(|(_, value)| words(value)).any(|listed| project == Some(listed)) {
-                open.push(rows);
-            } else {
-                closed.union(rows);
-            }
-        }
-        // One aggregate that lists the project is enough, whatever the host's others list.
-        open.into_iter().flat_map(|rows| rows.iter()).for_each(|row| closed.remove(row));
+            (keys.flat_map(|(_, value)| words(value)).any(|listed| project == Some(listed)), rows)
+        }));
         hosts.drop_mask(&closed, "in an aggregate of other projects", |_| Detail::None);
         Verdict::Ran
     }

@@ -5,9 +5,9 @@
 
 use scheduler::pipeline::step::NoOptions;
 use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Reads, Survivors, Verdict};
-use scheduler::{Domain, Mask, Request};
+use scheduler::{Domain, Request};
 
-use super::aggregates::{with_key, words};
+use super::aggregates::{set_apart, with_key, words};
 
 /// The step.
 #[derive(Debug)]
@@ -16,15 +16,8 @@ pub struct AggregateTypeAffinityFilter;
 impl Filter for AggregateTypeAffinityFilter {
     fn filter(&self, cx: &Cx<'_>, hosts: &mut Survivors) -> Verdict {
         let flavor = cx.request.flavor.as_deref();
-        let (mut closed, mut open) = (Mask::default(), Vec::new());
-        for (value, rows) in with_key(cx.view, "instance_type") {
-            if words(value).any(|name| flavor == Some(name)) {
-                open.push(rows);
-            } else {
-                closed.union(rows);
-            }
-        }
-        open.into_iter().flat_map(|rows| rows.iter()).for_each(|row| closed.remove(row));
+        let listed = with_key(cx.view, "instance_type");
+        let closed = set_apart(listed.map(|(value, rows)| (words(value).any(|name| flavor == Some(name)), rows)));
         hosts.drop_mask(&closed, "in an aggregate for other flavors", |_| Detail::None);
         Verdict::Ran
     }

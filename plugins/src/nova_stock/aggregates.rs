@@ -1,5 +1,6 @@
-//! Numbers in the metadata of aggregates, as stock Nova's steps read them: the smallest of a host's
-//! aggregates counts, and one that is no number makes Nova fall back to the option for that host.
+//! What steps read in the metadata of aggregates: whom they are set apart for, and numbers. Of the numbers of a
+//! host's aggregates the smallest counts, and one that is no number makes Nova fall back to the option for
+//! that host.
 //!
 //! Source: openstack/nova, `nova/scheduler/filters/utils.py`.
 
@@ -14,6 +15,21 @@ pub fn with_key<'a>(view: View<'a>, key: &str) -> impl Iterator<Item = (&'a str,
 /// The words of a comma-separated value.
 pub fn words(value: &str) -> impl Iterator<Item = &str> {
     value.split(',').map(str::trim)
+}
+
+/// Hosts that are set apart for others, from the aggregates that are set apart for somebody, each with whether
+/// that is who asks: one such aggregate is enough, whatever the host's others say.
+pub fn set_apart<'a>(aggregates: impl IntoIterator<Item = (bool, &'a Rows)>) -> Mask {
+    let (mut closed, mut open) = (Mask::default(), Vec::new());
+    for (takes, rows) in aggregates {
+        if takes {
+            open.push(rows);
+        } else {
+            closed.union(rows);
+        }
+    }
+    open.into_iter().flat_map(|rows| rows.iter()).for_each(|row| closed.remove(row));
+    closed
 }
 
 /// A number that aggregates may set, prepared for a request.

@@ -1,5 +1,7 @@
 //! Filters of one kind: a count of the host must be below a limit, which aggregates may lower or raise.
 
+#[cfg(test)]
+use scheduler::pipeline::FilterPlugin;
 use scheduler::pipeline::{Cx, Detail, Survivors, Verdict};
 use scheduler::{HostNumber, Row};
 
@@ -30,4 +32,36 @@ pub fn below(limit: Limit, number: HostNumber, why: &'static str, cx: &Cx<'_>, h
         }
     }
     Verdict::Ran
+}
+
+/// The table of cases of both steps of a kind: by the option, and by the aggregates.
+#[cfg(test)]
+pub fn table<O: FilterPlugin, A: FilterPlugin>(number: &str, limit: &str, why: &str) {
+    use serde_json::json;
+
+    use crate::fleet::{Fleet, Host, case, host};
+
+    let with = |name, count: i64| host(name).state(json!({ number: count }));
+    let limited = |host: Host, name, most| host.aggregate(name, &[(limit, most)]);
+    let mut fleet = Fleet::of([
+        host("bare"),
+        with("four", 4),
+        with("five", 5),
+        limited(with("six of nine", 6), "nine", " 9 "),
+        limited(limited(with("two of two and nine", 2), "nine", " 9 "), "two", "2"),
+        limited(limited(with("four of odd and two", 4), "two", "2"), "odd", "2.0"),
+    ]);
+    let option = json!({ limit: 5 });
+    let full = |count| format!("{why}: {count} there, at most {count} allowed");
+    case("option")
+        .options(option.clone())
+        .kept(&["bare", "four", "two of two and nine", "four of odd and two"])
+        .dropped("five", &full(5))
+        .check::<O>(&mut fleet);
+    case("aggregates")
+        .options(option)
+        .kept(&["bare", "four", "six of nine", "four of odd and two"])
+        .dropped("five", &full(5))
+        .dropped("two of two and nine", &full(2))
+        .check::<A>(&mut fleet);
 }

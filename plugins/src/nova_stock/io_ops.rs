@@ -74,33 +74,11 @@ impl FilterPlugin for AggregateIoOpsFilter {
 
 #[cfg(test)]
 mod tests {
-    use super::{AggregateIoOpsFilter, IoOpsFilter};
-    use crate::fleet::{Fleet, Host, case, host};
-    use serde_json::json;
+    use super::{AggregateIoOpsFilter, IoOpsFilter, WHY};
+    use crate::nova_stock::count_limit::table;
 
     #[test]
     fn full_hosts_are_dropped() {
-        let with = |name, count: i64| host(name).state(json!({ "num_io_ops": count }));
-        let limited = |host: Host, name, limit| host.aggregate(name, &[("max_io_ops_per_host", limit)]);
-        let mut fleet = Fleet::of([
-            host("bare"),
-            with("four", 4),
-            with("five", 5),
-            limited(with("six of nine", 6), "nine", " 9 "),
-            limited(limited(with("two of two and nine", 2), "nine", " 9 "), "two", "2"),
-            limited(limited(with("four of odd and two", 4), "two", "2"), "odd", "2.0"),
-        ]);
-        let option = json!({ "max_io_ops_per_host": 5 });
-        case("option")
-            .options(option.clone())
-            .kept(&["bare", "four", "two of two and nine", "four of odd and two"])
-            .dropped("five", "too many I/O operations in progress: 5 there, at most 5 allowed")
-            .check::<IoOpsFilter>(&mut fleet);
-        case("aggregates")
-            .options(option)
-            .kept(&["bare", "four", "six of nine", "four of odd and two"])
-            .dropped("five", "too many I/O operations in progress: 5 there, at most 5 allowed")
-            .dropped("two of two and nine", "too many I/O operations in progress: 2 there, at most 2 allowed")
-            .check::<AggregateIoOpsFilter>(&mut fleet);
+        table::<IoOpsFilter, AggregateIoOpsFilter>("num_io_ops", "max_io_ops_per_host", WHY);
     }
 }

@@ -19,6 +19,7 @@ use scheduler::{Domain, Request, Row};
 use serde::{Deserialize, Serialize};
 
 use super::class_of;
+use crate::weighted_mean::weighted_mean;
 
 /// The step: weights by resource class.
 #[derive(Debug)]
@@ -55,20 +56,14 @@ impl Weigher for Binpack {
             .collect();
         for (row, out) in hosts.iter().zip(out) {
             let Some(node) = cx.view.provider(*row) else { continue };
-            let (mut sum, mut weights) = (0.0, 0.0);
-            for &(weight, asked, class, column) in &terms {
-                let at = row.0 as usize;
-                let (Some(&capacity), Some(&used)) = (column.capacity.get(at), column.used.get(at)) else { continue };
-                if let Some(inventory) = node.inventory(class).filter(|inventory| inventory.total > 0) {
-                    let total = inventory.total as f64;
-                    let kept = (total - capacity as f64).max(0.0);
-                    sum += weight * (kept + used as f64 + asked) / total;
-                    weights += weight;
-                }
-            }
-            if weights > 0.0 {
-                *out = (sum / weights).min(1.0);
-            }
+            let at = row.0 as usize;
+            let fullness = weighted_mean(terms.iter().filter_map(|&(weight, asked, class, column)| {
+                let (&capacity, &used) = (column.capacity.get(at)?, column.used.get(at)?);
+                let total = node.inventory(class).filter(|inventory| inventory.total > 0)?.total as f64;
+                let kept = (total - capacity as f64).max(0.0);
+                Some((weight, (kept + used as f64 + asked) / total))
+            }));
+            *out = fullness.map_or(0.0, |fullness| fullness.min(1.0));
         }
         Verdict::Ran
     }
