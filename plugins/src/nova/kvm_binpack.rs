@@ -15,7 +15,7 @@ use scheduler::{Domain, Request, Row};
 use serde::{Deserialize, Serialize};
 
 use super::resource_weights::ResourceWeights;
-use crate::weighted_mean::weighted_mean;
+use crate::weighted_mean::WeightedMeans;
 
 /// The step: resource classes with their weights.
 #[derive(Debug)]
@@ -31,21 +31,18 @@ pub struct Options {
 
 impl Weigher for KvmBinpack {
     fn weigh(&self, cx: &Cx<'_>, hosts: &[Row], out: &mut [f64]) -> Verdict {
-        let terms: Vec<_> = self
-            .0
-            .iter()
-            .map(|&(class, weight)| (class, weight, cx.request.amount(class)))
-            .filter(|&(_, _, asked)| asked > 0)
-            .filter_map(|(class, weight, asked)| Some((weight, asked as f64, cx.view.column(class)?.1)))
-            .collect();
-        for (row, out) in hosts.iter().zip(out) {
-            let at = row.0 as usize;
-            let fullness = weighted_mean(terms.iter().filter_map(|&(weight, asked, column)| {
+        let mut means = WeightedMeans::new(out);
+        for &(class, weight) in &self.0 {
+            let asked = cx.request.amount(class);
+            let Some((_, column)) = cx.view.column(class).filter(|_| asked > 0) else { continue };
+            let fullness = |row: &Row| {
+                let at = row.0 as usize;
                 let (&capacity, &used) = (column.capacity.get(at)?, column.used.get(at)?);
-                (capacity > 0).then(|| (weight, (used as f64 + asked) / capacity as f64))
-            }));
-            *out = fullness.unwrap_or(0.0);
+                (capacity > 0).then(|| (used as f64 + asked as f64) / capacity as f64)
+            };
+            means.add(weight, hosts.iter().map(fullness));
         }
+        means.finish();
         Verdict::Ran
     }
 

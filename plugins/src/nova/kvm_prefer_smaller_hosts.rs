@@ -15,7 +15,7 @@ use scheduler::{Domain, Request, Row};
 use serde::{Deserialize, Serialize};
 
 use super::resource_weights::ResourceWeights;
-use crate::weighted_mean::weighted_mean;
+use crate::weighted_mean::WeightedMeans;
 
 /// The step: resource classes with their weights.
 #[derive(Debug)]
@@ -29,29 +29,22 @@ pub struct Options {
     pub resource_weights: ResourceWeights,
 }
 
-/// Capacity of a row; `None` without any.
-fn capacity(column: &[u64], row: Row) -> Option<u64> {
-    column.get(row.0 as usize).copied().filter(|&capacity| capacity > 0)
-}
-
 impl Weigher for KvmPreferSmallerHosts {
     fn weigh(&self, cx: &Cx<'_>, hosts: &[Row], out: &mut [f64]) -> Verdict {
-        let terms: Vec<_> = self
-            .0
-            .iter()
-            .filter_map(|&(class, weight)| {
-                let column = cx.view.column(class)?.1.capacity.as_slice();
-                let sizes = || hosts.iter().filter_map(|&row| capacity(column, row));
-                let (min, max) = (sizes().min()?, sizes().max()?);
-                (min < max).then_some((weight, column, min, (max - min) as f64))
-            })
-            .collect();
-        for (row, out) in hosts.iter().zip(out) {
-            let smallness = weighted_mean(terms.iter().filter_map(|&(weight, column, min, span)| {
-                Some((weight, 1.0 - (capacity(column, *row)? - min) as f64 / span))
-            }));
-            *out = smallness.unwrap_or(0.0);
+        let mut means = WeightedMeans::new(out);
+        for &(class, weight) in &self.0 {
+            let Some((_, column)) = cx.view.column(class) else { continue };
+            let size = |row: &Row| column.capacity.get(row.0 as usize).copied().unwrap_or(0);
+            let sizes: Vec<u64> = hosts.iter().map(size).collect();
+            let known = || sizes.iter().copied().filter(|&size| size > 0);
+            let (min, max) = (known().min().unwrap_or(0), known().max().unwrap_or(0));
+            if min < max {
+                let span = (max - min) as f64;
+                let smallness = |&size: &u64| (size > 0).then(|| 1.0 - (size - min) as f64 / span);
+                means.add(weight, sizes.iter().map(smallness));
+            }
         }
+        means.finish();
         Verdict::Ran
     }
 

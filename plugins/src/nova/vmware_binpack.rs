@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use super::resource_weights::ResourceWeights;
 use crate::features::{MaxAge, Seen};
-use crate::weighted_mean::weighted_mean;
+use crate::weighted_mean::WeightedMeans;
 
 /// The step: resource classes with their weights.
 #[derive(Debug)]
@@ -92,16 +92,16 @@ impl Weigher for VmwareBinpack {
         };
         let terms: Vec<Term<'_>> = self.weights.iter().map(term).filter(|term| term.asked > 0.0).collect();
         let (since, mut seen) = (self.age.since(cx), Seen::default());
-        for (&row, out) in hosts.iter().zip(out) {
-            let provider = cx.view.provider(row);
-            let fullness = weighted_mean(terms.iter().filter_map(|term| {
-                let counted = term.counted(row);
-                let counted = counted.inspect(|_| seen.other());
-                let [used, capacity] = counted.or_else(|| term.reported(provider, since, &mut seen))?;
-                Some((term.weight, (used + term.asked) / capacity))
-            }));
-            *out = fullness.unwrap_or(0.0);
+        let mut means = WeightedMeans::new(out);
+        for term in &terms {
+            let fullness = |&row: &Row| {
+                let counted = term.counted(row).inspect(|_| seen.other());
+                let [used, capacity] = counted.or_else(|| term.reported(cx.view.provider(row), since, &mut seen))?;
+                Some((used + term.asked) / capacity)
+            };
+            means.add(term.weight, hosts.iter().map(fullness));
         }
+        means.finish();
         seen.verdict()
     }
 

@@ -4,9 +4,9 @@
 //!
 //! Source: openstack/nova, `SameHostFilter`, `DifferentHostFilter`.
 
-use scheduler::Domain;
 use scheduler::pipeline::step::NoOptions;
-use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Survivors, Verdict};
+use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Reads, Survivors, Verdict};
+use scheduler::{Domain, Request};
 
 use super::instances::hinted;
 
@@ -20,11 +20,20 @@ pub struct SameHostFilter;
 
 const MISSING_DATA: &str = "An instance of which no host is known counts nowhere.";
 
+/// Where the instances of a hint are changes with every claim.
+fn reads(request: &Request, hint: &str) -> Reads {
+    if request.hints.contains_key(hint) { Reads::Everything } else { Reads::Facts }
+}
+
 impl Filter for DifferentHostFilter {
     fn filter(&self, cx: &Cx<'_>, hosts: &mut Survivors) -> Verdict {
         let Some(rows) = hinted(cx, "different_host") else { return Verdict::Skipped("no hint different_host") };
         hosts.drop_mask(&rows, "holds an instance that the hint different_host names", |_| Detail::None);
         Verdict::Ran
+    }
+
+    fn reads(&self, request: &Request) -> Reads {
+        reads(request, "different_host")
     }
 }
 
@@ -33,6 +42,10 @@ impl Filter for SameHostFilter {
         let Some(rows) = hinted(cx, "same_host") else { return Verdict::Skipped("no hint same_host") };
         hosts.keep_mask(&rows, "holds no instance that the hint same_host names", |_| Detail::None);
         Verdict::Ran
+    }
+
+    fn reads(&self, request: &Request) -> Reads {
+        reads(request, "same_host")
     }
 }
 

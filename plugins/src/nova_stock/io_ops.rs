@@ -6,8 +6,8 @@
 //!
 //! Source: openstack/nova, `IoOpsFilter`, `AggregateIoOpsFilter`.
 
-use scheduler::pipeline::{Cx, Filter, FilterPlugin, Survivors, Verdict};
-use scheduler::{Domain, HostNumber};
+use scheduler::pipeline::{Cx, Filter, FilterPlugin, Reads, Survivors, Verdict};
+use scheduler::{Domain, HostNumber, Request};
 use serde::{Deserialize, Serialize};
 
 use super::count_limit::{Limit, below};
@@ -40,11 +40,19 @@ impl Filter for IoOpsFilter {
     fn filter(&self, cx: &Cx<'_>, hosts: &mut Survivors) -> Verdict {
         below(Limit::Option(self.0), HostNumber::NumIoOps, WHY, cx, hosts)
     }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::OwnUse
+    }
 }
 
 impl Filter for AggregateIoOpsFilter {
     fn filter(&self, cx: &Cx<'_>, hosts: &mut Survivors) -> Verdict {
         below(Limit::Aggregates("max_io_ops_per_host", self.0), HostNumber::NumIoOps, WHY, cx, hosts)
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::OwnUse
     }
 }
 

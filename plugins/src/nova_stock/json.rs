@@ -11,8 +11,8 @@
 
 use scheduler::host_state::node::{Node, Value};
 use scheduler::pipeline::step::NoOptions;
-use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Survivors, Verdict, View};
-use scheduler::{Domain, Row};
+use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Reads, Survivors, Verdict, View};
+use scheduler::{Domain, Request, Row};
 use serde_json::Value as Json;
 use std::cmp::Ordering;
 
@@ -301,6 +301,10 @@ impl Filter for JsonFilter {
         };
         hosts.keep_where("the hint query does not hold", holds, |_| Detail::None);
         Verdict::Ran
+    }
+
+    fn reads(&self, request: &Request) -> Reads {
+        if request.hint("query").is_some() { Reads::Everything } else { Reads::Facts }
     }
 }
 

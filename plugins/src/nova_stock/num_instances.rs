@@ -6,8 +6,8 @@
 //!
 //! Source: openstack/nova, `NumInstancesFilter`, `AggregateNumInstancesFilter`.
 
-use scheduler::pipeline::{Cx, Filter, FilterPlugin, Survivors, Verdict};
-use scheduler::{Domain, HostNumber};
+use scheduler::pipeline::{Cx, Filter, FilterPlugin, Reads, Survivors, Verdict};
+use scheduler::{Domain, HostNumber, Request};
 use serde::{Deserialize, Serialize};
 
 use super::count_limit::{Limit, below};
@@ -40,11 +40,19 @@ impl Filter for NumInstancesFilter {
     fn filter(&self, cx: &Cx<'_>, hosts: &mut Survivors) -> Verdict {
         below(Limit::Option(self.0), HostNumber::NumInstances, WHY, cx, hosts)
     }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::OwnUse
+    }
 }
 
 impl Filter for AggregateNumInstancesFilter {
     fn filter(&self, cx: &Cx<'_>, hosts: &mut Survivors) -> Verdict {
         below(Limit::Aggregates("max_instances_per_host", self.0), HostNumber::NumInstances, WHY, cx, hosts)
+    }
+
+    fn reads(&self, _: &Request) -> Reads {
+        Reads::OwnUse
     }
 }
 

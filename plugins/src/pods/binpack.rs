@@ -19,7 +19,7 @@ use scheduler::{Domain, Request, Row};
 use serde::{Deserialize, Serialize};
 
 use super::class_of;
-use crate::weighted_mean::weighted_mean;
+use crate::weighted_mean::WeightedMeans;
 
 /// The step: weights by resource class.
 #[derive(Debug)]
@@ -42,28 +42,23 @@ impl Binpack {
 
 impl Weigher for Binpack {
     fn weigh(&self, cx: &Cx<'_>, hosts: &[Row], out: &mut [f64]) -> Verdict {
-        let terms: Vec<_> = cx
-            .request
-            .resources
-            .iter()
-            .filter(|(_, asked)| **asked > 0)
-            .map(|(class, asked)| (self.weight(class), *asked as f64, class))
-            .filter(|&(weight, ..)| weight > 0.0)
-            .filter_map(|(weight, asked, class)| {
-                let (sym, column) = cx.view.column(class)?;
-                Some((weight, asked, sym, column))
-            })
-            .collect();
-        for (row, out) in hosts.iter().zip(out) {
-            let Some(node) = cx.view.provider(*row) else { continue };
-            let at = row.0 as usize;
-            let fullness = weighted_mean(terms.iter().filter_map(|&(weight, asked, class, column)| {
+        let mut means = WeightedMeans::new(&mut *out);
+        for (class, &asked) in &cx.request.resources {
+            let weight = self.weight(class);
+            let Some((sym, column)) = cx.view.column(class).filter(|_| asked > 0 && weight > 0.0) else { continue };
+            let fullness = |row: &Row| {
+                let at = row.0 as usize;
                 let (&capacity, &used) = (column.capacity.get(at)?, column.used.get(at)?);
-                let total = node.inventory(class).filter(|inventory| inventory.total > 0)?.total as f64;
+                let inventory = cx.view.provider(*row)?.inventory(sym).filter(|inventory| inventory.total > 0)?;
+                let total = inventory.total as f64;
                 let kept = (total - capacity as f64).max(0.0);
-                Some((weight, (kept + used as f64 + asked) / total))
-            }));
-            *out = fullness.map_or(0.0, |fullness| fullness.min(1.0));
+                Some((kept + used as f64 + asked as f64) / total)
+            };
+            means.add(weight, hosts.iter().map(fullness));
+        }
+        means.finish();
+        for fullness in out {
+            *fullness = fullness.min(1.0);
         }
         Verdict::Ran
     }
