@@ -15,6 +15,7 @@ use crate::catalogue::{Catalogue, Change, Moment};
 use crate::command::{Batch, Command, Outcome};
 use crate::consumer::{Consumer, Phase, Purpose, Slot};
 use crate::domain::Domain;
+use crate::ha;
 use crate::names::Sym;
 use crate::provider::{Provider, Row};
 use crate::state::State;
@@ -56,6 +57,7 @@ pub(crate) fn apply(state: &mut State, batch: &Batch, command: &Command, touched
             counters.level = counters.level.max(*level);
             Outcome::Raised(counters.level)
         }
+        Command::Failover(order) => Outcome::Failover(ha::apply::apply(state, order, touched)),
         #[cfg(feature = "next-level")]
         Command::Note(number) => {
             let notes = &mut state.tables.notes;

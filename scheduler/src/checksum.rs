@@ -5,6 +5,8 @@
 use bitcode::Encode;
 use twox_hash::XxHash3_64;
 
+use crate::ha::Failover;
+use crate::level;
 use crate::state::Tables;
 
 /// The sum of some content.
@@ -29,7 +31,7 @@ impl Tables {
             self.history.sum(),
             self.keys.entries.sum(),
         ];
-        self.with_small(chunked)
+        self.with_small(chunked, Failover::sum)
     }
 
     /// The sum, with nothing remembered: what [`Tables::checksum`] must give.
@@ -42,11 +44,11 @@ impl Tables {
             self.history.sum_anew(),
             self.keys.entries.sum_anew(),
         ];
-        self.with_small(chunked)
+        self.with_small(chunked, Failover::sum_anew)
     }
 
     /// Adds what is not in chunks.
-    fn with_small(&self, chunked: [u64; 6]) -> u64 {
+    fn with_small(&self, chunked: [u64; 6], failover: impl Fn(&Failover) -> u64) -> u64 {
         let small = [
             sum_of(&self.counters),
             sum_of(&*self.aggregates),
@@ -55,8 +57,9 @@ impl Tables {
         ];
         let sums = chunked.into_iter().chain(small);
         // A sum is of a level as the bytes are: what came with a level counts from that level on.
+        let sums = sums.chain((self.level() >= level::FAILOVER).then(|| failover(&self.failover)));
         #[cfg(feature = "next-level")]
-        let sums = sums.chain((self.level() == crate::level::NEWEST).then(|| sum_of(&*self.notes)));
+        let sums = sums.chain((self.level() == level::NEWEST).then(|| sum_of(&*self.notes)));
         fold(sums)
     }
 }

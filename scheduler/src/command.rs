@@ -1,6 +1,5 @@
 //! What goes through the log: batches of commands, and the outcome of each.
 
-#[cfg(feature = "next-level")]
 mod former;
 
 use std::borrow::Cow;
@@ -14,6 +13,7 @@ use crate::consumer::Purpose;
 use crate::decision::Claim;
 use crate::domain::Domain;
 use crate::features::FeatureReport;
+use crate::ha;
 use crate::intent::Intent;
 use crate::level::{self, Levels, Unsupported};
 use crate::names::Text;
@@ -78,6 +78,8 @@ pub enum Command {
         /// The level.
         level: u8,
     },
+    /// A step of failover.
+    Failover(Box<ha::Order>),
     /// Of the next level, to simulate an upgrade: remembers a number.
     #[cfg(feature = "next-level")]
     Note(u64),
@@ -89,6 +91,7 @@ impl Command {
         match self {
             #[cfg(feature = "next-level")]
             Self::Note(_) => level::NEWEST,
+            Self::Failover(_) => level::FAILOVER,
             _ => level::FIRST,
         }
     }
@@ -217,6 +220,8 @@ pub enum Outcome {
     Pipeline(catalogue::Changed),
     /// The cluster has this feature level now.
     Raised(u8),
+    /// What a step of failover came to.
+    Failover(Result<ha::order::Done, ha::Refusal>),
     /// The command cannot be done.
     Refused(String),
 }
@@ -252,7 +257,6 @@ impl Batch {
     pub fn encode(&self, level: u8) -> Vec<u8> {
         let level = self.commands.iter().map(Command::since).fold(level, u8::max);
         let mut out = vec![level];
-        #[cfg(feature = "next-level")]
         if level < level::NEWEST {
             out.extend_from_slice(&former::encode(self));
             return out;
@@ -277,9 +281,7 @@ impl Batch {
         Ok(batch)
     }
 
-    #[cfg_attr(not(feature = "next-level"), expect(unused_variables, reason = "there is one level"))]
     fn body(level: u8, body: &[u8]) -> Result<Self, bitcode::Error> {
-        #[cfg(feature = "next-level")]
         if level < level::NEWEST {
             return former::decode(body);
         }

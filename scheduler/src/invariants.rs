@@ -81,6 +81,7 @@ pub fn check(state: &State) -> Vec<String> {
     if tables.history.len() > HISTORY || tables.keys.entries.len() > KEYS {
         broken.push("a history is longer than its bound".to_owned());
     }
+    crate::ha::invariants::check(tables, &mut broken);
     if tables.checksum() != tables.checksum_anew() {
         broken.push("the checksum is not the one of the content: a change was not noticed".to_owned());
     }

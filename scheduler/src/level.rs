@@ -17,8 +17,10 @@ use serde::{Deserialize, Serialize};
 
 /// The first level that is promised to be read by the next version.
 pub const FIRST: u8 = 4;
+/// The level that brought failover: its commands, and its tables in the state.
+pub const FAILOVER: u8 = 5;
 /// The level of this program.
-pub const NEWEST: u8 = FIRST + cfg!(feature = "next-level") as u8;
+pub const NEWEST: u8 = FAILOVER + cfg!(feature = "next-level") as u8;
 /// The level before it, if there is one.
 pub const OLDEST: u8 = if NEWEST > FIRST { NEWEST - 1 } else { FIRST };
 

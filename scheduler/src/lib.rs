@@ -18,6 +18,7 @@ pub mod core;
 pub mod decision;
 pub mod domain;
 pub mod features;
+pub mod ha;
 pub mod host_state;
 pub mod index;
 pub mod intent;

@@ -10,8 +10,10 @@ use uuid::Uuid;
 use crate::catalogue::Versions;
 use crate::consumer::{Consumer, Phase, Purpose, Slot};
 use crate::domain::Domain;
+use crate::ha::table::Small;
+use crate::ha::{Case, Failover, Host, Permit, Recovery};
 use crate::intent::Intent;
-use crate::level::{Levels, Unsupported};
+use crate::level::{self, Levels, Unsupported};
 use crate::names::Sym;
 use crate::provider::{Aggregate, Amounts, Provider, Row};
 use crate::sharded::hash_of;
@@ -25,6 +27,9 @@ const SLOTS: usize = 262_144;
 const AGGREGATES: usize = 2_048;
 const DECISIONS: usize = 4_096;
 const KEYS: usize = 16_384;
+const CASES: usize = 256;
+const RECOVERIES: usize = 4_096;
+const PERMITS: usize = 16_384;
 /// Consumers that room is made for before they come, whatever the first piece says.
 const MOST_ROOM: u64 = 1 << 24;
 
@@ -71,6 +76,12 @@ enum Content {
     History(Vec<Arc<Stored>>),
     Keys(Vec<KeyEntry>),
     Pipeline(NamedPipeline),
+    FailoverHosts(Vec<Option<Arc<Host>>>),
+    FailoverCases(Vec<Option<Arc<Case>>>),
+    FailoverRecoveries(Vec<Option<Arc<Recovery>>>),
+    FailoverPermits(Vec<Option<Permit>>),
+    FailoverClosed(Vec<Arc<Case>>),
+    FailoverRest(FailoverRest),
     End(u64),
     #[cfg(feature = "next-level")]
     Notes(Vec<u64>),
@@ -88,6 +99,16 @@ struct Head {
 struct NamedPipeline {
     name: String,
     versions: Arc<Versions>,
+}
+
+/// What of failover is in no list of its own: what is small, and the free places of the tables.
+#[derive(Encode, Decode)]
+struct FailoverRest {
+    small: Arc<Small>,
+    free_hosts: Vec<u32>,
+    free_cases: Vec<u32>,
+    free_recoveries: Vec<u32>,
+    free_permits: Vec<u32>,
 }
 
 /// Consumers, and the amounts that they share.
@@ -187,6 +208,12 @@ impl Content {
             Self::Keys(entries) => (7, bitcode::encode(entries)),
             Self::End(checksum) => (8, bitcode::encode(checksum)),
             Self::Pipeline(pipeline) => (9, bitcode::encode(pipeline)),
+            Self::FailoverHosts(hosts) => (10, bitcode::encode(hosts)),
+            Self::FailoverCases(cases) => (11, bitcode::encode(cases)),
+            Self::FailoverRecoveries(recoveries) => (12, bitcode::encode(recoveries)),
+            Self::FailoverPermits(permits) => (13, bitcode::encode(permits)),
+            Self::FailoverClosed(cases) => (14, bitcode::encode(cases)),
+            Self::FailoverRest(rest) => (15, bitcode::encode(rest)),
             #[cfg(feature = "next-level")]
             Self::Notes(notes) => (255, bitcode::encode(notes)),
         };
@@ -208,6 +235,12 @@ impl Content {
             7 => Self::Keys(bitcode::decode(body)?),
             8 => Self::End(bitcode::decode(body)?),
             9 => Self::Pipeline(bitcode::decode(body)?),
+            10 => Self::FailoverHosts(bitcode::decode(body)?),
+            11 => Self::FailoverCases(bitcode::decode(body)?),
+            12 => Self::FailoverRecoveries(bitcode::decode(body)?),
+            13 => Self::FailoverPermits(bitcode::decode(body)?),
+            14 => Self::FailoverClosed(bitcode::decode(body)?),
+            15 => Self::FailoverRest(bitcode::decode(body)?),
             #[cfg(feature = "next-level")]
             255 => Self::Notes(bitcode::decode(body)?),
             _ => return Ok(None),
@@ -234,6 +267,24 @@ impl Content {
 fn lists<'a, T: 'a>(items: impl Iterator<Item = T> + 'a, most: usize) -> impl Iterator<Item = Vec<T>> + 'a {
     let mut items = items.peekable();
     std::iter::from_fn(move || items.peek().is_some().then(|| items.by_ref().take(most).collect()))
+}
+
+/// What came with failover.
+fn failover(failover: &Failover) -> impl Iterator<Item = Content> + '_ {
+    let rest = FailoverRest {
+        small: Arc::clone(&failover.small),
+        free_hosts: failover.hosts.free(),
+        free_cases: failover.cases.free(),
+        free_recoveries: failover.recoveries.free(),
+        free_permits: failover.permits.free(),
+    };
+    lists(failover.hosts.places(), PROVIDERS)
+        .map(Content::FailoverHosts)
+        .chain(lists(failover.cases.places(), CASES).map(Content::FailoverCases))
+        .chain(lists(failover.recoveries.places(), RECOVERIES).map(Content::FailoverRecoveries))
+        .chain(lists(failover.permits.places(), PERMITS).map(Content::FailoverPermits))
+        .chain(lists(failover.closed.iter().cloned(), CASES).map(Content::FailoverClosed))
+        .chain(std::iter::once(Content::FailoverRest(rest)))
 }
 
 impl Frozen {
@@ -280,9 +331,9 @@ impl Frozen {
         let end = || Content::End(tables.checksum());
         let level = tables.level();
         // What came with a level is written from that level on.
-        let later = std::iter::empty();
+        let later = (level >= level::FAILOVER).then(|| failover(&tables.failover)).into_iter().flatten();
         #[cfg(feature = "next-level")]
-        let later = later.chain((level == crate::level::NEWEST).then(|| Content::Notes(tables.notes.clone())));
+        let later = later.chain((level == level::NEWEST).then(|| Content::Notes(tables.notes.clone())));
         let aggregates = tables.aggregates.iter().map(|(key, aggregate)| (*key, aggregate.clone()));
         std::iter::once(Content::Head(head))
             .chain(lists(tables.names.texts().cloned(), NAMES).map(Content::Names))
@@ -406,6 +457,19 @@ impl Restore {
             }
             Content::Pipeline(NamedPipeline { name, versions }) => {
                 Arc::make_mut(&mut tables.catalogue).put(name, versions);
+            }
+            Content::FailoverHosts(hosts) => tables.failover.hosts.append(hosts),
+            Content::FailoverCases(cases) => tables.failover.cases.append(cases),
+            Content::FailoverRecoveries(recoveries) => tables.failover.recoveries.append(recoveries),
+            Content::FailoverPermits(permits) => tables.failover.permits.append(permits),
+            Content::FailoverClosed(cases) => tables.failover.closed.extend(cases),
+            Content::FailoverRest(rest) => {
+                let failover = &mut tables.failover;
+                failover.small = rest.small;
+                failover.hosts.set_free(rest.free_hosts);
+                failover.cases.set_free(rest.free_cases);
+                failover.recoveries.set_free(rest.free_recoveries);
+                failover.permits.set_free(rest.free_permits);
             }
             Content::End(checksum) => self.end = Some(checksum),
             #[cfg(feature = "next-level")]

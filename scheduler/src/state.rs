@@ -13,6 +13,7 @@ use crate::chunked::Chunked;
 use crate::command::Record;
 use crate::consumer::{Consumer, Phase, Purpose, Slot};
 use crate::domain::Domain;
+use crate::ha::Failover;
 use crate::intent::Intent;
 use crate::level::Levels;
 use crate::names::{Names, Sym};
@@ -41,6 +42,7 @@ pub struct Tables {
     pub(crate) keys: Keys,
     pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) counters: Counters,
+    pub(crate) failover: Failover,
     #[cfg(feature = "next-level")]
     pub(crate) notes: Vec<u64>,
 }
@@ -263,6 +265,11 @@ impl Tables {
     #[cfg(feature = "next-level")]
     pub fn notes(&self) -> &[u64] {
         &self.notes
+    }
+
+    /// What failover knows.
+    pub fn failover(&self) -> &Failover {
+        &self.failover
     }
 
     /// The numbers that only grow.

@@ -8,6 +8,12 @@ use std::path::PathBuf;
 
 use scheduler::command::{Action, Part, Place, Record};
 use scheduler::decision::Claim;
+use scheduler::ha::case::Cause;
+use scheduler::ha::host::{Fencer, Hello, Machine, PlaceNames};
+use scheduler::ha::order::{Groups, PermitCause};
+use scheduler::ha::proof::{Power, PowerRead};
+use scheduler::ha::recovery::Life;
+use scheduler::ha::{Actor, Change, Detection, Evidence, HostId, HostSpec, Leader, Order, Role};
 use scheduler::intent::Intent;
 use scheduler::names::Text;
 use scheduler::{
@@ -76,9 +82,57 @@ fn place(consumer: u128, row: u32, kept: bool) -> Command {
     }))
 }
 
-/// Every command that there was at the first level.
-fn batch() -> Batch {
-    let commands = vec![
+/// Failover: a host with an instance, and a case.
+fn failover() -> Vec<Command> {
+    let id = HostId(Uuid::from_u128(1));
+    let text = |text: &str| text.to_owned();
+    let machine = Machine { uuid: Some(Uuid::from_u128(3)), serial: Some(text("serial")) };
+    let spec = HostSpec {
+        id,
+        nova_host: text("host-1"),
+        machine: machine.clone(),
+        bmc: Some(text("bmc")),
+        places: PlaceNames {
+            az: text("az"),
+            cell: text("cell"),
+            cluster: text("cluster"),
+            power: text("power"),
+            chassis: text("chassis"),
+        },
+        fencers: vec![Fencer::Redfish],
+        enabled: true,
+        permit_check: true,
+        ..HostSpec::default()
+    };
+    let hello = Hello { boot: Uuid::from_u128(4), machine: machine.clone(), permit_check: true, ..Hello::default() };
+    let life = Life { host: id, incarnation: 1 };
+    let placed = PermitCause::Placed;
+    let suspected = Change::DetectionSet {
+        host: id,
+        incarnation: 1,
+        from: Detection::Alive,
+        to: Detection::Suspect,
+        groups: Groups::MANAGEMENT,
+        age: 7_000,
+    };
+    let read = |at| PowerRead { power: Power::Off, raw: text("Off"), machine: machine.clone(), at };
+    let evidence = Evidence::PowerOff(Box::new([read(0), read(2_000)]));
+    let changes = [
+        Change::HostUpsert(Box::new(spec)),
+        Change::IncarnationOpen { host: id, hello: Box::new(hello) },
+        Change::PermitMove { instance: Uuid::from_u128(10), from: None, to: life, cause: placed },
+        suspected,
+        Change::CaseOpen { host: id, incarnation: 1, cause: Cause::PowerOff },
+        Change::DeathProof { host: id, incarnation: 1, evidence },
+    ];
+    let actor = Actor { role: Role::Coordinator, name: text("node 1"), reason: String::new() };
+    let order = |change| Order { leader: Leader { term: 1, node: 1 }, epoch: 0, actor: actor.clone(), change };
+    changes.into_iter().map(|change| Command::Failover(Box::new(order(change)))).collect()
+}
+
+/// Every command that there was at the level.
+fn batch(level: u8) -> Batch {
+    let mut commands = vec![
         host(1),
         host(2),
         place(10, 0, false),
@@ -89,15 +143,19 @@ fn batch() -> Batch {
         Command::Tick,
         Command::Raise { level: level::FIRST },
     ];
+    if level >= level::FAILOVER {
+        commands.push(Command::Raise { level: level::FAILOVER });
+        commands.extend(failover());
+    }
     Batch { proposer: Proposer { node: 1, run: 2, seq: 3 }, now: 4, wall: 5, commands }
 }
 
 #[test]
 fn the_bytes_of_every_supported_level_are_what_they_were() {
-    for level in level::OLDEST..=level::NEWEST.min(level::FIRST) {
+    for level in level::OLDEST..=level::NEWEST.min(level::FAILOVER) {
         let mut core = Core::new();
-        core.apply(&batch());
-        let made = [("batch", batch().encode(level)), ("state", core.freeze().encode())];
+        core.apply(&batch(level));
+        let made = [("batch", batch(level).encode(level)), ("state", core.freeze().encode())];
         for (what, bytes) in made {
             let path = file(level, what);
             if std::env::var_os("UPDATE_FORMATS").is_some() {
@@ -107,21 +165,26 @@ fn the_bytes_of_every_supported_level_are_what_they_were() {
             assert!(known == bytes, "{}: the format has changed: that is a new level", path.display());
         }
         let known = |what| std::fs::read(file(level, what)).expect("a file for each level");
-        assert_eq!(Batch::decode(&known("batch"), Levels::PROGRAM), Ok(batch()));
+        assert_eq!(Batch::decode(&known("batch"), Levels::PROGRAM), Ok(batch(level)));
         let state = Frozen::decode(&known("state")).expect("a state");
         assert_eq!((state.level(), state.checksum()), (level, core.freeze().checksum()));
+        assert_eq!(
+            state.tables().failover().cases.len(),
+            usize::from(level >= level::FAILOVER),
+            "every order was done"
+        );
     }
 }
 
 #[test]
 fn a_level_that_is_not_supported_is_refused_in_words() {
     let newer = level::NEWEST + 1;
-    let raise = Batch { commands: vec![Command::Raise { level: newer }], ..batch() };
+    let raise = Batch { commands: vec![Command::Raise { level: newer }], ..batch(level::FIRST) };
     let mut state = Core::new().freeze().encode();
     // Behind the length of the first piece.
-    state[4] = level::FIRST - 1;
+    state[4] = level::OLDEST - 1;
     let refused = [
-        Batch::decode(&batch().encode(newer), Levels::PROGRAM).expect_err("newer").to_string(),
+        Batch::decode(&batch(level::FIRST).encode(newer), Levels::PROGRAM).expect_err("newer").to_string(),
         Batch::decode(&raise.encode(level::NEWEST), Levels::PROGRAM).expect_err("raised").to_string(),
         Frozen::decode(&state).expect_err("older").to_string(),
     ];
@@ -136,11 +199,11 @@ fn a_level_that_is_not_supported_is_refused_in_words() {
 #[test]
 fn what_came_with_a_level_is_written_from_that_level_on() {
     let old = Levels { oldest: level::OLDEST, newest: level::OLDEST };
-    let note = Batch { commands: vec![Command::Note(1)], ..batch() };
+    let note = Batch { commands: vec![Command::Note(1)], ..batch(level::FIRST) };
     assert!(Batch::decode(&note.encode(level::OLDEST), old).is_err(), "it has no form in the former level");
     assert_eq!(Batch::decode(&note.encode(level::NEWEST), Levels::PROGRAM).as_ref(), Ok(&note));
     let mut core = Core::new();
-    core.apply(&Batch { commands: vec![Command::Raise { level: level::NEWEST }], ..batch() });
+    core.apply(&Batch { commands: vec![Command::Raise { level: level::NEWEST }], ..batch(level::FIRST) });
     core.apply(&note);
     let again = Frozen::decode(&core.freeze().encode()).expect("a state");
     assert_eq!((again.level(), again.tables().notes()), (level::NEWEST, [1].as_slice()));

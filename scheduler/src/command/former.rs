@@ -8,6 +8,8 @@ use super::{Batch, Command, Place, Proposer};
 use crate::catalogue;
 use crate::domain::Domain;
 use crate::features::FeatureReport;
+#[cfg(feature = "next-level")]
+use crate::ha;
 use crate::report::HostReport;
 
 #[derive(Encode, Decode)]
@@ -21,13 +23,24 @@ struct FormerBatch {
 #[derive(Encode, Decode)]
 enum FormerCommand {
     Place(Box<Place>),
-    Release { domain: Domain, consumer: Uuid, open_only: bool },
+    Release {
+        domain: Domain,
+        consumer: Uuid,
+        open_only: bool,
+    },
     Report(Box<HostReport>),
-    RemoveHost { domain: Domain, provider: Uuid },
+    RemoveHost {
+        domain: Domain,
+        provider: Uuid,
+    },
     Tick,
     Pipeline(Box<catalogue::Change>),
     Features(Box<FeatureReport>),
-    Raise { level: u8 },
+    Raise {
+        level: u8,
+    },
+    #[cfg(feature = "next-level")]
+    Failover(Box<ha::Order>),
 }
 
 /// The body of a batch whose commands are all of the former level: others are left out.
@@ -43,7 +56,12 @@ pub fn encode(batch: &Batch) -> Vec<u8> {
             Command::Pipeline(change) => FormerCommand::Pipeline(change),
             Command::Features(report) => FormerCommand::Features(report),
             Command::Raise { level } => FormerCommand::Raise { level },
+            #[cfg(feature = "next-level")]
+            Command::Failover(order) => FormerCommand::Failover(order),
+            #[cfg(feature = "next-level")]
             Command::Note(_) => return None,
+            #[cfg(not(feature = "next-level"))]
+            Command::Failover(_) => return None,
         })
     });
     let commands = commands.collect();
@@ -62,6 +80,8 @@ pub fn decode(body: &[u8]) -> Result<Batch, bitcode::Error> {
         FormerCommand::Pipeline(change) => Command::Pipeline(change),
         FormerCommand::Features(report) => Command::Features(report),
         FormerCommand::Raise { level } => Command::Raise { level },
+        #[cfg(feature = "next-level")]
+        FormerCommand::Failover(order) => Command::Failover(order),
     });
     Ok(Batch { proposer, now, wall, commands: commands.collect() })
 }

@@ -1,0 +1,359 @@
+//! Applying orders: every guard that does not need the world is here. Total and deterministic; a refusal
+//! changes nothing.
+
+mod case;
+mod fence;
+mod host;
+mod proof;
+mod recovery;
+
+use super::breaker::{ANSWERED, Decision, Scope, ScopeName};
+use super::case::{Act, Case, CaseId, Phase, Step};
+use super::host::{Host, HostId, Incarnation};
+use super::order::{Change, Done, Order, Role};
+use super::proof::LeaseMode;
+use super::refusal::Refusal;
+use super::stop::Stop;
+use super::table::{BREAKERS, Failover, Seat, VOTERS};
+use super::{LEVEL, OVERRIDE, TEXT};
+use crate::apply::Touched;
+use crate::state::State;
+
+/// What a guard needs.
+struct Cx<'a> {
+    state: &'a mut State,
+    order: &'a Order,
+    touched: &'a mut Vec<Touched>,
+}
+
+type Result<T = Done> = std::result::Result<T, Refusal>;
+
+/// Applies an order.
+pub(crate) fn apply(state: &mut State, order: &Order, touched: &mut Vec<Touched>) -> Result {
+    let mut cx = Cx { state, order, touched };
+    cx.admit()?;
+    let done = cx.change()?;
+    if cx.ha().small.leader < order.leader {
+        cx.ha_mut().small_mut().leader = order.leader;
+    }
+    Ok(done)
+}
+
+impl Cx<'_> {
+    fn ha(&self) -> &Failover {
+        &self.state.tables.failover
+    }
+
+    fn ha_mut(&mut self) -> &mut Failover {
+        &mut self.state.tables.failover
+    }
+
+    fn now(&self) -> u64 {
+        self.state.tables.counters.now
+    }
+
+    fn epoch(&self) -> u64 {
+        self.state.tables.counters.epoch
+    }
+
+    fn is_operator(&self) -> bool {
+        self.order.actor.role == Role::Operator
+    }
+
+    fn step(&self, phase: Phase) -> Step {
+        Step { phase, at: self.now(), wall: self.state.tables.counters.wall, by: self.order.leader }
+    }
+
+    /// What holds for every order.
+    fn admit(&self) -> Result<()> {
+        let Order { leader, epoch, actor, change } = self.order;
+        let level = self.state.tables.level();
+        if level < LEVEL {
+            return Err(Refusal::Level { level, needed: LEVEL });
+        }
+        if !Stop::Epoch.lets(*epoch == self.epoch()) {
+            return Err(Refusal::Epoch { given: *epoch, current: self.epoch() });
+        }
+        let current = self.ha().small.leader;
+        if !Stop::LeaderExact.lets(*leader >= current) {
+            return Err(Refusal::Leader { given: *leader, current });
+        }
+        text("actor.name", &actor.name)?;
+        text("actor.reason", &actor.reason)?;
+        let operators = matches!(
+            change,
+            Change::BreakerAck { .. }
+                | Change::Pause { .. }
+                | Change::Exempt { .. }
+                | Change::LeaseEpoch(_)
+                | Change::QuarantineEnd(_)
+                | Change::Release
+        );
+        if operators && !self.is_operator() {
+            return Err(Refusal::Role { what: change.name().to_owned() });
+        }
+        if self.is_operator() && actor.reason.is_empty() {
+            return Err(invalid("actor.reason", "nothing", "why, in a few words"));
+        }
+        let acts = matches!(
+            change,
+            Change::CaseOpen { .. }
+                | Change::CasePhase { .. }
+                | Change::FenceIntent { .. }
+                | Change::DeathProof { .. }
+                | Change::NovaMark { .. }
+                | Change::CommitPlan { .. }
+                | Change::AttemptIntent { .. }
+        );
+        if acts && !Stop::PausedAfterRestore.lets(self.ha().small.epoch == self.epoch()) {
+            return Err(Refusal::Restored);
+        }
+        Ok(())
+    }
+
+    fn change(&mut self) -> Result {
+        let order = self.order;
+        match &order.change {
+            Change::HostUpsert(spec) => self.host_upsert(spec),
+            Change::HostRemove(host) => self.host_remove(*host),
+            Change::Voters(voters) => self.voters(voters),
+            Change::IncarnationOpen { host, hello } => self.incarnation_open(*host, hello),
+            Change::Watchdog { host, incarnation, watchdog } => self.watchdog(*host, *incarnation, *watchdog),
+            Change::DetectionSet { host, incarnation, from, to, groups, age } => {
+                self.detection_set(*host, *incarnation, (*from, *to), *groups, *age)
+            }
+            Change::CaseOpen { host, incarnation, cause } => self.case_open(*host, *incarnation, *cause),
+            Change::CasePhase { case, from, to } => self.case_phase(*case, *from, *to),
+            Change::CaseHold { case, act, reason } => self.case_hold(*case, *act, reason.as_deref()),
+            Change::NeedsOperator { case, reason } => self.needs_operator(*case, reason.as_deref()),
+            Change::FenceIntent { case, level, fencer, op, machine, voters } => {
+                self.fence_intent(*case, (*level, *fencer), *op, machine, voters)
+            }
+            Change::FenceOutcome { case, op, outcome } => self.fence_outcome(*case, *op, outcome),
+            Change::DeathProof { host, incarnation, evidence } => self.death_proof(*host, *incarnation, evidence),
+            Change::NovaMark { host, forced_down, disabled } => self.nova_mark(*host, *forced_down, *disabled),
+            Change::CommitPlan { case, assignments } => self.commit_plan(*case, assignments),
+            Change::AttemptIntent { case, instance, number, target, op, nova } => {
+                self.attempt_intent(*case, (*instance, *number), *target, *op, nova)
+            }
+            Change::AttemptObserved { instance, number, state } => self.attempt_observed((*instance, *number), *state),
+            Change::AttemptEnd { instance, number, ended } => self.attempt_end((*instance, *number), *ended),
+            Change::PermitMove { instance, from, to, cause } => self.permit_move(*instance, *from, *to, *cause),
+            Change::LeaseEpoch(lease) => {
+                if lease.mode == LeaseMode::Strict && self.ha().small.voters.len() < 3 {
+                    let voters = format!("{} voters", self.ha().small.voters.len());
+                    return Err(invalid("lease.mode", &format!("strict with {voters}"), "3 voters at least"));
+                }
+                // L < 5 heartbeats would let one lost message reset a host.
+                if lease.ttl < 10_000 {
+                    return Err(invalid("lease.ttl", &format!("{} ms", lease.ttl), "10000 ms at least"));
+                }
+                self.ha_mut().small_mut().lease = *lease;
+                Ok(Done::Changed)
+            }
+            Change::BreakerSet { scope, seen } => {
+                let scope = self.scope(scope)?;
+                let looked = self.ha().looked(scope, *seen, self.now());
+                if looked.as_ref() == self.ha().small.breakers.get(&scope) {
+                    return Ok(Done::Unchanged);
+                }
+                let breakers = &mut self.ha_mut().small_mut().breakers;
+                match looked {
+                    None => drop(breakers.remove(&scope)),
+                    Some(_) if breakers.len() >= BREAKERS && !breakers.contains_key(&scope) => {
+                        return Err(Refusal::Full { table: "breakers".to_owned(), most: BREAKERS as u64 });
+                    }
+                    Some(breaker) => drop(breakers.insert(scope, breaker)),
+                }
+                Ok(Done::Changed)
+            }
+            Change::BreakerAck { scope, decision, until } => {
+                let scope = self.scope(scope)?;
+                self.override_until(*until)?;
+                if let Decision::Proceed(hosts) = decision
+                    && hosts.len() > ANSWERED
+                {
+                    return Err(invalid("decision", &format!("{} hosts", hosts.len()), "256 hosts at most"));
+                }
+                let Some(breaker) = self.ha_mut().small_mut().breakers.get_mut(&scope) else {
+                    return Err(invalid("scope", "a closed breaker", "an open one: there is nothing to answer"));
+                };
+                breaker.answer = Some((decision.clone(), *until));
+                Ok(Done::Changed)
+            }
+            Change::Pause { act, until } => {
+                self.override_until(*until)?;
+                let small = self.ha_mut().small_mut();
+                match act {
+                    Act::Kill => small.paused_kill = *until,
+                    Act::Recover => small.paused_recover = *until,
+                }
+                Ok(Done::Changed)
+            }
+            Change::Exempt { host, until } => {
+                self.override_until(*until)?;
+                self.host(*host)?;
+                self.with_host(*host, |host| host.exempt = *until);
+                Ok(Done::Changed)
+            }
+            Change::Maintenance { host, mode } => {
+                self.host(*host)?;
+                self.with_host(*host, |host| host.maintenance = *mode);
+                Ok(Done::Changed)
+            }
+            Change::QuarantineEnd(host) => {
+                let open = self.host(*host)?.is_open();
+                if !open {
+                    return Err(invalid("host", "one that has not said Hello since its death", "one that is back"));
+                }
+                self.with_host(*host, |host| host.quarantined = false);
+                Ok(Done::Changed)
+            }
+            Change::Release => self.release(),
+        }
+    }
+
+    /// Open attempts must have been looked at first: what they came to is read, not guessed.
+    fn release(&mut self) -> Result {
+        let epoch = self.epoch();
+        if self.ha().small.epoch == epoch {
+            return Ok(Done::Unchanged);
+        }
+        if let Some(recovery) = self.ha().recoveries.iter().find(|recovery| recovery.live().is_some()) {
+            return Err(Refusal::Attempt {
+                instance: recovery.instance,
+                number: recovery.attempt.as_ref().map_or(0, |attempt| attempt.number),
+                why: "it is open since before the restore: see in Nova what became of it, and end it, then release"
+                    .to_owned(),
+            });
+        }
+        let old: Vec<HostId> =
+            self.ha().cases.iter().filter(|case| case.epoch != epoch).map(|case| case.id.host).collect();
+        for host in old {
+            let step = self.step(Phase::Cleared);
+            if let Some(case) = self.ha_mut().case_mut(host) {
+                case.enter(step);
+            }
+            self.ha_mut().close(host);
+        }
+        let small = self.ha_mut().small_mut();
+        small.epoch = epoch;
+        small.breakers.clear();
+        (small.paused_kill, small.paused_recover) = (0, 0);
+        Ok(Done::Changed)
+    }
+
+    fn voters(&mut self, voters: &[super::order::Voter]) -> Result {
+        if voters.len() > VOTERS {
+            return Err(invalid("voters", &voters.len().to_string(), "16 at most"));
+        }
+        for voter in voters {
+            text("voters.chassis", &voter.chassis)?;
+            text("voters.power", &voter.power)?;
+        }
+        let names = &mut self.state.tables.names;
+        let seats = voters.iter().map(|voter| Seat {
+            node: voter.node,
+            host: voter.host,
+            chassis: names.intern(&voter.chassis),
+            power: names.intern(&voter.power),
+        });
+        let seats = seats.collect();
+        self.ha_mut().small_mut().voters = seats;
+        Ok(Done::Changed)
+    }
+
+    fn override_until(&self, until: u64) -> Result<()> {
+        if until > self.now().saturating_add(OVERRIDE) {
+            return Err(invalid("until", &format!("{} s from now", (until - self.now()) / 1_000), "a day at most"));
+        }
+        Ok(())
+    }
+
+    fn scope(&self, name: &ScopeName) -> Result<Scope> {
+        let of = |name: &str| {
+            let known = self.state.tables.names.get(name);
+            known.ok_or_else(|| invalid("scope", &format!("'{name}'"), "a zone, cell or cluster of a known host"))
+        };
+        Ok(match name {
+            ScopeName::Region => Scope::Region,
+            ScopeName::Az(az) => Scope::Az(of(az)?),
+            ScopeName::Cell(cell) => Scope::Cell(of(cell)?),
+            ScopeName::Cluster(cluster) => Scope::Cluster(of(cluster)?),
+        })
+    }
+
+    fn scope_name(&self, scope: Scope) -> String {
+        let name = |sym| self.state.tables.names.text(sym);
+        match scope {
+            Scope::Region => "the region".to_owned(),
+            Scope::Az(az) => format!("zone {}", name(az)),
+            Scope::Cell(cell) => format!("cell {}", name(cell)),
+            Scope::Cluster(cluster) => format!("cluster {}", name(cluster)),
+        }
+    }
+
+    fn host(&self, id: HostId) -> Result<&Host> {
+        self.ha().hosts.get(id).map(|host| &**host).ok_or(Refusal::Host(id))
+    }
+
+    fn with_host(&mut self, id: HostId, change: impl FnOnce(&mut Host)) {
+        if let Some(host) = self.ha_mut().host_mut(id) {
+            change(host);
+        }
+    }
+
+    /// The host, in that life, which has begun and is not over.
+    fn alive(&self, id: HostId, incarnation: Incarnation) -> Result<&Host> {
+        let host = self.host(id)?;
+        if !Stop::LifeMatches.lets(host.incarnation == incarnation && host.is_open()) {
+            let (current, open) = (host.incarnation, host.is_open());
+            return Err(Refusal::Incarnation { host: id, given: incarnation, current, open });
+        }
+        Ok(host)
+    }
+
+    /// The open case of that name, of this epoch.
+    fn case(&self, id: CaseId) -> Result<&Case> {
+        let open = self.ha().cases.get(id.host);
+        let Some(case) = open.filter(|case| case.id == id) else {
+            return Err(Refusal::Case { given: id, current: open.map(|case| case.id) });
+        };
+        if !Stop::Epoch.lets(case.epoch == self.epoch()) {
+            return Err(Refusal::Epoch { given: case.epoch, current: self.epoch() });
+        }
+        Ok(case)
+    }
+
+    /// Nothing that an operator or the state has put in the way of an act.
+    fn unhindered(&self, case: &Case, act: Act) -> Result<()> {
+        let until = self.ha().paused(act);
+        if !Stop::Paused.lets(until <= self.now()) {
+            return Err(Refusal::Paused { act, left: (until - self.now()).div_ceil(1_000) });
+        }
+        if let Some(reason) = case.held(act) {
+            return Err(Refusal::Held { case: case.id, act, reason: reason.to_owned() });
+        }
+        if act == Act::Recover {
+            let host = self.host(case.id.host)?;
+            if let Some((scope, trips)) = self.ha().stops_recover(host)
+                && !Stop::BreakerOpen.lets(false)
+            {
+                return Err(Refusal::Breaker { scope: self.scope_name(scope), trips, count: self.ha().count(scope) });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn invalid(field: &str, given: &str, expected: &str) -> Refusal {
+    let given = given.to_owned();
+    Refusal::Invalid { field: field.to_owned(), given, expected: expected.to_owned() }
+}
+
+fn text(field: &str, text: &str) -> Result<()> {
+    if text.len() > TEXT {
+        return Err(invalid(field, &format!("{} bytes", text.len()), "512 bytes at most"));
+    }
+    Ok(())
+}

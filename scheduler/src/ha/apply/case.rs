@@ -1,0 +1,224 @@
+//! Cases: opening them, and taking them from phase to phase.
+
+use std::sync::Arc;
+
+use super::{Cx, Result, invalid, text};
+use crate::ha::case::{Act, Case, CaseId, Cause, Phase};
+use crate::ha::host::{Detection, HostId, Incarnation};
+use crate::ha::order::Done;
+use crate::ha::recovery::{Life, Status};
+use crate::ha::refusal::Refusal;
+use crate::ha::stop::Stop;
+use crate::ha::table::CASES;
+
+impl Cx<'_> {
+    pub(super) fn case_open(&mut self, id: HostId, incarnation: Incarnation, cause: Cause) -> Result {
+        let host = self.alive(id, incarnation)?;
+        if let Some(case) = self.ha().cases.get(id) {
+            return Err(Refusal::Case { given: CaseId { host: id, incarnation, seq: 0 }, current: Some(case.id) });
+        }
+        if !host.enabled {
+            return Err(invalid("host", "one that failover is not enabled for", "an enabled one"));
+        }
+        let detection = host.belief.detection;
+        let own = host.belief.by == self.order.leader;
+        let due = match cause {
+            Cause::Unreachable => detection == Detection::Unreachable && Stop::OwnWatch.lets(own),
+            Cause::PowerOff => matches!(detection, Detection::Suspect | Detection::Unreachable),
+            Cause::Operator => self.is_operator(),
+        };
+        if !due {
+            let given = format!("{cause:?} of a host that is believed to be {detection:?}");
+            let expected =
+                "Unreachable as this leader has watched it, its power off while it is suspected, or an operator";
+            return Err(invalid("cause", &given, expected));
+        }
+        // What is done goes by the name and the BMC: two hosts of one name would be taken for one another.
+        let (name, bmc) = (host.nova_host, host.bmc.clone());
+        let twin = self
+            .ha()
+            .hosts
+            .iter()
+            .find(|other| other.id != id && (other.nova_host == name || bmc.is_some() && other.bmc == bmc));
+        if let Some(twin) = twin {
+            let given = format!("one whose name or BMC host {} has too", twin.id);
+            return Err(invalid("host", &given, "its own: mend the inventory"));
+        }
+        if self.ha().cases.len() >= CASES {
+            return Err(Refusal::Full { table: "open cases".to_owned(), most: CASES as u64 });
+        }
+        let seq = host.case_seq + 1;
+        let step = self.step(Phase::Unreachable);
+        let opened = Case {
+            id: CaseId { host: id, incarnation, seq },
+            epoch: self.epoch(),
+            cause,
+            phase: step.phase,
+            since: step.at,
+            held_kill: None,
+            held_recover: None,
+            needs_operator: None,
+            fences: 0,
+            ops: Vec::new(),
+            plans: 0,
+            steps: vec![step],
+        };
+        let id = opened.id;
+        self.ha_mut().cases.put(Arc::new(opened));
+        self.with_host(id.host, |host| host.case_seq = seq);
+        Ok(Done::Case(id))
+    }
+
+    pub(super) fn case_phase(&mut self, id: CaseId, from: Phase, to: Phase) -> Result {
+        let case = self.case(id)?;
+        if case.phase == to {
+            return Ok(Done::Unchanged);
+        }
+        if case.phase != from || !from.leads_to(to) {
+            let expected = if case.phase == from { "another way".to_owned() } else { from.to_string() };
+            return Err(Refusal::Phase { case: id, current: case.phase, what: format!("going to {to}"), expected });
+        }
+        match to {
+            Phase::FencePending => self.unhindered(case, Act::Kill)?,
+            Phase::Cleared => self.may_clear(case, from)?,
+            Phase::NovaDown | Phase::Planning | Phase::Evacuating => self.may_recover(case, to)?,
+            Phase::Recovered | Phase::PartiallyRecovered => self.is_recovered(case, to)?,
+            Phase::Closed => self.may_close(case)?,
+            _ => {}
+        }
+        let step = self.step(to);
+        if let Some(case) = self.ha_mut().case_mut(id.host) {
+            case.enter(step);
+        }
+        if to.is_terminal() {
+            if from == Phase::FenceFailed {
+                self.with_host(id.host, |host| host.must_reboot = true);
+            }
+            self.ha_mut().close(id.host);
+        }
+        Ok(Done::Changed)
+    }
+
+    /// Once something was sent to the BMC only a person takes it back.
+    fn may_clear(&self, case: &Case, from: Phase) -> Result<()> {
+        if from == Phase::FenceFailed && !self.is_operator() {
+            return Err(Refusal::Role { what: "taking back a case whose host may be off".to_owned() });
+        }
+        if case.fences > 0 && from != Phase::FenceFailed {
+            let expected = "a proof".to_owned();
+            return Err(Refusal::Phase { case: case.id, current: from, what: "clearing".to_owned(), expected });
+        }
+        Ok(())
+    }
+
+    fn may_recover(&self, case: &Case, to: Phase) -> Result<()> {
+        let host = self.host(case.id.host)?;
+        let marked = host.forced_down && host.disabled;
+        if to != Phase::NovaDown && !Stop::NovaOrder.lets(marked) {
+            let expected = "the marks in Nova: forced down, then disabled".to_owned();
+            return Err(Refusal::Phase {
+                case: case.id,
+                current: case.phase,
+                what: format!("going to {to}"),
+                expected,
+            });
+        }
+        if to == Phase::Evacuating { self.unhindered(case, Act::Recover) } else { Ok(()) }
+    }
+
+    /// Every instance that is permitted on the dead life is accounted for, and none is on its way.
+    fn is_recovered(&self, case: &Case, to: Phase) -> Result<()> {
+        let source = Life { host: case.id.host, incarnation: case.id.incarnation };
+        let phase = |expected: String| Refusal::Phase {
+            case: case.id,
+            current: case.phase,
+            what: format!("going to {to}"),
+            expected,
+        };
+        let mut all = true;
+        for recovery in self.ha().recoveries.iter().filter(|recovery| recovery.case == case.id) {
+            if !recovery.status.is_settled() {
+                return Err(phase(format!("instance {} to be settled", recovery.instance)));
+            }
+            all &= !matches!(recovery.status, Status::Stays(_));
+        }
+        let of_case = |instance| self.ha().recoveries.get(instance).is_some_and(|recovery| recovery.case == case.id);
+        let forgotten = self.ha().permits.iter().find(|permit| permit.life == source && !of_case(permit.instance));
+        if let Some(permit) = forgotten {
+            return Err(phase(format!("a plan for instance {}", permit.instance)));
+        }
+        if all != (to == Phase::Recovered) {
+            let expected = if all { Phase::Recovered } else { Phase::PartiallyRecovered };
+            return Err(phase(format!("{expected} to be what it is")));
+        }
+        Ok(())
+    }
+
+    fn may_close(&self, case: &Case) -> Result<()> {
+        let host = self.host(case.id.host)?;
+        if host.forced_down || host.disabled || host.quarantined || !host.is_open() {
+            let what = "closing".to_owned();
+            let expected = "the host to be back, without marks in Nova, and out of quarantine".to_owned();
+            return Err(Refusal::Phase { case: case.id, current: case.phase, what, expected });
+        }
+        Ok(())
+    }
+
+    pub(super) fn case_hold(&mut self, id: CaseId, act: Act, reason: Option<&str>) -> Result {
+        let case = self.case(id)?;
+        text("reason", reason.unwrap_or_default())?;
+        if case.held(act) == reason {
+            return Ok(Done::Unchanged);
+        }
+        let reason = reason.map(str::to_owned);
+        if let Some(case) = self.ha_mut().case_mut(id.host) {
+            match act {
+                Act::Kill => case.held_kill = reason,
+                Act::Recover => case.held_recover = reason,
+            }
+        }
+        Ok(Done::Changed)
+    }
+
+    pub(super) fn needs_operator(&mut self, id: CaseId, reason: Option<&str>) -> Result {
+        let case = self.case(id)?;
+        text("reason", reason.unwrap_or_default())?;
+        if case.needs_operator.as_deref() == reason {
+            return Ok(Done::Unchanged);
+        }
+        let reason = reason.map(str::to_owned);
+        if let Some(case) = self.ha_mut().case_mut(id.host) {
+            case.needs_operator = reason;
+        }
+        Ok(Done::Changed)
+    }
+
+    /// Forced down comes first: with the service considered up, disabling makes Nova call the dead host.
+    /// When it is lost on the way the case goes back to where it is set.
+    pub(super) fn nova_mark(&mut self, id: HostId, forced_down: bool, disabled: bool) -> Result {
+        let host = self.host(id)?;
+        let Some(case) = self.ha().cases.get(id) else {
+            return Err(invalid("host", "one without an open case", "one that is proven dead, in a case"));
+        };
+        let case = self.case(case.id)?;
+        let proven = self.ha().proven(Life { host: id, incarnation: case.id.incarnation }, self.epoch()).is_some();
+        if !Stop::NovaOrder.lets(proven && case.phase != Phase::Fenced) {
+            let what = "marks in Nova".to_owned();
+            let expected = "a proof, and NovaDown".to_owned();
+            return Err(Refusal::Phase { case: case.id, current: case.phase, what, expected });
+        }
+        if !Stop::NovaOrder.lets(forced_down || !disabled || case.phase == Phase::Returning) {
+            return Err(invalid("disabled", "true before forced_down", "forced_down first, then disabled"));
+        }
+        if host.forced_down == forced_down && host.disabled == disabled {
+            return Ok(Done::Unchanged);
+        }
+        let lost = !forced_down && matches!(case.phase, Phase::Planning | Phase::Evacuating);
+        self.with_host(id, |host| (host.forced_down, host.disabled) = (forced_down, disabled));
+        let step = self.step(Phase::NovaDown);
+        if lost && let Some(case) = self.ha_mut().case_mut(id) {
+            case.enter(step);
+        }
+        Ok(Done::Changed)
+    }
+}

@@ -1,0 +1,238 @@
+//! The breaker: too many hosts at once are more likely our own blindness, or a storm that fencing would
+//! make worse. It stops fencing, not the recovery of what is proven dead. What can be counted is counted
+//! from the replicated state, inside apply.
+
+use bitcode::{Decode, Encode};
+use serde::{Deserialize, Serialize};
+
+use super::host::{Detection, Host, HostId, Maintenance};
+use super::table::Failover;
+use crate::names::Sym;
+
+/// What a breaker is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub enum Scope {
+    /// Everything.
+    Region,
+    /// An availability zone.
+    Az(Sym),
+    /// A cell.
+    Cell(Sym),
+    /// A building block.
+    Cluster(Sym),
+}
+
+/// The same by name.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScopeName {
+    /// Everything.
+    Region,
+    /// An availability zone.
+    Az(String),
+    /// A cell.
+    Cell(String),
+    /// A building block.
+    Cluster(String),
+}
+
+/// Reasons of an open breaker, one bit each, as the specification numbers them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct Trips(pub u16);
+
+impl Trips {
+    /// T1 to T4: too many of the scope.
+    pub const COUNT: Self = Self(1);
+    /// T5: two of a scope of four or fewer.
+    pub const SMALL: Self = Self(2);
+    /// T6: many at one moment, not of one feed.
+    pub const CORRELATED: Self = Self(4);
+    /// T7: we are blind.
+    pub const BLIND: Self = Self(8);
+    /// T8: a storage backend stands still.
+    pub const BACKEND: Self = Self(16);
+    /// T9: Nova or Placement cannot act.
+    pub const CONTROL: Self = Self(32);
+    /// What only the leader can see.
+    const SEEN: Self = Self(4 | 8 | 16 | 32);
+    /// What stops recovery as well.
+    const RECOVER: Self = Self(8 | 16 | 32);
+    /// What stops fencing: with Nova away (T9) a host may still be fenced.
+    const KILL: Self = Self(1 | 2 | 4 | 8 | 16);
+
+    /// Those of both.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Those that only the leader can see.
+    #[must_use]
+    pub fn seen(self) -> Self {
+        Self(self.0 & Self::SEEN.0)
+    }
+
+    /// Whether one of them stops fencing.
+    pub fn stops_kill(self) -> bool {
+        self.0 & Self::KILL.0 != 0
+    }
+
+    /// Whether one of them stops evacuations.
+    pub fn stops_recover(self) -> bool {
+        self.0 & Self::RECOVER.0 != 0
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// What an operator answers.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// These hosts may be fenced.
+    Proceed(Vec<HostId>),
+    /// All of the scope may.
+    ProceedAll,
+    /// None; the former answers are taken back.
+    Abort,
+}
+
+/// Hosts that one answer may name.
+pub const ANSWERED: usize = 256;
+/// Below this part of the threshold, in percent, a breaker begins to cool down.
+const COOL: u64 = 80;
+/// Milliseconds below it until it closes.
+const COOLDOWN: u64 = 120_000;
+
+/// An open breaker.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Breaker {
+    /// Why.
+    pub trips: Trips,
+    /// Since when, replicated milliseconds.
+    pub since: u64,
+    /// Since when it is quiet again.
+    pub quiet: Option<u64>,
+    /// An operator's answer, until when.
+    pub answer: Option<(Decision, u64)>,
+}
+
+/// Hosts of a scope, and those of them that count against it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    /// Hosts that failover acts on and that are not in maintenance.
+    pub hosts: u64,
+    /// Those that are suspected, isolated, unreachable, being fenced, or dead and not recovered.
+    pub unavailable: u64,
+}
+
+impl Scope {
+    /// Those that a host is in.
+    pub fn all_of(host: &Host) -> [Self; 4] {
+        let places = &host.places;
+        [Self::Region, Self::Az(places.az), Self::Cell(places.cell), Self::Cluster(places.cluster)]
+    }
+
+    fn has(self, host: &Host) -> bool {
+        match self {
+            Self::Region => true,
+            Self::Az(az) => host.places.az == az,
+            Self::Cell(cell) => host.places.cell == cell,
+            Self::Cluster(cluster) => host.places.cluster == cluster,
+        }
+    }
+
+    /// Unavailable hosts that open it, of so many: T1 to T4.
+    pub fn threshold(self, hosts: u64) -> u64 {
+        let (least, percent) = match self {
+            Self::Region => (6, 5),
+            Self::Az(_) => (4, 10),
+            Self::Cell(_) => (4, 15),
+            Self::Cluster(_) => (3, 20),
+        };
+        (hosts * percent).div_ceil(100).max(least)
+    }
+
+    /// What its count says.
+    pub fn trips(self, count: Count) -> Trips {
+        let many = if count.unavailable >= self.threshold(count.hosts) { Trips::COUNT } else { Trips::default() };
+        let small = if count.hosts <= 4 && count.unavailable >= 2 { Trips::SMALL } else { Trips::default() };
+        many.or(small)
+    }
+
+    fn is_quiet(self, count: Count) -> bool {
+        let threshold = if count.hosts <= 4 { 2 } else { self.threshold(count.hosts) };
+        count.unavailable * 100 < threshold * COOL
+    }
+}
+
+impl Failover {
+    /// Counts a scope. A host whose recovery is not over counts however long ago it died, so that a slow
+    /// cascade is seen too; what was unreachable before a person put it into maintenance does not.
+    pub fn count(&self, scope: Scope) -> Count {
+        let mut count = Count::default();
+        for host in self.hosts.iter().filter(|host| host.enabled && scope.has(host)) {
+            let unrecovered = self.cases.get(host.id).is_some_and(|case| case.phase.is_unrecovered());
+            if host.maintenance != Maintenance::None && !unrecovered {
+                continue;
+            }
+            count.hosts += 1;
+            let silent =
+                matches!(host.belief.detection, Detection::Suspect | Detection::Isolated | Detection::Unreachable);
+            count.unavailable += u64::from(silent || unrecovered);
+        }
+        count
+    }
+
+    /// What stops fencing of a host, if anything does: scope, reasons, count.
+    pub fn stops_kill(&self, host: &Host, now: u64) -> Option<(Scope, Trips, Count)> {
+        Scope::all_of(host).into_iter().find_map(|scope| {
+            let count = self.count(scope);
+            let known = self.small.breakers.get(&scope);
+            let trips = known.map_or(Trips::default(), |breaker| breaker.trips).or(scope.trips(count));
+            let answered = known.and_then(|breaker| breaker.answer.as_ref()).is_some_and(|(answer, until)| {
+                *until > now
+                    && match answer {
+                        Decision::Proceed(hosts) => hosts.contains(&host.id),
+                        Decision::ProceedAll => true,
+                        Decision::Abort => false,
+                    }
+            });
+            (trips.stops_kill() && !answered).then_some((scope, trips, count))
+        })
+    }
+
+    /// What stops evacuations from a host, if anything does.
+    pub fn stops_recover(&self, host: &Host) -> Option<(Scope, Trips)> {
+        Scope::all_of(host).into_iter().find_map(|scope| {
+            let breaker = self.small.breakers.get(&scope)?;
+            breaker.trips.stops_recover().then_some((scope, breaker.trips))
+        })
+    }
+
+    /// What a look at a scope makes of its breaker: none, or an open one. It never closes by time alone:
+    /// the count must be low for a while, or an operator answers.
+    pub(crate) fn looked(&self, scope: Scope, seen: Trips, now: u64) -> Option<Breaker> {
+        let count = self.count(scope);
+        let trips = scope.trips(count).or(seen.seen());
+        let known = self.small.breakers.get(&scope);
+        if !trips.is_empty() {
+            let mut breaker = known.cloned().unwrap_or(Breaker { trips, since: now, quiet: None, answer: None });
+            breaker.trips = breaker.trips.or(trips);
+            // What the leader no longer sees is over; what was counted stays until it has cooled down.
+            breaker.trips.0 &= !Trips::SEEN.0 | seen.0;
+            breaker.quiet = None;
+            return Some(breaker);
+        }
+        let mut breaker = known.cloned()?;
+        if !scope.is_quiet(count) {
+            breaker.quiet = None;
+            return Some(breaker);
+        }
+        let since = *breaker.quiet.get_or_insert(now);
+        (now.saturating_sub(since) < COOLDOWN).then_some(breaker)
+    }
+}

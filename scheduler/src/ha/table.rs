@@ -1,0 +1,150 @@
+//! The replicated state of failover, bounded, cheap to clone.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bitcode::{Decode, Encode};
+
+use super::breaker::{Breaker, Scope};
+use super::case::{Act, Case};
+use super::host::{Host, HostId};
+use super::keyed::Keyed;
+use super::order::Leader;
+use super::proof::Lease;
+use super::recovery::{Life, Permit, Recovery};
+use crate::checksum::{fold, sum_of};
+use crate::chunked::Chunked;
+use crate::names::Sym;
+
+/// Hosts.
+pub const HOSTS: usize = 200_000;
+/// Places of instances.
+pub const PERMITS: usize = 8_000_000;
+/// Open cases.
+pub const CASES: usize = 4_096;
+/// Instances of open cases.
+pub const RECOVERIES: usize = 262_144;
+/// Cases that are over and remembered.
+pub const CLOSED: usize = 4_096;
+/// Open breakers: more scopes than this are one storm, and the region's breaker stands for them.
+pub const BREAKERS: usize = 4_096;
+/// Voters.
+pub const VOTERS: usize = 16;
+
+/// All of it.
+#[derive(Clone, Debug, Default)]
+pub struct Failover {
+    /// Hosts by id.
+    pub hosts: Keyed<Arc<Host>>,
+    /// Open cases by host: at most one each.
+    pub cases: Keyed<Arc<Case>>,
+    /// Instances of open cases.
+    pub recoveries: Keyed<Arc<Recovery>>,
+    /// Where instances may run.
+    pub permits: Keyed<Permit>,
+    pub(crate) closed: Chunked<Arc<Case>>,
+    /// What is small.
+    pub small: Arc<Small>,
+}
+
+/// A voter, as it counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Seat {
+    /// Node id.
+    pub node: u64,
+    /// Its host.
+    pub host: Option<HostId>,
+    /// Its chassis.
+    pub chassis: Sym,
+    /// Its power domain.
+    pub power: Sym,
+}
+
+/// What is small.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+pub struct Small {
+    /// The epoch in which failover acts. Behind the state's own: it was restored, and is paused until an
+    /// operator has looked.
+    pub epoch: u64,
+    /// The last leader that wrote an order.
+    pub leader: Leader,
+    /// Cases that were ever closed.
+    pub closed: u64,
+    /// Open breakers.
+    pub breakers: BTreeMap<Scope, Breaker>,
+    /// Until when nothing is fenced, replicated milliseconds.
+    pub paused_kill: u64,
+    /// Until when nothing is evacuated.
+    pub paused_recover: u64,
+    /// Voters.
+    pub voters: Vec<Seat>,
+    /// Leases.
+    pub lease: Lease,
+}
+
+impl Failover {
+    /// Cases that are over, newest first.
+    pub fn closed(&self) -> impl Iterator<Item = &Case> {
+        let newest = self.small.closed;
+        let kept = self.closed.len() as u64;
+        (1..=kept).filter_map(move |back| {
+            let at = newest.checked_sub(back)? as usize % CLOSED;
+            self.closed.get(at).map(|case| &**case)
+        })
+    }
+
+    /// Until when an act is paused by an operator, replicated milliseconds.
+    pub fn paused(&self, act: Act) -> u64 {
+        match act {
+            Act::Kill => self.small.paused_kill,
+            Act::Recover => self.small.paused_recover,
+        }
+    }
+
+    /// Whether that life of that host is over and proven so in `epoch`; when.
+    pub fn proven(&self, life: Life, epoch: u64) -> Option<u64> {
+        let proofs = self.hosts.get(life.host)?.proofs.iter().rev();
+        let mut of_life = proofs.filter(|proof| proof.incarnation >= life.incarnation && proof.epoch == epoch);
+        of_life.next().map(|proof| proof.at)
+    }
+
+    pub(crate) fn host_mut(&mut self, id: HostId) -> Option<&mut Host> {
+        self.hosts.get_mut(id).map(Arc::make_mut)
+    }
+
+    pub(crate) fn case_mut(&mut self, host: HostId) -> Option<&mut Case> {
+        self.cases.get_mut(host).map(Arc::make_mut)
+    }
+
+    pub(crate) fn small_mut(&mut self) -> &mut Small {
+        Arc::make_mut(&mut self.small)
+    }
+
+    /// Takes a case out of the open ones; its instances go with it.
+    pub(crate) fn close(&mut self, host: HostId) {
+        let Some(case) = self.cases.remove(host) else { return };
+        let gone: Vec<_> = self.recoveries.iter().filter(|r| r.case == case.id).map(|r| r.instance).collect();
+        for instance in gone {
+            self.recoveries.remove(instance);
+        }
+        let at = self.small.closed as usize % CLOSED;
+        match self.closed.get_mut(at) {
+            Some(place) => *place = case,
+            None => {
+                self.closed.push(case);
+            }
+        }
+        self.small_mut().closed += 1;
+    }
+
+    pub(crate) fn sum(&self) -> u64 {
+        let tables = [self.hosts.sum(), self.cases.sum(), self.recoveries.sum(), self.permits.sum()];
+        fold(tables.into_iter().chain([self.closed.sum(), sum_of(&*self.small)]))
+    }
+
+    pub(crate) fn sum_anew(&self) -> u64 {
+        let tables =
+            [self.hosts.sum_anew(), self.cases.sum_anew(), self.recoveries.sum_anew(), self.permits.sum_anew()];
+        fold(tables.into_iter().chain([self.closed.sum_anew(), sum_of(&*self.small)]))
+    }
+}

@@ -1,0 +1,5 @@
+//! Failover on the replicated state alone: each stop is what refuses, and what the table of cases says.
+
+mod bench;
+mod paths;
+mod stops;

@@ -1,0 +1,186 @@
+//! Ways through a case, and what must come out.
+
+use expect_test::expect;
+
+use super::bench::{Bench, RUNS, hello, host, life, op, twice, vm};
+use crate::ha::Stop;
+use crate::ha::breaker::{Decision, ScopeName, Trips};
+use crate::ha::case::{Cause, Phase};
+use crate::ha::host::Detection;
+use crate::ha::order::{Change, Clear, Done, Ended, PermitCause, To};
+use crate::ha::recovery::{AttemptState, Recorded, Status, VmState, Waiting};
+
+#[test]
+fn a_dead_host_is_recovered_and_comes_back() {
+    let mut bench = Bench::new();
+    let case = bench.evacuating();
+    for (v, target) in [(1, 3), (2, 4)] {
+        bench.must(bench.attempt(v, target, 50 + v));
+        for state in [AttemptState::Called, AttemptState::Accepted(op(900 + v)), AttemptState::Running(op(900 + v))] {
+            bench.must(Change::AttemptObserved { instance: vm(v), number: 1, state });
+        }
+        let ended = Ended::Succeeded { at: host(target), migration: op(900 + v) };
+        bench.must(Change::AttemptEnd { instance: vm(v), number: 1, ended });
+    }
+    // Two more are permitted there: nothing is over before they are accounted for.
+    let over = Change::CasePhase { case, from: Phase::Evacuating, to: Phase::Recovered };
+    let refused = bench.order(over.clone()).expect_err("two are forgotten").to_string();
+    expect!["case 00000000-0000-0000-0000-00000000a001/1/1 is in Evacuating, going to Recovered needs a plan for instance 00000000-0000-0000-0000-00000000b003"].assert_eq(&refused);
+    bench.phase(1, Phase::Planning);
+    let assignments =
+        vec![Bench::assignment(3, To::Target(life(3))), Bench::assignment(4, To::Waiting(Waiting::Capacity))];
+    let done = bench.must(Change::CommitPlan { case, assignments });
+    // Host 3 has room for two of 2 CPUs each, and took one.
+    assert_eq!(done, Done::Planned { planned: 1, waiting: 1, stays: 0 });
+    let too_many = vec![Bench::assignment(4, To::Target(life(3)))];
+    bench.must(Change::CommitPlan { case, assignments: too_many });
+    assert_eq!(bench.recovery(4).status, Status::Waiting(Waiting::Capacity), "claims count");
+    let assignments = vec![Bench::assignment(4, To::Target(life(5)))];
+    bench.must(Change::CommitPlan { case, assignments });
+    bench.phase(1, Phase::Evacuating);
+    for (v, target) in [(3, 3), (4, 5)] {
+        bench.must(bench.attempt(v, target, 60 + v));
+        let ended = Ended::Succeeded { at: host(target), migration: op(900 + v) };
+        bench.must(Change::AttemptEnd { instance: vm(v), number: 1, ended });
+        assert_eq!(bench.ha().permits.get(vm(v)).map(|permit| permit.life), Some(life(target)));
+    }
+    assert_eq!(bench.order(over), Ok(Done::Changed));
+    bench.phase(1, Phase::AwaitReturn);
+    bench.must(Change::IncarnationOpen { host: host(1), hello: Box::new(hello(1, 1)) });
+    assert!((bench.host(1).incarnation, bench.host(1).quarantined) == (3, true), "let in step by step");
+    bench.phase(1, Phase::Returning);
+    bench.must(Change::NovaMark { host: host(1), forced_down: false, disabled: true });
+    bench.must(Change::NovaMark { host: host(1), forced_down: false, disabled: false });
+    let closing = Change::CasePhase { case, from: Phase::Returning, to: Phase::Closed };
+    assert!(bench.order(closing.clone()).is_err(), "it is quarantined");
+    bench.as_operator(Change::QuarantineEnd(host(1)));
+    bench.must(closing);
+    assert!(bench.host(1).takes_instances() && bench.ha().cases.is_empty() && bench.ha().recoveries.is_empty());
+    let steps: Vec<_> =
+        bench.ha().closed().next().expect("remembered").steps.iter().map(|step| step.phase.as_str()).collect();
+    expect!["Unreachable FencePending Fencing Fenced NovaDown Planning Evacuating Planning Evacuating Recovered AwaitReturn Returning Closed"].assert_eq(&steps.join(" "));
+}
+
+#[test]
+fn a_failed_attempt_goes_elsewhere_once_its_target_is_clear_and_remembers_what_the_instance_was() {
+    let stopped = Recorded { vm: VmState::Stopped, running: false, task: false };
+    let run = |bench: &mut Bench| {
+        let case = bench.planning(1);
+        let plan = |to, recorded| {
+            let mut assignment = Bench::assignment(1, to);
+            assignment.recorded = recorded;
+            Change::CommitPlan { case, assignments: vec![assignment] }
+        };
+        bench.must(plan(To::Target(life(3)), stopped));
+        bench.phase(1, Phase::Evacuating);
+        bench.must(bench.attempt(1, 3, 50));
+        bench.must(Change::AttemptEnd { instance: vm(1), number: 1, ended: Ended::Failed { migration: op(901) } });
+        bench.phase(1, Phase::Planning);
+        // Not yet: its permit is still at the failed target.
+        bench.must(plan(To::Target(life(4)), RUNS));
+        assert_eq!(bench.recovery(1).status, Status::Waiting(Waiting::Replan));
+        bench.now += 1_000;
+        let clear = PermitCause::AttemptFailed(Clear::Absent { at: bench.now });
+        bench.must(Change::PermitMove { instance: vm(1), from: Some(life(3)), to: life(1), cause: clear });
+        bench.must(plan(To::Target(life(3)), RUNS));
+        assert_eq!(bench.recovery(1).status, Status::Waiting(Waiting::Target), "it has failed there");
+        bench.must(plan(To::Target(life(4)), RUNS));
+        assert_eq!(bench.recovery(1).attempt.as_ref().map(|attempt| attempt.number), Some(2));
+        bench.recovery(1).recorded
+    };
+    assert_eq!(run(&mut Bench::new()), stopped, "what was recorded first rules");
+    assert_eq!(Stop::RecordedRules.without(|| run(&mut Bench::new())), RUNS);
+}
+
+#[test]
+fn a_host_that_is_off_needs_no_fence_and_one_that_answers_is_cleared() {
+    let mut bench = Bench::new();
+    bench.suspect(1);
+    bench.must(Change::CaseOpen { host: host(1), incarnation: 1, cause: Cause::PowerOff });
+    bench.must(Change::DeathProof { host: host(1), incarnation: 1, evidence: twice(1) });
+    assert_eq!((bench.case(1).phase, bench.host(1).incarnation), (Phase::Fenced, 2));
+    // Unreachable, and seen again before anything was sent.
+    bench.pending(2);
+    bench.phase(2, Phase::Cleared);
+    bench.detect(2, Detection::Unreachable, Detection::Alive);
+    assert!(bench.ha().cases.get(host(2)).is_none() && bench.host(2).is_open());
+    // Once an intent is in the log there is no way back without a person.
+    let case = bench.pending(3);
+    bench.must(bench.intent(3, 3));
+    for to in [Phase::Cleared, Phase::Fenced, Phase::NovaDown] {
+        assert!(bench.order(Change::CasePhase { case, from: Phase::Fencing, to }).is_err(), "{to}");
+    }
+    bench.phase(3, Phase::FenceFailed);
+    assert!(bench.order(Change::CasePhase { case, from: Phase::FenceFailed, to: Phase::Cleared }).is_err());
+    bench.as_operator(Change::CasePhase { case, from: Phase::FenceFailed, to: Phase::Cleared });
+    assert!(bench.host(3).must_reboot && !bench.host(3).takes_instances());
+}
+
+#[test]
+fn a_crash_and_reboot_is_a_proof_of_its_own_and_the_instances_stay() {
+    let mut bench = Bench::new();
+    bench.must(Change::IncarnationOpen { host: host(1), hello: Box::new(hello(1, 1)) });
+    assert_eq!((bench.host(1).incarnation, bench.host(1).quarantined), (3, false));
+    let to = crate::ha::recovery::Life { host: host(1), incarnation: 3 };
+    bench.must(Change::PermitMove { instance: vm(1), from: Some(life(1)), to, cause: PermitCause::SameHostNewBoot });
+    assert_eq!(bench.ha().permits.get(vm(1)).map(|permit| permit.life), Some(to));
+    // Away from the living host goes only a migration.
+    for (cause, passes) in [
+        (PermitCause::Placed, false),
+        (PermitCause::SameHostNewBoot, false),
+        (PermitCause::AttemptFailed(Clear::Absent { at: 2_000 }), false),
+        (PermitCause::Migrated(op(7)), true),
+    ] {
+        let moved = bench.order(Change::PermitMove { instance: vm(1), from: Some(to), to: life(3), cause });
+        assert_eq!(moved.is_ok(), passes, "{cause:?}: {moved:?}");
+    }
+}
+
+#[test]
+fn a_breaker_stops_fencing_but_not_the_recovery_of_what_is_proven_dead() {
+    let mut bench = Bench::new();
+    bench.pending(1);
+    bench.suspect(2);
+    bench.suspect(3);
+    let refused = bench.order(bench.intent(1, 1)).expect_err("three of twelve").to_string();
+    expect!["the breaker of cluster block stops it: 3 of 12 hosts unavailable, reasons 0b1; an operator may answer with `pallium ctl ha breaker ack`"].assert_eq(&refused);
+    let scope = || ScopeName::Cluster("block".to_owned());
+    bench.must(Change::BreakerSet { scope: scope(), seen: Trips::default() });
+    bench.must(Change::DeathProof { host: host(1), incarnation: 1, evidence: twice(1) });
+    bench.phase(1, Phase::NovaDown);
+    // An operator lets one go on, and that one only.
+    for n in [2, 3] {
+        bench.now += 15_000;
+        bench.detect(n, Detection::Suspect, Detection::Unreachable);
+        bench.must(Change::CaseOpen { host: host(n), incarnation: 1, cause: Cause::Unreachable });
+        bench.phase(n, Phase::FencePending);
+    }
+    let until = bench.now + 600_000;
+    bench.as_operator(Change::BreakerAck { scope: scope(), decision: Decision::Proceed(vec![host(2)]), until });
+    assert!(bench.order(bench.intent(3, 3)).is_err());
+    assert_eq!(bench.order(bench.intent(2, 2)), Ok(Done::Changed));
+    // It never closes by time alone.
+    bench.now += 24 * 3_600_000;
+    bench.must(Change::BreakerSet { scope: scope(), seen: Trips::default() });
+    assert!(!bench.ha().small.breakers.is_empty());
+}
+
+#[test]
+fn after_a_restore_nothing_acts_until_an_operator_has_looked() {
+    let mut bench = Bench::new();
+    let case = bench.evacuating();
+    bench.must(bench.attempt(1, 3, 50));
+    bench.restore();
+    assert_eq!(bench.core.check(), Vec::<String>::new());
+    for change in [bench.attempt(2, 4, 51), Change::CasePhase { case, from: Phase::Evacuating, to: Phase::Planning }] {
+        assert_eq!(bench.order(change), Err(crate::ha::Refusal::Restored));
+    }
+    bench.role = crate::ha::Role::Operator;
+    let refused = bench.order(Change::Release).expect_err("an attempt is open").to_string();
+    assert!(refused.contains("it is open since before the restore"), "{refused}");
+    let ended = Ended::Succeeded { at: host(3), migration: op(901) };
+    bench.must(Change::AttemptEnd { instance: vm(1), number: 1, ended });
+    bench.must(Change::Release);
+    assert!(bench.ha().cases.is_empty(), "what the old cluster began authorises nothing");
+    assert_eq!(bench.ha().permits.get(vm(1)).map(|permit| permit.life), Some(life(3)));
+}
