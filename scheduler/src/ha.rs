@@ -23,12 +23,14 @@
 //! | [`host`], [`case`], [`proof`], [`recovery`], [`breaker`] | the replicated state, by noun |
 //! | [`table`] | [`Failover`]: all of it, bounded |
 //! | `apply` | the guards, and the only place where it changes |
+//! | [`liveness`] | what the leader sees of hosts, in its own memory |
 //! | [`stop`] | the guards that keep an instance from running twice, by name |
 
 pub mod breaker;
 pub mod case;
 pub mod host;
 pub mod keyed;
+pub mod liveness;
 pub mod order;
 pub mod proof;
 pub mod recovery;
@@ -43,6 +45,7 @@ mod tests;
 
 pub use case::{Case, CaseId, Phase};
 pub use host::{Detection, Host, HostId, HostSpec};
+pub use liveness::Liveness;
 pub use order::{Actor, Change, Leader, Order, Role};
 pub use proof::{Evidence, Kind, Proof};
 pub use recovery::{Attempt, Permit, Recovery};

@@ -1,0 +1,109 @@
+//! What a leader sees: never earlier than it may, and nothing of what it did not watch itself.
+
+use super::bench::{Bench, boot, host};
+use crate::ha::host::Detection;
+use crate::ha::liveness::{Digest, Heard, Liveness, Says, Timers};
+use crate::ha::order::Groups;
+
+/// A leader that began at 0 and heard host 1 every `every` ms until `until`, with up to `jitter` ms on top.
+fn heard(every: u64, jitter: u64, until: u64) -> Liveness {
+    let mut liveness = Liveness::new(Timers::default(), 0);
+    let (mut at, mut nth) = (0, 0_u64);
+    for now in (0..until).step_by(500) {
+        if now >= at {
+            beat(&mut liveness, now, 0);
+            nth += 1;
+            at = now + every + (nth * 7_919) % jitter.max(1);
+        }
+        liveness.look(now);
+    }
+    liveness
+}
+
+fn beat(liveness: &mut Liveness, now: u64, age: u64) {
+    let heard = [Heard { host: host(1), age, boot: boot(1, 0) }];
+    liveness.digest(&Digest { in_quorum: true, blind: false, heard: &heard }, now);
+}
+
+/// Looks every half second from one time to the next, with peers that say no; the first time it is said.
+fn when(liveness: &mut Liveness, bench: &mut Bench, says: Detection, from: u64, until: u64) -> Option<u64> {
+    let mut now = from;
+    while now < until {
+        liveness.observe(host(1), Groups::DATA, Says::Silent, now);
+        liveness.look(now);
+        let opinion = liveness.opinion(bench.host(1), bench.leader, now);
+        if opinion.detection == says {
+            return Some(now);
+        }
+        now += 500;
+    }
+    None
+}
+
+#[test]
+fn a_rhythm_says_how_long_silence_may_be_and_confirmation_takes_its_time() {
+    // Regular: the lower clamp. Irregular: the upper one.
+    for (jitter, suspect) in [(0, 6_000), (6_000, 10_000)] {
+        let mut bench = Bench::new();
+        let mut liveness = heard(2_000, jitter, 600_000);
+        let last = 600_000 - liveness.youngest(host(1), 600_000).expect("heard");
+        let at = when(&mut liveness, &mut bench, Detection::Suspect, 600_000, 700_000).expect("suspected");
+        assert!((suspect..suspect + 500).contains(&(at - last)), "jitter {jitter}: suspected after {} ms", at - last);
+        bench.suspect(1);
+        let unreachable = when(&mut liveness, &mut bench, Detection::Unreachable, at, 700_000).expect("confirmed");
+        assert!((15_000..16_000).contains(&(unreachable - at)), "confirmed after {} ms", unreachable - at);
+    }
+}
+
+#[test]
+fn any_sign_of_life_begins_the_confirmation_anew_and_another_group_makes_it_isolated() {
+    let mut bench = Bench::new();
+    let mut liveness = heard(2_000, 0, 600_000);
+    let at = when(&mut liveness, &mut bench, Detection::Suspect, 600_000, 700_000).expect("suspected");
+    bench.suspect(1);
+    assert_eq!(when(&mut liveness, &mut bench, Detection::Unreachable, at, at + 14_000), None);
+    // A member hears it late: an old age is no news, a young one is.
+    beat(&mut liveness, at + 14_000, 30_000);
+    assert_eq!(liveness.youngest(host(1), at + 14_000), Some(at + 14_000 - 598_000));
+    liveness.observe(host(1), Groups::STORAGE, Says::Runs, at + 14_000);
+    let opinion = liveness.opinion(bench.host(1), bench.leader, at + 14_000);
+    assert_eq!(opinion.detection, Detection::Isolated);
+    assert_eq!(when(&mut liveness, &mut bench, Detection::Unreachable, at + 14_500, at + 28_500), None);
+    assert!(when(&mut liveness, &mut bench, Detection::Unreachable, at + 28_500, at + 50_000).is_some());
+}
+
+#[test]
+fn a_new_leader_and_one_that_slept_begin_anew_and_a_member_without_a_quorum_is_not_heard() {
+    let mut bench = Bench::new();
+    // Silent since long, to a leader that begins now.
+    let mut liveness = Liveness::new(Timers::default(), 1_000_000);
+    beat(&mut liveness, 1_000_000, 900_000);
+    let at = when(&mut liveness, &mut bench, Detection::Suspect, 1_000_000, 1_100_000).expect("suspected");
+    assert_eq!(at, 1_020_000, "not in its warm-up");
+    bench.suspect(1);
+    // What a former leader confirmed is watched anew.
+    bench.now += 15_000;
+    bench.detect(1, Detection::Suspect, Detection::Unreachable);
+    bench.leader.term += 1;
+    assert_eq!(liveness.opinion(bench.host(1), bench.leader, 1_050_000).detection, Detection::Suspect);
+    // A process that slept two minutes: its silence is its own.
+    bench = Bench::new();
+    let mut liveness = heard(2_000, 0, 600_000);
+    liveness.look(600_000);
+    let at = when(&mut liveness, &mut bench, Detection::Suspect, 720_000, 800_000).expect("suspected");
+    assert_eq!(at, 740_000);
+    let heard = [Heard { host: host(1), age: 0, boot: boot(1, 0) }];
+    liveness.digest(&Digest { in_quorum: false, blind: false, heard: &heard }, 740_000);
+    assert!(liveness.youngest(host(1), 740_000).is_some_and(|age| age > 100_000));
+}
+
+#[test]
+fn suspicions_are_counted_for_an_hour() {
+    let mut liveness = Liveness::new(Timers::default(), 0);
+    for at in [0, 1_000_000, 3_700_000] {
+        liveness.suspected(host(1), at);
+    }
+    assert!(!liveness.flaps(host(1)), "the first is over");
+    liveness.suspected(host(1), 3_800_000);
+    assert!(liveness.flaps(host(1)));
+}
