@@ -24,14 +24,18 @@
 //! | [`table`] | [`Failover`]: all of it, bounded |
 //! | `apply` | the guards, and the only place where it changes |
 //! | [`liveness`] | what the leader sees of hosts, in its own memory |
+//! | [`planner`] | targets for the instances of a dead host |
+//! | [`coordinator`] | what to propose and which calls are due |
 //! | [`stop`] | the guards that keep an instance from running twice, by name |
 
 pub mod breaker;
 pub mod case;
+pub mod coordinator;
 pub mod host;
 pub mod keyed;
 pub mod liveness;
 pub mod order;
+pub mod planner;
 pub mod proof;
 pub mod recovery;
 pub mod refusal;
@@ -44,6 +48,7 @@ pub(crate) mod invariants;
 mod tests;
 
 pub use case::{Case, CaseId, Phase};
+pub use coordinator::Coordinator;
 pub use host::{Detection, Host, HostId, HostSpec};
 pub use liveness::Liveness;
 pub use order::{Actor, Change, Leader, Order, Role};

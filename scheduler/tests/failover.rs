@@ -308,19 +308,18 @@ impl World {
                     _ => Change::AttemptEnd {
                         instance: key.0,
                         number: key.1,
-                        ended: self.ended(attempt.target, migration, dice),
+                        ended: Self::ended(attempt.target, migration, dice),
                     },
                 }
             }
             Phase::Recovered | Phase::PartiallyRecovered => go(Phase::AwaitReturn),
             Phase::AwaitReturn => go(Phase::Returning),
             Phase::Returning if dice.flag => Change::NovaMark { host: case.host, forced_down: false, disabled: false },
-            Phase::Returning => go(Phase::Closed),
-            Phase::Closed | Phase::Cleared => go(Phase::Closed),
+            Phase::Returning | Phase::Closed | Phase::Cleared => go(Phase::Closed),
         }
     }
 
-    fn ended(&self, target: Life, migration: Uuid, dice: &Dice) -> Ended {
+    fn ended(target: Life, migration: Uuid, dice: &Dice) -> Ended {
         match dice.choice.index(6) {
             0 => Ended::Failed { migration },
             1 => Ended::Refused { forever: dice.odd },

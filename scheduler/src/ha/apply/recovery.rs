@@ -58,10 +58,11 @@ impl Cx<'_> {
         let source = Life { host: case.host, incarnation: case.incarnation };
         let instance = assignment.instance;
         let known = self.ha().recoveries.get(instance).map(|recovery| Recovery::clone(recovery));
-        let movable = known
-            .as_ref()
-            .is_none_or(|known| known.case == case && matches!(known.status, Status::Waiting(_) | Status::Planned));
-        if !movable {
+        // What another case has settled is this one's now: the host that it was brought to has died too.
+        let known = known.filter(|known| known.case == case || !known.status.is_settled());
+        let movable =
+            |known: &Recovery| known.case == case && matches!(known.status, Status::Waiting(_) | Status::Planned);
+        if !known.as_ref().is_none_or(movable) {
             return None;
         }
         let mut recovery = known.unwrap_or(Recovery {

@@ -1,0 +1,231 @@
+//! Attempts: one call for each instance, and what became of it read until it is known.
+
+use uuid::Uuid;
+
+use super::{Answer, Call, Coordinator, Due, InstanceFacts, Lead, MOST, MOST_SOURCE, MOST_TARGET, Migration, pace};
+use crate::ha::case::{Act, Case, Phase};
+use crate::ha::order::{Change, Clear, Ended, PermitCause};
+use crate::ha::recovery::{Attempt, AttemptState, Recovery, Status};
+
+impl Coordinator {
+    pub(super) fn evacuating(&mut self, case: &Case, lead: &Lead<'_>, due: &mut Vec<Due>) {
+        let of_case: Vec<_> =
+            lead.ha().recoveries.iter().filter(|recovery| recovery.case == case.id).cloned().collect();
+        let busy = |recovery: &Recovery| matches!(recovery.status, Status::Planned | Status::Evacuating);
+        if !of_case.iter().any(|recovery| busy(recovery)) {
+            // What is settled, what waits and what must be planned again: planning tells them apart.
+            Self::go(case, Phase::Planning, due);
+            return;
+        }
+        let mut begun = 0;
+        for recovery in &of_case {
+            let Some(attempt) = &recovery.attempt else { continue };
+            match (recovery.status, attempt.state) {
+                (Status::Planned, AttemptState::Claimed) if self.may_begin(case, attempt, begun, lead) => {
+                    begun += usize::from(self.begin(case, recovery, attempt, lead, due));
+                }
+                (Status::Evacuating, _) => self.follow(case, recovery, attempt, lead, due),
+                _ => {}
+            }
+        }
+    }
+
+    /// No call while a former leader's may be on its way, or while an operator or a breaker says no.
+    fn may_call(&self, case: &Case, lead: &Lead<'_>) -> bool {
+        let ha = lead.ha();
+        let stopped = ha.hosts.get(case.id.host).is_none_or(|host| ha.stops_recover(host).is_some())
+            || ha.paused(Act::Recover) > lead.clock
+            || case.held(Act::Recover).is_some();
+        !stopped && lead.now >= self.liveness.began() + pace::QUIET
+    }
+
+    /// No new attempt above the limits either. One that is called again is among those that are alive.
+    fn may_begin(&self, case: &Case, attempt: &Attempt, begun: usize, lead: &Lead<'_>) -> bool {
+        let live = || lead.ha().recoveries.iter().filter_map(|recovery| Some((recovery, recovery.live()?)));
+        let source = live().filter(|(recovery, _)| recovery.case == case.id).count();
+        let target = live().filter(|(_, other)| other.target.host == attempt.target.host).count();
+        let room = live().count() + begun < MOST && source + begun < MOST_SOURCE && target + begun < MOST_TARGET;
+        room && self.may_call(case, lead)
+    }
+
+    /// An intent, once Nova has said how the instance stands. True when it is proposed.
+    fn begin(
+        &mut self,
+        case: &Case,
+        recovery: &Recovery,
+        attempt: &Attempt,
+        lead: &Lead<'_>,
+        due: &mut Vec<Due>,
+    ) -> bool {
+        let op =
+            self.name(recovery.instance, case, "evacuate", u64::from(attempt.number) << 8 | u64::from(attempt.calls));
+        let facts = self.instances.entry(recovery.instance).or_default();
+        let fresh = facts.read.as_ref().filter(|(at, ..)| lead.now <= at + pace::READ);
+        let Some((_, nova, _)) = fresh else {
+            read_server(facts, recovery.instance, pace::NOVA, lead, due);
+            return false;
+        };
+        due.push(Due::Propose(Change::AttemptIntent {
+            case: case.id,
+            instance: recovery.instance,
+            number: attempt.number,
+            target: attempt.target,
+            op,
+            nova: Box::new(nova.clone()),
+        }));
+        facts.read = None;
+        true
+    }
+
+    fn follow(&mut self, case: &Case, recovery: &Recovery, attempt: &Attempt, lead: &Lead<'_>, due: &mut Vec<Due>) {
+        let instance = recovery.instance;
+        let barrier = self.barrier(attempt.op);
+        let own = attempt.by == self.leader;
+        let observed = |state| Due::Propose(Change::AttemptObserved { instance, number: attempt.number, state });
+        let ended = |ended| Due::Propose(Change::AttemptEnd { instance, number: attempt.number, ended });
+        // Nova works at it for ever, or its target died: nothing is sent again, and a person is asked.
+        if case.needs_operator.is_none() && lead.clock > attempt.at.saturating_add(pace::STUCK) {
+            let reason = format!("the evacuation of instance {instance} is stuck: see what its migration does in Nova");
+            due.push(Due::Propose(Change::NeedsOperator { case: case.id, reason: Some(reason) }));
+        }
+        let facts = self.instances.entry(instance).or_default();
+        if attempt.state == AttemptState::Intent {
+            if !own {
+                // Whether its leader sent the call is not known.
+                due.push(observed(AttemptState::Ambiguous));
+                return;
+            }
+            match facts.answer.filter(|(op, _)| *op == attempt.op) {
+                Some((_, Answer::Taken)) => due.push(observed(AttemptState::Called)),
+                Some((_, Answer::Refused { forever })) if attempt.calls <= 1 => {
+                    due.push(ended(Ended::Refused { forever }));
+                }
+                Some((_, Answer::SourceUp)) => {
+                    due.push(observed(AttemptState::Ambiguous));
+                    let host = case.id.host;
+                    due.push(Due::Propose(Change::NovaMark { host, forced_down: false, disabled: false }));
+                }
+                Some((_, Answer::Unknown | Answer::Refused { .. } | Answer::NotSent)) => {
+                    due.push(observed(AttemptState::Ambiguous));
+                }
+                None => match facts.sent.filter(|(op, _)| *op == attempt.op) {
+                    Some((_, at)) if lead.now >= at + pace::DEADLINE + 1_000 => {
+                        due.push(observed(AttemptState::Ambiguous));
+                    }
+                    Some(_) => {}
+                    None => {
+                        facts.sent = Some((attempt.op, lead.now));
+                        due.push(Due::Call(Call::Evacuate { instance, target: attempt.target.host, barrier }));
+                    }
+                },
+            }
+            return;
+        }
+        if let Some(since) = facts.missing {
+            if lead.now >= since + pace::VANISHED {
+                due.push(ended(Ended::Vanished { sentinel: true }));
+                return;
+            }
+            read_server(facts, instance, pace::NOVA, lead, due);
+            return;
+        }
+        let Some((read_at, nova, migrations)) = facts.read.clone() else {
+            read_server(facts, instance, pace::NOVA, lead, due);
+            return;
+        };
+        facts.read = None;
+        if !nova.sentinel {
+            return;
+        }
+        let new: Vec<Migration> =
+            migrations.iter().filter(|migration| !attempt.baseline.contains(&migration.id)).copied().collect();
+        match new.as_slice() {
+            [] => {
+                let since = *facts.traceless.get_or_insert(read_at);
+                let again = attempt.state == AttemptState::Ambiguous
+                    && read_at >= since + pace::HORIZON
+                    && nova.host == case.id.host
+                    && !nova.moving;
+                if again && self.may_call(case, lead) {
+                    let facts = self.instances.entry(instance).or_default();
+                    facts.traceless = None;
+                    facts.read = Some((read_at, nova, migrations));
+                    self.begin(case, recovery, attempt, lead, due);
+                }
+            }
+            [migration] => {
+                facts.traceless = None;
+                match migration.over {
+                    None if attempt.state.migration().is_none() => {
+                        due.push(observed(AttemptState::Accepted(migration.id)));
+                    }
+                    Some(true) if nova.host != case.id.host => {
+                        due.push(ended(Ended::Succeeded { at: nova.host, migration: migration.id }));
+                    }
+                    // Not over; or done, and Nova still names the source: it is about to say otherwise.
+                    None | Some(true) => {}
+                    Some(false) => due.push(ended(Ended::Failed { migration: migration.id })),
+                }
+            }
+            // A call that came late, beside the one that was sent again to the same target: what is true is
+            // known when all of them are over.
+            several => {
+                let open = several.iter().filter(|migration| migration.over.is_none()).count();
+                let done = several.iter().find(|migration| migration.over == Some(true));
+                match done {
+                    _ if open > 0 => {
+                        let reason =
+                            format!("instance {instance} has {open} migrations that are not over: look at Nova");
+                        if case.needs_operator.is_none() {
+                            due.push(Due::Propose(Change::NeedsOperator { case: case.id, reason: Some(reason) }));
+                        }
+                    }
+                    Some(migration) if nova.host != case.id.host => {
+                        due.push(ended(Ended::Succeeded { at: nova.host, migration: migration.id }));
+                    }
+                    Some(_) => {}
+                    None => due.push(ended(Ended::Failed { migration: several[0].id })),
+                }
+            }
+        }
+    }
+
+    /// The permit of an instance whose attempt failed goes back once the target is known to be without it.
+    pub(super) fn clear_failed(&mut self, case: &Case, lead: &Lead<'_>, due: &mut Vec<Due>) {
+        let failed: Vec<_> = lead
+            .ha()
+            .recoveries
+            .iter()
+            .filter(|recovery| recovery.case == case.id && !recovery.status.is_settled())
+            .filter_map(|recovery| {
+                let attempt = recovery.attempt.as_ref().filter(|attempt| attempt.failed.is_some())?;
+                let permit = lead.ha().permits.get(recovery.instance)?.life;
+                (permit == attempt.target).then(|| (recovery.instance, recovery.source(), attempt.clone()))
+            })
+            .collect();
+        let epoch = lead.tables.counters().epoch;
+        for (instance, source, attempt) in failed {
+            let facts = self.instances.entry(instance).or_default();
+            let target = attempt.target;
+            let absent = facts.absent.filter(|(host, at)| *host == target.host && *at > attempt.over);
+            let clear = match absent {
+                Some((_, at)) => Some(Clear::Absent { at }),
+                None => lead.ha().proven(target, epoch).map(|_| Clear::Dead(target)),
+            };
+            if let Some(clear) = clear {
+                let back = PermitCause::AttemptFailed(clear);
+                due.push(Due::Propose(Change::PermitMove { instance, from: Some(target), to: source, cause: back }));
+            } else if facts.asked == 0 || lead.now >= facts.asked + pace::NOVA {
+                facts.asked = lead.now.max(1);
+                due.push(Due::Call(Call::ReadDomain { host: target.host, instance }));
+            }
+        }
+    }
+}
+
+fn read_server(facts: &mut InstanceFacts, instance: Uuid, every: u64, lead: &Lead<'_>, due: &mut Vec<Due>) {
+    if facts.asked == 0 || lead.now >= facts.asked + every {
+        facts.asked = lead.now.max(1);
+        due.push(Due::Call(Call::ReadServer(instance)));
+    }
+}
