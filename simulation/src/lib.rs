@@ -6,6 +6,7 @@
 //! `rand` may give other numbers).
 
 pub mod clusterless;
+pub mod failover;
 pub mod fixtures;
 pub mod fleet;
 pub mod requests;

@@ -1,0 +1,70 @@
+//! The invariants of the catalogue that need the truth, checked after every event. What the replicated
+//! state alone can break is checked by `Core::check`.
+
+use scheduler::ha::coordinator::{Barrier, Call};
+use scheduler::ha::order::Leader;
+use scheduler::ha::{CONFIRM, SUSPECT};
+use uuid::Uuid;
+
+use super::truth::vm;
+use super::world::World;
+
+impl World {
+    pub(super) fn broke(&mut self, what: String) {
+        self.say(&format!("BROKEN {what}"));
+        self.broken.push(what);
+    }
+
+    pub(super) fn check_state(&mut self) {
+        for what in self.core.check() {
+            self.broke(what);
+        }
+    }
+
+    pub(super) fn check_truth(&mut self) {
+        let mut broken = Vec::new();
+        // INV-1: no guest executes on two hosts.
+        for n in 1..=64 {
+            let count = self.hosts.iter().filter(|host| host.guests.contains(&vm(n))).count();
+            if count > 1 {
+                broken.push(format!("INV-1 instance {n} executes on {count} hosts"));
+            }
+        }
+        // INV-4: what is proven dead executes nothing.
+        for host in &self.hosts {
+            let over = self.ha().hosts.get(host.id).is_some_and(|known| known.boots.contains(&host.boot()));
+            if over && !host.guests.is_empty() {
+                broken.push(format!("INV-4 host {} is proven dead and executes guests", host.id));
+            }
+        }
+        for what in broken {
+            if !self.broken.contains(&what) {
+                self.broke(what);
+            }
+        }
+    }
+
+    /// INV-5, INV-8: an intent of this leader is committed, it still leads, and nobody is fenced early.
+    pub(super) fn check_send(&mut self, call: &Call, barrier: &Barrier, from: Leader) {
+        if !self.passes(barrier, from) {
+            self.broke(format!("INV-5 {from} sends a call without its barrier: {call:?}"));
+        }
+        if let Call::PowerOff { host, .. } = call {
+            let now = self.now;
+            let host = self.by_id(*host);
+            let (silent, first) = (now.saturating_sub(host.heard), host.fences == 0);
+            if first && !host.seen_off && silent < SUSPECT + CONFIRM {
+                self.broke(format!("INV-8 a host is fenced {silent} ms after its last sign of life"));
+            }
+        }
+    }
+
+    /// INV-6, INV-7: Nova never works at two evacuations of one instance.
+    pub(super) fn check_taken(&mut self, instance: Uuid) {
+        *self.taken.entry(instance).or_default() += 1;
+        let open = self.nova.migrations(instance).filter(|moving| moving.over.is_none()).count();
+        if open > 1 {
+            self.broke(format!("INV-7 Nova works at {open} evacuations of {instance}"));
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What is so: power, kernels, cables, BMCs, and where guests execute.
+
+use std::collections::BTreeSet;
+
+use scheduler::ha::host::{HostId, Machine};
+use scheduler::ha::proof::Power;
+use uuid::Uuid;
+
+/// How a BMC behaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Bmc {
+    /// It does what it is asked.
+    #[default]
+    Well,
+    /// It cannot be reached.
+    Silent,
+    /// It says that it did, and did nothing.
+    Lies,
+    /// It refuses with 400 and does it six seconds later.
+    Refuses,
+    /// It stays on its way off.
+    Stuck,
+    /// It is the BMC of another machine.
+    Strange,
+}
+
+/// A host as it is.
+#[derive(Clone, Debug)]
+pub struct TrueHost {
+    /// Its id.
+    pub id: HostId,
+    /// Power.
+    pub on: bool,
+    /// Its kernel stands still. Guests may go on: nobody can tell.
+    pub hung: bool,
+    /// Its agent runs.
+    pub agent: bool,
+    /// Members of pallium that its management network reaches.
+    pub reaches: [bool; 3],
+    /// Its storage and data networks work.
+    pub storage: bool,
+    /// See `storage`.
+    pub data: bool,
+    /// Boots so far.
+    pub boots: u128,
+    /// Its BMC.
+    pub bmc: Bmc,
+    /// When a power-off takes effect.
+    pub off_at: Option<u64>,
+    /// Guests that execute on it.
+    pub guests: BTreeSet<Uuid>,
+    /// When its nova-compute last reported.
+    pub ran: u64,
+    /// When each member heard it last.
+    pub last_beat: [u64; 3],
+    /// Heartbeats are lost or late, for so long each, milliseconds.
+    pub jitter: u64,
+    /// Since when its storage heartbeat stands still.
+    pub still: Option<u64>,
+    /// Power-offs that reached its BMC.
+    pub fences: u32,
+    /// Its last heartbeat that was received by anybody.
+    pub heard: u64,
+    /// A BMC read that said off.
+    pub seen_off: bool,
+}
+
+impl TrueHost {
+    /// One that is well.
+    pub fn new(n: u128) -> Self {
+        Self {
+            id: host(n),
+            on: true,
+            hung: false,
+            agent: true,
+            reaches: [true; 3],
+            storage: true,
+            data: true,
+            boots: 0,
+            bmc: Bmc::Well,
+            off_at: None,
+            guests: BTreeSet::new(),
+            ran: 0,
+            last_beat: [0; 3],
+            jitter: 0,
+            still: None,
+            fences: 0,
+            heard: 0,
+            seen_off: false,
+        }
+    }
+
+    /// It can do something.
+    pub fn runs(&self) -> bool {
+        self.on && !self.hung
+    }
+
+    /// The boot it is in.
+    pub fn boot(&self) -> Uuid {
+        boot(self.id, self.boots)
+    }
+
+    /// Power is gone: so are its guests.
+    pub fn cut(&mut self) {
+        (self.on, self.hung, self.off_at) = (false, false, None);
+        self.guests.clear();
+    }
+
+    /// What its BMC says, if it answers.
+    pub fn power(&self) -> Option<Power> {
+        match self.bmc {
+            Bmc::Silent => None,
+            Bmc::Stuck if self.fences > 0 && self.on => Some(Power::PoweringOff),
+            _ if self.on => Some(Power::On),
+            _ => Some(Power::Off),
+        }
+    }
+}
+
+/// The id of a host.
+pub fn host(n: u128) -> HostId {
+    HostId(Uuid::from_u128(0xA000 + n))
+}
+
+/// An instance.
+pub fn vm(n: u128) -> Uuid {
+    Uuid::from_u128(0xB000 + n)
+}
+
+/// A boot of a host.
+pub fn boot(host: HostId, nth: u128) -> Uuid {
+    Uuid::from_u128(host.0.as_u128() << 16 | nth)
+}
+
+/// Who a host is.
+pub fn machine(host: HostId) -> Machine {
+    Machine { uuid: Some(Uuid::from_u128(host.0.as_u128() << 32)), serial: Some(format!("serial-{host}")) }
+}
