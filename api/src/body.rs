@@ -144,14 +144,14 @@ fn too_deep(body: &[u8]) -> Option<usize> {
             }
             b'}' | b']' => depth = depth.saturating_sub(1),
             b'"' => {
+                // To the quote that ends the string; one without an end is for the parser to tell.
                 at += 1;
-                while let Some(inside) = body.get(at) {
-                    match inside {
-                        b'\\' => at += 1,
-                        b'"' => break,
-                        _ => {}
+                loop {
+                    at += memchr::memchr2(b'"', b'\\', body.get(at..)?)?;
+                    if body[at] == b'"' {
+                        break;
                     }
-                    at += 1;
+                    at += 2;
                 }
             }
             _ => {}

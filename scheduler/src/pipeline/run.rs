@@ -92,7 +92,8 @@ pub struct Run {
 impl Run {
     /// Without what explanations of a run that was not detailed leave out.
     pub(crate) fn trimmed(mut self, detailed: bool) -> Self {
-        if !detailed {
+        // With every survivor ranked there is nothing to leave out.
+        if !detailed && self.ranked.len() < self.trace.rows.len() {
             self.trace = Arc::new(self.trace.of_ranked(&self.ranked, &self.trace.activations, &self.trace.shapes));
         }
         self
