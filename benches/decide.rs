@@ -16,8 +16,6 @@ use std::time::{Duration, Instant};
 
 use criterion::Criterion;
 use hdrhistogram::Histogram;
-use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
 use scheduler::request::{Caller, Candidates};
 use scheduler::{Batch, Command, Core, Decision, Engine, HostReport, Intent, Proposer, Request, Settings};
 use serde_json::json;
@@ -141,50 +139,6 @@ fn again(core: &mut Core, engine: &Engine, requests: &[Request], (case, hosts): 
     report("decide again", case, hosts, &latency, json!({ "stood": stood }));
 }
 
-/// What a decision cannot do without, over bare columns: three sets of hosts and two amounts to filter by, the
-/// survivors put side by side, five weighers with tanh, the first hundred in order. No names, no reasons, no claim.
-fn bare(hosts: usize) {
-    let mut random = SmallRng::seed_from_u64(5);
-    let mut set = |share: f64| -> Vec<u64> {
-        (0..hosts.div_ceil(64))
-            .map(|_| (0..64).fold(0, |word, bit| word | u64::from(random.random_bool(share)) << bit))
-            .collect()
-    };
-    let sets = [set(0.96), set(0.33), set(0.88)];
-    let mut column = || -> Vec<u64> { (0..hosts.next_multiple_of(64)).map(|_| random.random_range(0..512)).collect() };
-    let (cpu, memory) = (column(), column());
-    let others = [column(), column(), column()];
-    let mut latency = histogram();
-    timed(2_000, &mut latency, || {
-        let mut rows = Vec::new();
-        for at in 0..sets[0].len() {
-            let fits = |column: &[u64], least: u64| {
-                let values = column[at * 64..at * 64 + 64].iter().enumerate();
-                values.fold(0, |word, (bit, &value)| word | u64::from(value >= least) << bit)
-            };
-            let mut word = sets.iter().fold(fits(&cpu, 32) & fits(&memory, 64), |word, set| word & set[at]);
-            while word != 0 {
-                rows.push((at * 64) as u32 + word.trailing_zeros());
-                word &= word - 1;
-            }
-        }
-        let mut total = vec![0.0; rows.len()];
-        for column in [&cpu, &memory].into_iter().chain(&others) {
-            for (total, &row) in total.iter_mut().zip(&rows) {
-                *total += (column[row as usize] as f64 / 512.0).tanh();
-            }
-        }
-        let mut ranked: Vec<(i64, u32)> = total.iter().map(|total| -(total * 1e9) as i64).zip(rows).collect();
-        let first = ranked.len().min(100);
-        if first > 0 {
-            ranked.select_nth_unstable(first - 1);
-        }
-        ranked[..first].sort_unstable();
-        black_box(&ranked);
-    });
-    report("decide", "a bare scan of columns", hosts, &latency, json!({}));
-}
-
 /// What each step of a whole decision costs, by its name.
 fn steps(core: &mut Core, requests: &[Request], (case, hosts): (&str, usize)) {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -247,7 +201,6 @@ fn main() {
             }
             report("decide", "Nova's own default", hosts, &latency, json!({}));
         }
-        bare(hosts);
         let mut core = core(fleet);
         for (pipeline, case) in PIPELINES {
             for request in &mut requests {
