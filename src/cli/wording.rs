@@ -230,11 +230,12 @@ pub fn story(story: &v1::HostStory, fit: u64) -> String {
     if let Some(reason) = &story.reason {
         let _ = write!(out, "\n  {reason}");
     }
+    let width = story.scores.iter().map(|score| score.step.len()).max().unwrap_or(0).max(34);
     if let Some(base) = story.base {
-        let _ = write!(out, "\n  {:<34} {base:>+9.4}", "caller's weight");
+        let _ = write!(out, "\n  {:<width$} {base:>+9.4}", "caller's weight");
     }
     for score in &story.scores {
-        let _ = write!(out, "\n  {:<34} {:>+9.4}  (activation {:.4})", score.step, score.contribution, score.raw);
+        let _ = write!(out, "\n  {:<width$} {:>+9.4}  (activation {:.4})", score.step, score.contribution, score.raw);
     }
     out
 }
