@@ -126,6 +126,9 @@ fn what_is_no_request() {
         ("64 deep", deep(63)),
         ("65 deep", deep(64)),
         ("100000 deep", deep(100_000)),
+        ("brackets in a string", changed("/pipeline", json!("\"[{".repeat(100)))),
+        ("65 deep behind a string", [br#"{"s":"\"[\\","x":"#.to_vec(), vec![b'['; 64]].concat()),
+        ("a string without an end", br#"{"x":"[[\"#.to_vec()),
         ("no flavor", changed("/spec/~/flavor", Value::Null)),
         ("uuid", changed("/spec/~/instance_uuid", json!("server-1"))),
         ("uuid absent", changed("/spec/~/instance_uuid", Value::Null)),
@@ -169,6 +172,9 @@ fn what_is_no_request() {
         64 deep: spec: absent, a RequestSpec expected: this is no scheduling request
         65 deep: nested deeper than 64 at byte 68
         100000 deep: nested deeper than 64 at byte 68
+        brackets in a string: accepted
+        65 deep behind a string: nested deeper than 64 at byte 80
+        a string without an end: EOF while parsing a string at line 1 column 9
         no flavor: spec.flavor: absent, a Flavor expected: this is no scheduling request
         uuid: spec.instance_uuid: 'server-1' given, a uuid expected
         uuid absent: spec.instance_uuid: '' given, a uuid expected
@@ -489,4 +495,22 @@ proptest! {
         }
         let _ = translate(&body);
     }
+}
+
+/// Weights in the order of the hosts are taken along with them, in any other order they are looked up.
+#[test]
+fn weights_belong_to_their_hosts_in_any_order() {
+    let sent = |hosts: &[Value]| match translate(&changed("/hosts", json!(hosts))).unwrap().candidates {
+        Candidates::Sent(sent) => sent,
+        Candidates::All => panic!("hosts were sent"),
+    };
+    // As the weights are written here.
+    let mut hosts = fixture("01")["hosts"].as_array().unwrap().clone();
+    hosts.sort_by_key(|host| host["host"].to_string());
+    let mut ordered = sent(&hosts);
+    hosts.reverse();
+    let reversed = sent(&hosts);
+    assert!(ordered.windows(2).any(|two| two[0].weight.to_bits() != two[1].weight.to_bits()), "weights that differ");
+    ordered.reverse();
+    assert_eq!(reversed, ordered);
 }

@@ -9,7 +9,7 @@ use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use scheduler::command::Proposer;
-use scheduler::request::Candidates;
+use scheduler::request::{Candidate, Candidates};
 use scheduler::{
     Batch, Command, Core, Decision, Domain, Engine, HostReport, Outcome, Proposal, Request, Settings, Settled,
 };
@@ -207,4 +207,36 @@ fn only_a_second_equal_request_keeps_its_run() {
         half.decide(&engine, &request);
         assert_eq!(half.core.runs_that_stood(), stood);
     }
+}
+
+/// Decisions over many hosts are explained for a shorter while, so that the memory for it has a bound.
+#[test]
+fn what_is_kept_for_explanations_is_bounded_by_hosts() {
+    let settings = Settings { detail_decisions: 10, detail_hosts: 4, ..Settings::default() };
+    let engine = plugins::engine(settings);
+    let fleet = FleetSpec::new(20, 1).generate();
+    let mut half = Half::new(false);
+    for (report, at) in fleet.iter().zip(1..) {
+        half.apply(at, Command::Report(Box::new(report.clone())));
+    }
+    let sent = |report: &HostReport| Candidate {
+        host: report.name.clone(),
+        node: report.hypervisor_hostname.clone().unwrap_or_default(),
+        weight: 1.0,
+    };
+    let mut told = |hosts: &[HostReport], consumer: u128| {
+        let mut request = Requests::new(&fleet, 1).of(scheduler::Intent::Create).request();
+        request.candidates = Candidates::Sent(hosts.iter().map(sent).collect());
+        request.consumers = vec![Uuid::from_u128(consumer)];
+        half.decide(&engine, &request);
+        half.land(100);
+        let kept = |id: &u64| half.core.explain(*id, &[]).is_some_and(|told| told.detail.is_some());
+        (1..=20).filter(kept).collect::<Vec<_>>()
+    };
+    // Forty hosts in all: two decisions over twenty each, or ten over three.
+    let kept = [1, 2, 3, 4].map(|consumer| told(&fleet, consumer));
+    assert_eq!(kept, [vec![1], vec![1, 2], vec![2, 3], vec![3, 4]]);
+    let kept = (5..=20).map(|consumer| told(&fleet[..3], consumer).len()).collect::<Vec<_>>();
+    assert_eq!(kept[..8], [2, 3, 4, 5, 6, 7, 7, 8], "with the last over twenty there is room for six more");
+    assert_eq!(kept[9..], [10; 7]);
 }
