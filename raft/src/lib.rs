@@ -15,6 +15,7 @@
 //! ```
 
 pub mod backup;
+pub mod ears;
 pub mod identity;
 pub mod members;
 pub mod node;

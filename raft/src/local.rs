@@ -11,6 +11,7 @@ use scheduler::core::Shadow;
 use scheduler::decision::Explanation;
 use scheduler::{Command, Decision, Outcome, Request};
 
+use crate::ears::Ears;
 use crate::machine::Machine;
 use crate::members::{self, Report};
 use crate::node::Status;
@@ -33,6 +34,8 @@ pub struct Local {
     pub wal: Arc<Wal>,
     pub raft: Raft<TypeConfig, Machine>,
     pub data_dir: PathBuf,
+    /// What this node hears of hosts.
+    pub ears: Arc<Ears>,
     /// Held while the membership or the feature level changes.
     pub changing: Arc<tokio::sync::Mutex<()>>,
 }

@@ -6,6 +6,7 @@
 mod backup;
 mod begin;
 mod cluster;
+pub(crate) mod failover;
 mod open;
 mod route;
 #[cfg(feature = "simulation")]

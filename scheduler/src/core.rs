@@ -173,6 +173,11 @@ impl Core {
         self.clock = self.clock.max(now);
     }
 
+    /// Replicated time as the leader's clock has it: what a batch that is proposed now would carry.
+    pub fn clock(&self) -> u64 {
+        self.clock.max(self.state.now())
+    }
+
     /// Forgets the runs that may still stand: the next decisions run whole. For tests and benches.
     pub fn forget_runs(&mut self) {
         self.standings = Standings::default();

@@ -362,6 +362,7 @@ pub(super) async fn start(
         wal: Arc::clone(wal),
         raft: raft.clone(),
         data_dir: options.data_dir.clone(),
+        ears: Arc::default(),
         changing: Arc::default(),
     };
     // Until then it neither votes nor stands for election.

@@ -225,6 +225,10 @@ impl Running {
         };
         match (ask, refused) {
             (Ask::Look(look), _) => {
+                if self.lead_since.is_some() {
+                    let now = self.now();
+                    self.core.set_clock(now);
+                }
                 // A question that panics must not take the node with it; who asked sees that no answer comes.
                 let look = AssertUnwindSafe(|| look(&mut self.core, &mut self.engine));
                 let _ = catch_unwind(look);

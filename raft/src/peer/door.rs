@@ -20,6 +20,7 @@ use crate::identity::Me;
 use crate::local::Local;
 use crate::machine::SnapshotFile;
 use crate::members;
+use crate::node::failover as order;
 use crate::tasks;
 use crate::types::{Snapshot, TypeConfig};
 
@@ -145,7 +146,7 @@ impl Door {
                 taken.map_or_else(|error| Answer::Rejected(error.to_string()), Answer::Here)
             }
             ask => match self.local.get() {
-                Some(local) => self.hand_on(local, ask).await,
+                Some(local) => self.hand_on(local, head.from, ask).await,
                 None => Answer::NotReady,
             },
         }
@@ -164,7 +165,7 @@ impl Door {
         }
     }
 
-    async fn hand_on(self: &Arc<Self>, local: &Local, ask: Ask) -> Answer {
+    async fn hand_on(self: &Arc<Self>, local: &Local, from: u64, ask: Ask) -> Answer {
         let raft = &local.raft;
         match ask {
             Ask::Vote(rpc) => raft.vote(rpc).await.map_or(Answer::NotReady, Answer::Voted),
@@ -202,6 +203,17 @@ impl Door {
             Ask::Shadows => Answer::Shadows(local.shadows().await),
             Ask::Explain { id, hosts } => Answer::Explained(local.explain(id, hosts).await),
             Ask::Report => Answer::Report(Box::new(local.report().await)),
+            Ask::Overheard(told) => {
+                let leads = local.owner.leads();
+                if leads {
+                    local.ears.take(from, *told);
+                }
+                Answer::Heard(leads)
+            }
+            Ask::Order(bytes) => match order::decode(&bytes) {
+                Ok((actor, change)) => Answer::Done(local.order(actor, change).await),
+                Err(why) => Answer::Rejected(why),
+            },
             Ask::Hello | Ask::Adopt | Ask::Part(_) => Answer::NotReady,
         }
     }

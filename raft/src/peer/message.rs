@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::acknowledged::Acknowledged;
+use crate::ears::Overheard;
 use crate::members::{Change, Changed, Report};
 use crate::refused::Refused;
 use crate::types::{LogId, SnapshotMeta, TypeConfig, Vote};
@@ -100,6 +101,10 @@ pub enum Ask {
     Shadows,
     /// How are you?
     Report,
+    /// What the sender has heard of hosts. For the leader, from failover's feature level on.
+    Overheard(Box<Overheard>),
+    /// An order of failover (its actor and its change, encoded). For the leader, which signs it.
+    Order(#[serde(with = "serde_bytes")] Vec<u8>),
 }
 
 /// A part of a snapshot file. Without bytes it asks how much of the file is there already.
@@ -153,6 +158,8 @@ pub enum Answer {
     Shadows(Result<Vec<Shadow>, Refused>),
     /// To [`Ask::Report`].
     Report(Box<Report>),
+    /// To [`Ask::Overheard`]: whether this node leads.
+    Heard(bool),
 }
 
 /// Who a node is.

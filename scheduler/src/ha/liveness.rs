@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::host::{Detection, Host, HostId};
@@ -133,7 +134,7 @@ struct Voice {
 }
 
 /// What a group says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Says {
     /// The host runs.
     Runs,
@@ -144,7 +145,7 @@ pub enum Says {
 }
 
 /// One host in a member's digest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heard {
     /// The host.
     pub host: HostId,

@@ -10,7 +10,7 @@ use super::keyed::Entry;
 use super::order::Leader;
 
 /// A life of a host.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize, Deserialize)]
 pub struct Life {
     /// The host.
     pub host: HostId,
