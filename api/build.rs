@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use prost::Message;
 use prost_types::FileDescriptorSet;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 6] = [
     "pallium/v1/scheduler.proto",
     "pallium/v1/inventory.proto",
     "pallium/v1/pipelines.proto",
     "pallium/v1/cluster.proto",
+    "pallium/ha/v1/agent.proto",
+    "pallium/ha/v1/failover.proto",
 ];
 
 /// Messages that exist only so that an empty list or map differs from an absent one: in JSON they
@@ -19,7 +21,7 @@ const PLAIN: [&str; 7] =
     ["StringList", "InventoryMap", "AmountMap", "StringMap", "AggregateList", "NumaCellList", "InstanceReportList"];
 
 /// Messages that REST takes from the query of a GET.
-const QUERIES: [&str; 7] = [
+const QUERIES: [&str; 9] = [
     "DecisionsRequest",
     "WatchDecisionsRequest",
     "ListHostsRequest",
@@ -27,6 +29,8 @@ const QUERIES: [&str; 7] = [
     "WatchHostsRequest",
     "ListPipelinesRequest",
     "ListShadowsRequest",
+    "FailoverHostsRequest",
+    "FailoverCasesRequest",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

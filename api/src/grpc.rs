@@ -17,6 +17,8 @@ use tonic_health::server::HealthReporter;
 use tower::Service as Tower;
 
 use crate::error::ApiError;
+use crate::proto::ha::failover_server::FailoverServer;
+use crate::proto::ha::host_agent_server::HostAgentServer;
 use crate::proto::v1::cluster_server::{Cluster, ClusterServer};
 use crate::proto::v1::inventory_server::{Inventory, InventoryServer};
 use crate::proto::v1::pipelines_server::{Pipelines, PipelinesServer};
@@ -25,11 +27,14 @@ use crate::proto::{DESCRIPTORS, v1};
 use crate::service::{Call, Service};
 use crate::watch::Events;
 
+/// Bytes of a report of an agent: a list of 4,096 instances and more.
+const REPORT: usize = 2 << 20;
+
 /// The methods, as tonic calls them.
 #[derive(Clone)]
-struct Methods(Arc<Service>);
+pub(crate) struct Methods(pub Arc<Service>);
 
-type Answer<T> = Result<Response<T>, Status>;
+pub(crate) type Answer<T> = Result<Response<T>, Status>;
 type Streamed<T> = Events<Result<T, Status>>;
 
 /// Adds the services to a router, and gives what reports their health.
@@ -48,7 +53,9 @@ pub(crate) fn add<S: Clone + Send + Sync + 'static>(
     let router = route(router, SchedulerServer::new(methods.clone()).max_decoding_message_size(most));
     let router = route(router, InventoryServer::new(methods.clone()).max_decoding_message_size(most));
     let router = route(router, ClusterServer::new(methods.clone()).max_decoding_message_size(most));
-    let router = route(router, PipelinesServer::new(methods).max_decoding_message_size(most));
+    let router = route(router, PipelinesServer::new(methods.clone()).max_decoding_message_size(most));
+    let router = route(router, FailoverServer::new(methods.clone()).max_decoding_message_size(most));
+    let router = route(router, HostAgentServer::new(methods).max_decoding_message_size(REPORT));
     let router = route(router, health_server);
     let router = route(router, reflection().build_v1()?);
     let router = route(router, reflection().build_v1alpha()?);
@@ -78,6 +85,8 @@ pub(crate) async fn report(health: &HealthReporter, ready: bool) {
         <InventoryServer<Methods> as NamedService>::NAME,
         <PipelinesServer<Methods> as NamedService>::NAME,
         <ClusterServer<Methods> as NamedService>::NAME,
+        <FailoverServer<Methods> as NamedService>::NAME,
+        <HostAgentServer<Methods> as NamedService>::NAME,
     ];
     for name in names {
         health.set_service_status(name, status).await;
@@ -85,7 +94,7 @@ pub(crate) async fn report(health: &HealthReporter, ready: bool) {
 }
 
 /// The call that the server's outermost layer described.
-fn call<T>(request: &Request<T>) -> Result<Call, Status> {
+pub(crate) fn call<T>(request: &Request<T>) -> Result<Call, Status> {
     let call = request.extensions().get::<Call>().cloned();
     call.ok_or_else(|| ApiError::internal("a call without its description").into())
 }

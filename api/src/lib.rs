@@ -21,6 +21,7 @@ pub mod storage;
 mod backup;
 mod cluster;
 mod convert;
+mod failover;
 mod grpc;
 mod guest;
 mod histogram;
@@ -33,5 +34,6 @@ mod service;
 mod watch;
 
 pub use error::ApiError;
+pub use failover::Mode;
 pub use limits::ApiConfig;
 pub use server::{ServeError, serve};

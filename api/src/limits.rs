@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::error::ApiError;
+use crate::failover::Mode;
 
 /// Limits of a server, with the defaults of the front door.
 #[derive(Clone, Debug)]
@@ -36,6 +37,10 @@ pub struct ApiConfig {
     pub watch_queue: usize,
     /// Time that running requests get when the server stops.
     pub drain: Duration,
+    /// What failover may do.
+    pub failover: Mode,
+    /// Agents' sessions at one time. More: 503.
+    pub agents: usize,
 }
 
 impl Default for ApiConfig {
@@ -52,6 +57,8 @@ impl Default for ApiConfig {
             watchers: 64,
             watch_queue: 1024,
             drain: Duration::from_secs(10),
+            failover: Mode::Off,
+            agents: 20_000,
         }
     }
 }

@@ -46,6 +46,7 @@ pub(crate) struct Metrics {
     hooks: Histograms<HookLabels>,
     refused: Family<ReasonLabels, Counter>,
     pub watch_lost: Counter,
+    pub proof_violations: Counter,
     pipelines: ArcSwap<BTreeMap<String, Arc<PipelineMetrics>>>,
     families: Families,
     state: StateMetrics,
@@ -335,11 +336,17 @@ impl Metrics {
             add(&mut registry, "pallium_refused", "Requests that were refused or failed, by code", Family::default());
         let watch_lost =
             add(&mut registry, "pallium_watch_events_lost", "Events that slow readers did not get", Counter::default());
+        let proof_violations = add(
+            &mut registry,
+            "pallium_ha_proof_violations",
+            "Hosts that said Hello in a life that was proven over",
+            Counter::default(),
+        );
         limits(&mut registry, config);
         let state = StateMetrics::default();
         state.register(&mut registry);
         let pipelines = ArcSwap::default();
-        Self { registry, http, hooks, refused, watch_lost, pipelines, families, state }
+        Self { registry, http, hooks, refused, watch_lost, proof_violations, pipelines, families, state }
     }
 
     /// Counts an answered request.

@@ -8,6 +8,12 @@ pub mod v1 {
     tonic::include_proto!("pallium.v1");
 }
 
+/// Package `pallium.ha.v1`.
+#[allow(clippy::all, clippy::pedantic, clippy::restriction, unused_qualifications, missing_docs)]
+pub mod ha {
+    tonic::include_proto!("pallium.ha.v1");
+}
+
 /// In JSON these are the list or map that they wrap.
 macro_rules! plain {
     ($($message:ident: $plain:ty),* $(,)?) => {$(

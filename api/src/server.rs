@@ -53,6 +53,10 @@ pub async fn serve(
         let service = Arc::clone(&service);
         async move { service.watch.run(&service.node).await }
     });
+    tasks.spawn({
+        let service = Arc::clone(&service);
+        async move { service.agents.run(&service).await }
+    });
     tasks.spawn(tell_health(Arc::clone(&service), health));
     accept(listener, tls, router, &service, shutdown).await;
     tasks.shutdown().await;
@@ -108,7 +112,7 @@ const PATHS: [&str; 33] = [
 ];
 
 /// Methods of gRPC as metrics name them.
-const METHODS: [&str; 27] = [
+const METHODS: [&str; 43] = [
     "/pallium.v1.Scheduler/Place",
     "/pallium.v1.Scheduler/Explain",
     "/pallium.v1.Scheduler/Decisions",
@@ -136,6 +140,22 @@ const METHODS: [&str; 27] = [
     "/pallium.v1.Cluster/Remove",
     "/pallium.v1.Cluster/Transfer",
     "/pallium.v1.Cluster/Backup",
+    "/pallium.ha.v1.Failover/Status",
+    "/pallium.ha.v1.Failover/Hosts",
+    "/pallium.ha.v1.Failover/ApplyHosts",
+    "/pallium.ha.v1.Failover/RemoveHost",
+    "/pallium.ha.v1.Failover/Cases",
+    "/pallium.ha.v1.Failover/Case",
+    "/pallium.ha.v1.Failover/ConfirmDead",
+    "/pallium.ha.v1.Failover/OpenCase",
+    "/pallium.ha.v1.Failover/Exempt",
+    "/pallium.ha.v1.Failover/Pause",
+    "/pallium.ha.v1.Failover/Hold",
+    "/pallium.ha.v1.Failover/Answer",
+    "/pallium.ha.v1.Failover/Maintain",
+    "/pallium.ha.v1.Failover/EndQuarantine",
+    "/pallium.ha.v1.Failover/Release",
+    "/pallium.ha.v1.HostAgent/Session",
 ];
 
 fn path(request: &Request) -> &'static str {

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::body::BadRequest;
 use crate::error::ApiError;
+use crate::failover::agents::Agents;
 use crate::limits::{ApiConfig, Slots};
 use crate::metrics::{Metrics, Reading};
 use crate::proto::v1;
@@ -42,6 +43,8 @@ pub(crate) struct Service {
     pub backups: Slots,
     searches: Slots,
     pub connections: Slots,
+    pub agents: Agents,
+    pub agent_slots: Slots,
 }
 
 /// One call: whose it is, and until when it may take.
@@ -83,6 +86,8 @@ impl Service {
             backups: Slots::new(BACKUPS),
             searches: Slots::new(SEARCHES),
             connections: Slots::new(config.connections),
+            agents: Agents::default(),
+            agent_slots: Slots::new(config.agents),
             config,
         }
     }

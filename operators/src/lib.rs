@@ -1,11 +1,12 @@
-//! What talks to other systems. Today: reading a fleet out of Kubernetes Hypervisor resources or
-//! out of pallium's own fleet file. Translation and validation only; nothing here decides.
+//! What talks to other systems: reads a fleet out of Kubernetes Hypervisor resources or out of pallium's
+//! own fleet file, and carries out what failover has decided ([`failover`]). Nothing here decides.
 //!
 //! ```text
 //!  text ──▶ document (trees, lines) ──▶ fleet | hypervisor ──▶ import (checks across hosts) ──▶ HostReport
 //! ```
 
 pub mod document;
+pub mod failover;
 pub mod fleet;
 pub mod hypervisor;
 pub mod import;

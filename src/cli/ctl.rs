@@ -6,6 +6,7 @@ mod cluster;
 mod decisions;
 mod explain;
 mod features;
+mod ha;
 mod hosts;
 pub mod import;
 mod input;
@@ -57,6 +58,7 @@ enum Command {
     Pipelines(pipelines::Args),
     Release(release::Args),
     Cluster(cluster::Args),
+    Ha(ha::Args),
     Backup(backup::Args),
     Restore(restore::Args),
     Recover(recover::Args),
@@ -81,6 +83,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
             Command::Pipelines(args) => pipelines::run(&target, format, args).await,
             Command::Release(args) => release::run(&Client::connect(&target).await?, format, &args).await,
             Command::Cluster(args) => cluster::run(&Client::connect(&target).await?, format, &args).await,
+            Command::Ha(args) => ha::run(&target, format, args).await,
             Command::Backup(args) => backup::run(&target, format, &args).await,
             Command::Restore(args) => restore::run(format, &args),
             Command::Recover(args) => recover::run(format, &args),

@@ -5,7 +5,7 @@ pub mod config;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use raft::Node;
@@ -182,7 +182,12 @@ pub async fn serve_until(
             }
         }
     };
-    let served = api::serve(listener, tls, node.clone(), config.limits.api(), told).await;
+    let limits = api::ApiConfig { failover: config.failover.mode(), ..config.limits.api() };
+    let coordinator = failover(&node, config);
+    let served = api::serve(listener, tls, node.clone(), limits, told).await;
+    if let Some(coordinator) = coordinator {
+        coordinator.abort();
+    }
     let fatal = node.status().fatal;
     node.shutdown().await;
     tracing::info!("stopped");
@@ -190,6 +195,15 @@ pub async fn serve_until(
         return Err(Failure::new(format!("the node stopped: {reason}")));
     }
     served.map_err(|error| Failure::new(format!("the server stopped: {error}")))
+}
+
+/// Starts what watches hosts, and acts when this node leads.
+fn failover(node: &Node, config: &Config) -> Option<tokio::task::JoinHandle<()>> {
+    if config.failover.mode == config::failover::Mode::Off {
+        return None;
+    }
+    let hands = Arc::new(operators::failover::NoHands);
+    Some(tokio::spawn(operators::failover::run(node.clone(), config.failover.settings(), hands)))
 }
 
 /// Returns when the node has stopped by itself.

@@ -20,6 +20,13 @@ pub struct Node {
 }
 
 impl Node {
+    /// Adds lines to its configuration.
+    pub fn configure(&self, lines: &str) {
+        let mut text = std::fs::read_to_string(&self.arguments[1]).expect("its configuration");
+        text.push_str(lines);
+        std::fs::write(&self.arguments[1], text).expect("written");
+    }
+
     pub fn start(&self) -> Server {
         let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
         Server::start_with(&self.dir.path().join("data"), &arguments)

@@ -4,6 +4,7 @@
 mod bad_input;
 mod cluster;
 mod command_line;
+mod failover;
 mod features;
 mod fixtures;
 mod guests;

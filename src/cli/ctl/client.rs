@@ -4,6 +4,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use api::proto::ha::failover_client::FailoverClient;
 use api::proto::v1::cluster_client::ClusterClient;
 use api::proto::v1::inventory_client::InventoryClient;
 use api::proto::v1::pipelines_client::PipelinesClient;
@@ -130,6 +131,11 @@ impl Client {
     /// Pipelines.
     pub fn pipelines(&self) -> PipelinesClient<Channel> {
         PipelinesClient::new(self.channel.clone()).max_decoding_message_size(MOST_MESSAGE)
+    }
+
+    /// Failover.
+    pub fn failover(&self) -> FailoverClient<Channel> {
+        FailoverClient::new(self.channel.clone()).max_decoding_message_size(MOST_MESSAGE)
     }
 
     /// Why the server did not answer.

@@ -1,6 +1,7 @@
 //! The config file of a server: read, merged with the flags, checked. Every error names line and
 //! key; a key of a capability that does not exist yet is refused, not ignored.
 
+pub mod failover;
 mod peers;
 mod scheduling;
 
@@ -44,6 +45,8 @@ pub struct Config {
     pub scheduling: Settings,
     /// Limits.
     pub limits: Limits,
+    /// Failover.
+    pub failover: failover::Section,
     /// Start although the log is damaged, and forget everything from this index on.
     pub accept_loss_from: Option<u64>,
     /// Logging.
@@ -201,12 +204,15 @@ struct File {
     /// Limits.
     #[schemars(with = "Option<Limits>")]
     limits: Limits,
+    /// Failover.
+    #[schemars(with = "Option<failover::Section>")]
+    ha: failover::Section,
     /// Logging.
     #[schemars(with = "Option<Log>")]
     log: Log,
 }
 
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "node_id",
     "data_dir",
     "listen",
@@ -218,15 +224,15 @@ const KEYS: [&str; 12] = [
     "tls",
     "scheduling",
     "limits",
+    "ha",
     "log",
 ];
 
 /// Keys of capabilities that do not exist yet.
-const LATER: [(&str, &str); 12] = [
-    ("host_id", "failover does not exist yet"),
-    ("chassis", "failover does not exist yet"),
-    ("power_domain", "failover does not exist yet"),
-    ("ha", "failover does not exist yet"),
+const LATER: [(&str, &str); 11] = [
+    ("host_id", "what a voter stands on is given under ha.voters"),
+    ("chassis", "what a voter stands on is given under ha.voters"),
+    ("power_domain", "what a voter stands on is given under ha.voters"),
     ("auth", "authentication does not exist yet: serve on loopback behind a proxy that authenticates"),
     ("placement", "the Placement API does not exist yet"),
     ("placement_listen", "the Placement API does not exist yet"),
@@ -299,6 +305,7 @@ impl File {
             tls: certificates::Section::read(reader, fields),
             scheduling: section(reader, fields, "scheduling"),
             limits: limits(reader, fields),
+            ha: failover::Section::read(reader, fields),
             log: section(reader, fields, "log"),
         }
     }
@@ -379,6 +386,7 @@ impl Config {
             peer_tls: None,
             scheduling: Settings::default(),
             limits: Limits::default(),
+            failover: failover::Section::default(),
             accept_loss_from: None,
             log: Log::default(),
         }
@@ -433,6 +441,7 @@ impl Config {
             peer_tls,
             scheduling: file.scheduling,
             limits: file.limits,
+            failover: file.ha,
             accept_loss_from,
             log,
         })

@@ -1,0 +1,267 @@
+//! The state of failover in words.
+
+use std::collections::BTreeMap;
+
+use raft::ears::Ears;
+use scheduler::ha::breaker::{Decision, Scope, Trips};
+use scheduler::ha::case::{Act, Case, Phase};
+use scheduler::ha::host::{Detection, Host};
+use scheduler::ha::proof::{Evidence, Proof, Token};
+use scheduler::ha::recovery::{Recovery, Status};
+use scheduler::state::Tables;
+
+use super::{name, nova_host};
+use crate::proto::ha;
+
+/// Instances of one case that are told.
+const INSTANCES: usize = 1000;
+
+fn count<K: Ord>(keys: impl Iterator<Item = K>) -> BTreeMap<K, u64> {
+    let mut counts = BTreeMap::new();
+    for key in keys {
+        *counts.entry(key).or_default() += 1;
+    }
+    counts
+}
+
+pub(super) fn status(tables: &Tables, mode: &str) -> ha::FailoverStatusResponse {
+    let failover = tables.failover();
+    let now = tables.counters().now;
+    let names = |keep: &dyn Fn(&Host) -> bool| {
+        let mut names: Vec<_> = failover.hosts.iter().filter(|host| keep(host)).collect::<Vec<_>>();
+        names.sort_unstable_by_key(|host| nova_host(tables, host));
+        names.into_iter().map(|host| nova_host(tables, host).to_owned()).take(100).collect()
+    };
+    let mut stops = Vec::new();
+    if failover.small.epoch != tables.counters().epoch && !failover.hosts.is_empty() {
+        let why = "the cluster was restored: look at the hosts, then `pallium ctl ha release`".to_owned();
+        stops.push(ha::FailoverStop { act: "all".to_owned(), why, rest_ms: None });
+    }
+    for act in [Act::Kill, Act::Recover] {
+        let rest = failover.paused(act).saturating_sub(now);
+        if rest > 0 {
+            let why = "an operator paused it".to_owned();
+            stops.push(ha::FailoverStop { act: act.to_string(), why, rest_ms: Some(rest) });
+        }
+    }
+    ha::FailoverStatusResponse {
+        mode: mode.to_owned(),
+        hosts: failover.hosts.len() as u64,
+        detections: count(failover.hosts.iter().map(|host| believed(host))),
+        phases: count(failover.cases.iter().map(|case| name(case.phase))),
+        instances: count(failover.recoveries.iter().map(|recovery| state(recovery.status).0)),
+        permits: failover.permits.len() as u64,
+        stops,
+        breakers: failover.small.breakers.keys().map(|scope| breaker(tables, *scope)).collect(),
+        unchecked: names(&|host| host.unchecked),
+        quarantined: names(&|host| host.quarantined),
+        uncovered: Vec::new(),
+    }
+}
+
+/// What is believed of a host; of one that never said Hello nothing is.
+fn believed(host: &Host) -> String {
+    if host.incarnation == 0 { "unknown".to_owned() } else { name(host.belief.detection) }
+}
+
+fn breaker(tables: &Tables, scope: Scope) -> ha::FailoverBreaker {
+    let failover = tables.failover();
+    let text = |sym| tables.names.text(sym);
+    let count = failover.count(scope);
+    let known = failover.small.breakers.get(&scope);
+    let now = tables.counters().now;
+    let answer = known.and_then(|breaker| breaker.answer.as_ref()).filter(|(_, until)| *until > now);
+    ha::FailoverBreaker {
+        scope: match scope {
+            Scope::Region => "region".to_owned(),
+            Scope::Az(az) => format!("az:{}", text(az)),
+            Scope::Cell(cell) => format!("cell:{}", text(cell)),
+            Scope::Cluster(cluster) => format!("cluster:{}", text(cluster)),
+        },
+        why: known.map_or_else(String::new, |breaker| why(breaker.trips)),
+        hosts: count.hosts,
+        unavailable: count.unavailable,
+        threshold: if count.hosts <= 4 { 2 } else { scope.threshold(count.hosts) },
+        open_ms: known.map_or(0, |breaker| now.saturating_sub(breaker.since)),
+        answer: answer.map(|(decision, _)| match decision {
+            Decision::Proceed(hosts) => format!("{} hosts may be fenced", hosts.len()),
+            Decision::ProceedAll => "all of it may be fenced".to_owned(),
+            Decision::Abort => "nothing may be fenced".to_owned(),
+        }),
+    }
+}
+
+fn why(trips: Trips) -> String {
+    let reasons = [
+        (Trips::COUNT, "too many hosts are away"),
+        (Trips::SMALL, "two of four or fewer hosts are away"),
+        (Trips::CORRELATED, "many went at one moment"),
+        (Trips::BLIND, "most hosts are silent: it is more likely us"),
+        (Trips::BACKEND, "a storage backend stands still"),
+        (Trips::CONTROL, "Nova or Placement cannot act"),
+    ];
+    let named: Vec<_> = reasons.iter().filter(|(trip, _)| trips.0 & trip.0 != 0).map(|(_, text)| *text).collect();
+    named.join("; ")
+}
+
+pub(super) fn hosts(
+    tables: &Tables,
+    ears: &Ears,
+    detection: Option<Detection>,
+    after: Option<&str>,
+    most: usize,
+) -> ha::FailoverHostsResponse {
+    let failover = tables.failover();
+    let mut found: Vec<_> = failover
+        .hosts
+        .iter()
+        .filter(|host| detection.is_none_or(|detection| host.belief.detection == detection))
+        .filter(|host| after.is_none_or(|after| nova_host(tables, host) > after))
+        .collect();
+    found.sort_unstable_by_key(|host| nova_host(tables, host));
+    let more = found.len() > most;
+    found.truncate(most);
+    let permits = count(failover.permits.iter().map(|permit| permit.life.host));
+    let now = tables.counters().now;
+    let told = |host: &Host| ha::FailoverHost {
+        host: nova_host(tables, host).to_owned(),
+        id: host.id.to_string(),
+        enabled: host.enabled,
+        detection: believed(host),
+        incarnation: host.incarnation,
+        boot: host.boot.map(|boot| boot.to_string()),
+        age_ms: ears.age(host.id).map(|age| age.as_millis() as u64),
+        phase: failover.cases.get(host.id).map(|case| name(case.phase)),
+        permits: permits.get(&host.id).copied().unwrap_or_default(),
+        quarantined: host.quarantined,
+        maintenance: name(host.maintenance),
+        forced_down: host.forced_down,
+        disabled: host.disabled,
+        fencers: host.fencers.iter().map(name).collect(),
+        bmc: host.bmc.clone(),
+        exempt_ms: (host.exempt > now).then(|| host.exempt - now),
+    };
+    let next = more.then(|| found.last().map(|host| nova_host(tables, host).to_owned())).flatten();
+    ha::FailoverHostsResponse { hosts: found.into_iter().map(|host| told(host)).collect(), next }
+}
+
+pub(super) fn cases(tables: &Tables, closed: bool, most: usize) -> ha::FailoverCasesResponse {
+    let failover = tables.failover();
+    let open = failover.cases.iter().map(|case| &**case);
+    let closed = failover.closed().filter(|_| closed);
+    ha::FailoverCasesResponse { cases: open.chain(closed).take(most).map(|case| brief(tables, case)).collect() }
+}
+
+/// The open case of a host, else its last one, with all that is known of it.
+pub(super) fn case(tables: &Tables, host: &Host) -> Option<ha::FailoverCase> {
+    let failover = tables.failover();
+    let open = failover.cases.get(host.id).map(|case| &**case);
+    let case = open.or_else(|| failover.closed().find(|case| case.id.host == host.id))?;
+    let mut told = brief(tables, case);
+    told.steps = steps(case);
+    told.instances = of(tables, case).take(INSTANCES).map(|recovery| instance(tables, recovery)).collect();
+    told.instances.sort_unstable_by(|one, other| one.instance.cmp(&other.instance));
+    let confirmable = matches!(case.phase, Phase::Unreachable | Phase::FencePending | Phase::FenceFailed);
+    if open.is_some() && confirmable {
+        let token = Token { case: case.id, phase: case.phase, at: tables.counters().now };
+        told.token = serde_json::to_string(&token).ok();
+    }
+    Some(told)
+}
+
+fn of<'a>(tables: &'a Tables, case: &'a Case) -> impl Iterator<Item = &'a Recovery> {
+    tables.failover().recoveries.iter().map(|recovery| &**recovery).filter(|recovery| recovery.case == case.id)
+}
+
+fn brief(tables: &Tables, case: &Case) -> ha::FailoverCase {
+    let host = tables.failover().hosts.get(case.id.host);
+    let proof = host.and_then(|host| host.proof(case.id.incarnation));
+    ha::FailoverCase {
+        id: case.id.to_string(),
+        host: host.map_or_else(|| case.id.host.to_string(), |host| nova_host(tables, host).to_owned()),
+        cause: name(case.cause),
+        phase: name(case.phase),
+        phase_ms: tables.counters().now.saturating_sub(case.since),
+        held_kill: case.held_kill.clone(),
+        held_recover: case.held_recover.clone(),
+        needs_operator: case.needs_operator.clone(),
+        proof: proof.map(|proof| evidence(proof)),
+        counts: count(of(tables, case).map(|recovery| state(recovery.status).0)),
+        ..ha::FailoverCase::default()
+    }
+}
+
+fn evidence(proof: &Proof) -> String {
+    let read = |reads: &[scheduler::ha::proof::PowerRead; 2]| {
+        let apart = reads[1].at.saturating_sub(reads[0].at);
+        format!("'{}' twice, {apart} ms apart, {}", reads[1].raw.escape_debug(), reads[1].machine)
+    };
+    match &proof.evidence {
+        Evidence::PowerOff(reads) => format!("P1, its BMC says {}", read(reads)),
+        Evidence::FencedOff { reads, .. } => format!("P2, after we fenced it its BMC says {}", read(reads)),
+        Evidence::NewBoot(boot) => format!("P3, it said Hello in boot {boot}"),
+        Evidence::Lease { granted: Some(granted), .. } => {
+            format!("P4, its watchdog must have fired: its last lease was given {granted} ms before")
+        }
+        Evidence::Lease { granted: None, leader } => {
+            format!("P4, its watchdog must have fired: nobody gave it a lease for the {leader} ms of this leader")
+        }
+        Evidence::Operator { .. } => "P7, an operator says so".to_owned(),
+    }
+}
+
+fn steps(case: &Case) -> Vec<ha::FailoverStep> {
+    let (first, wall) = case.steps.first().map_or((0, 0), |step| (step.at, step.wall));
+    let at = |replicated: u64| wall.saturating_add(replicated.saturating_sub(first));
+    let mut steps: Vec<(u64, ha::FailoverStep)> = Vec::new();
+    for step in &case.steps {
+        let (term, node) = (step.by.term, step.by.node);
+        steps.push((step.at, ha::FailoverStep { wall_ms: step.wall, what: name(step.phase), term, node }));
+    }
+    for op in &case.ops {
+        let (term, node) = (op.by.term, op.by.node);
+        let what = format!("fence by {}, level {}", name(op.fencer), op.level);
+        steps.push((op.at, ha::FailoverStep { wall_ms: at(op.at), what, term, node }));
+        if let Some(outcome) = &op.outcome {
+            let what = format!("read back {} ('{}')", name(outcome.power), outcome.raw.escape_debug());
+            steps.push((outcome.at, ha::FailoverStep { wall_ms: at(outcome.at), what, term, node }));
+        }
+    }
+    steps.sort_by_key(|(at, _)| *at);
+    steps.into_iter().map(|(_, step)| step).collect()
+}
+
+fn state(status: Status) -> (String, Option<String>) {
+    match status {
+        Status::Waiting(why) => ("waiting".to_owned(), Some(name(why))),
+        Status::Planned => ("planned".to_owned(), None),
+        Status::Evacuating => ("evacuating".to_owned(), None),
+        Status::Succeeded(_) => ("succeeded".to_owned(), None),
+        Status::Stays(why) => ("stays".to_owned(), Some(name(why))),
+        Status::Vanished => ("vanished".to_owned(), None),
+    }
+}
+
+fn instance(tables: &Tables, recovery: &Recovery) -> ha::FailoverInstance {
+    let host = |id| {
+        let host = tables.failover().hosts.get(id);
+        host.map_or_else(|| id.to_string(), |host| nova_host(tables, host).to_owned())
+    };
+    let (state, why) = state(recovery.status);
+    let attempt = recovery.attempt.as_ref();
+    let target = match recovery.status {
+        Status::Succeeded(at) => Some(host(at)),
+        _ => attempt.map(|attempt| host(attempt.target.host)),
+    };
+    ha::FailoverInstance {
+        instance: recovery.instance.to_string(),
+        state,
+        why,
+        target,
+        attempt: attempt.map_or(0, |attempt| attempt.number.into()),
+        attempt_state: attempt.map(|attempt| match attempt.state.migration() {
+            Some(migration) => format!("migration {migration}"),
+            None => name(attempt.state),
+        }),
+    }
+}

@@ -1,0 +1,59 @@
+//! What carries failover out, on the leader: each half second what agents said goes to the coordinator, what
+//! it proposes goes to the log, and what it calls for is done by the hands, behind the act barrier.
+//!
+//! ```text
+//!  raft::Node ── ears ──▶ coordinator (scheduler) ── orders ──▶ log
+//!                              │        ▲
+//!                            calls     told
+//!                              ▼        │
+//!                        barrier ─▶ hands (BMC, Nova)
+//! ```
+//!
+//! A leader that is none any more drops its coordinator; the next one begins with what is committed. Nothing
+//! is decided here, and nothing here outlives a leadership.
+
+mod permits;
+mod run;
+mod targets;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use scheduler::ha::coordinator::{Barrier, Call, Told};
+use scheduler::ha::order::Voter;
+
+pub use run::run;
+
+/// What is done in the world. A call that gets no answer gives `None`, and is asked for again.
+pub trait Hands: Send + Sync + 'static {
+    /// Carries a call out. Right before each write that has a barrier it asks `gate`, and writes nothing when
+    /// that says no.
+    fn act(self: Arc<Self>, call: Call, gate: Arc<dyn Gate>) -> Pin<Box<dyn Future<Output = Option<Told>> + Send>>;
+}
+
+/// What a writer asks right before it writes.
+pub trait Gate: Send + Sync + 'static {
+    /// Whether the barrier holds now: the same leader, confirmed by a majority within the time that the barrier
+    /// says, its intent committed, and nothing paused.
+    fn passes(&self, barrier: Barrier) -> Pin<Box<dyn Future<Output = bool> + Send + '_>>;
+}
+
+/// No hands: nothing is read or written. What the coordinator asks for stays unanswered.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoHands;
+
+impl Hands for NoHands {
+    fn act(self: Arc<Self>, _: Call, _: Arc<dyn Gate>) -> Pin<Box<dyn Future<Output = Option<Told>> + Send>> {
+        Box::pin(std::future::ready(None))
+    }
+}
+
+/// Settings of failover.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Decide, and do nothing: no intent is proposed, and nothing is written anywhere.
+    pub dry_run: bool,
+    /// The voters of pallium, as configured; empty: nothing is known of what they stand on.
+    pub voters: Vec<Voter>,
+}

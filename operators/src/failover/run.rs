@@ -1,0 +1,341 @@
+//! The loop of a leadership.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use raft::Node;
+use scheduler::ha::coordinator::{Barrier, Call, Coordinator, Due, Lead, Told};
+use scheduler::ha::liveness::{Says, Timers};
+use scheduler::ha::order::{Actor, Change, Done, Groups, Leader, Role};
+use scheduler::ha::recovery::AttemptState;
+use scheduler::ha::{Failover, HostId};
+use scheduler::state::Tables;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::targets::Ranked;
+use super::{Gate, Hands, Settings, permits};
+
+/// Between two steps.
+const TICK: Duration = Duration::from_millis(500);
+/// Steps that follow each other at once while each changes something.
+const STEPS: usize = 16;
+/// Orders that are proposed together.
+const TOGETHER: usize = 256;
+/// Calls at one time; what is more waits for its next turn.
+const CALLS: usize = 256;
+/// Answers that wait for the coordinator.
+const ANSWERS: usize = 4_096;
+/// Ticks between two looks at what runs where.
+const PERMITS: u64 = 4;
+/// A BMC that answered so lately is one that can be reached.
+const REACHED: u64 = 30_000;
+
+/// Milliseconds of a clock that also counts while the machine sleeps.
+fn boottime() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    now.tv_sec as u64 * 1_000 + now.tv_nsec as u64 / 1_000_000
+}
+
+/// Runs until the node stops.
+pub async fn run(node: Node, settings: Settings, hands: Arc<dyn Hands>) {
+    let mut interval = tokio::time::interval(TICK);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut leading: Option<Leading> = None;
+    loop {
+        interval.tick().await;
+        if node.status().fatal.is_some() {
+            return;
+        }
+        if !node.has_failover() {
+            continue;
+        }
+        let Some(leader) = node.leadership() else {
+            leading = None;
+            node.tell_leader().await;
+            continue;
+        };
+        if leading.as_ref().is_none_or(|leading| leading.leader != leader) {
+            tracing::info!(term = leader.term, node = leader.node, "failover: this node's coordinator begins");
+            leading = Some(Leading::new(&node, leader, &settings, Arc::clone(&hands)));
+        }
+        if let Some(leads) = &mut leading
+            && !leads.tick().await
+        {
+            leading = None;
+        }
+    }
+}
+
+/// One leadership.
+struct Leading {
+    node: Node,
+    leader: Leader,
+    settings: Settings,
+    hands: Arc<dyn Hands>,
+    gate: Arc<Barriers>,
+    coordinator: Option<Coordinator>,
+    answers: (mpsc::Sender<(Call, Option<Told>)>, mpsc::Receiver<(Call, Option<Told>)>),
+    calls: Arc<Semaphore>,
+    /// When the BMC of a host answered last, and since when it does not.
+    bmcs: BTreeMap<HostId, Bmc>,
+    ticks: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Bmc {
+    answered: Option<u64>,
+    silent: Option<u64>,
+}
+
+impl Leading {
+    fn new(node: &Node, leader: Leader, settings: &Settings, hands: Arc<dyn Hands>) -> Self {
+        Self {
+            node: node.clone(),
+            leader,
+            settings: settings.clone(),
+            hands,
+            gate: Arc::new(Barriers { node: node.clone() }),
+            coordinator: Some(Coordinator::new(leader, Timers::default(), boottime())),
+            answers: mpsc::channel(ANSWERS),
+            calls: Arc::new(Semaphore::new(CALLS)),
+            bmcs: BTreeMap::new(),
+            ticks: 0,
+        }
+    }
+
+    /// One round; false: this node leads no more.
+    async fn tick(&mut self) -> bool {
+        self.ticks += 1;
+        self.listen();
+        for _ in 0..STEPS {
+            match self.step().await {
+                None => return false,
+                Some(false) => break,
+                Some(true) => {}
+            }
+        }
+        true
+    }
+
+    /// What was heard and answered goes to the coordinator.
+    fn listen(&mut self) {
+        let now = boottime();
+        let Some(coordinator) = &mut self.coordinator else { return };
+        while let Ok((call, told)) = self.answers.1.try_recv() {
+            if let Call::ReadPower(host) = call {
+                let bmc = self.bmcs.entry(host).or_default();
+                match &told {
+                    Some(_) => *bmc = Bmc { answered: Some(now), silent: None },
+                    None => bmc.silent = bmc.silent.or(Some(now)),
+                }
+            }
+            if let Some(told) = told {
+                coordinator.tell(told, now);
+            }
+        }
+        let (members, seen) = self.node.ears().all(self.leader.node);
+        for (_, told) in &members {
+            coordinator.liveness.digest(&told.digest(), now);
+        }
+        for seen in seen {
+            coordinator.liveness.observe(seen.host, seen.group, seen.says, now);
+        }
+        // A BMC that falls silent while others answer says no, in its own group: its power may be gone.
+        let reached = self.bmcs.values().any(|bmc| bmc.answered.is_some_and(|at| now < at + REACHED));
+        for (host, bmc) in &self.bmcs {
+            let says = match bmc.silent {
+                Some(_) if reached => Says::Silent,
+                Some(_) => Says::Nothing,
+                None => Says::Runs,
+            };
+            coordinator.liveness.observe(*host, Groups::OUT_OF_BAND, says, now);
+        }
+    }
+
+    /// One step; whether it changed anything. None: this node leads no more.
+    async fn step(&mut self) -> Option<bool> {
+        let (tables, clock) = self.node.lead(|core, _| (core.state().tables().clone(), core.clock())).await.ok()?;
+        let epoch = tables.counters().epoch;
+        let mut due = Vec::new();
+        if self.ticks % PERMITS == 1 {
+            due.extend(permits::first_seen(&tables, TOGETHER).into_iter().map(Due::Propose));
+            due.extend(self.voters(&tables).map(Due::Propose));
+            let known = tables.failover().clone();
+            self.node.ears().keep(|host| known.hosts.get(host).is_some());
+            self.bmcs.retain(|host, _| known.hosts.get(*host).is_some());
+        }
+        // The coordinator looks at a consistent copy, away from the thread that decides.
+        let mut coordinator = self.coordinator.take()?;
+        let node = self.node.clone();
+        let voters = voters_heard(&node);
+        let stepped = tokio::task::spawn_blocking(move || {
+            let targets = Ranked::new(&node, &tables);
+            let lead = Lead { tables: &tables, voters: &voters, targets: &targets, clock, now: boottime() };
+            let due = coordinator.step(&lead);
+            (coordinator, due)
+        });
+        let (coordinator, more) = stepped.await.ok()?;
+        self.coordinator = Some(coordinator);
+        due.extend(more);
+        let mut changes = Vec::new();
+        for due in due {
+            match due {
+                Due::Propose(change) => changes.push(change),
+                Due::Call(call) => self.call(call),
+            }
+        }
+        self.propose(epoch, changes).await
+    }
+
+    /// Proposes in order, together; whether anything changed. None: this node leads no more.
+    async fn propose(&self, epoch: u64, changes: Vec<Change>) -> Option<bool> {
+        let mut changed = false;
+        let (kept, changes): (Vec<_>, Vec<_>) =
+            changes.into_iter().partition(|change| self.settings.dry_run && acts(change));
+        for change in kept {
+            tracing::info!(change = change.name(), "failover would do this, and does not: dry run");
+        }
+        for together in changes.chunks(TOGETHER) {
+            let orders = together.iter().map(|change| {
+                let actor = Actor { role: Role::Coordinator, name: "coordinator".to_owned(), reason: String::new() };
+                self.node.order_as(self.leader, epoch, actor, change.clone())
+            });
+            for (change, done) in together.iter().zip(futures::future::join_all(orders).await) {
+                match done {
+                    Ok(Ok(Done::Unchanged)) => {}
+                    Ok(Ok(done)) => {
+                        changed = true;
+                        tracing::info!(change = change.name(), ?done, "failover");
+                    }
+                    Ok(Err(refusal)) => tracing::warn!(change = change.name(), %refusal, "failover: refused by apply"),
+                    Err(refused) => {
+                        tracing::warn!(change = change.name(), %refused, "failover: not committed");
+                        if self.node.leadership() != Some(self.leader) {
+                            return None;
+                        }
+                    }
+                }
+            }
+        }
+        Some(changed)
+    }
+
+    /// Begins a call. One that finds no place is asked for again by the coordinator.
+    fn call(&self, call: Call) {
+        if self.settings.dry_run && writes(&call) {
+            tracing::info!(?call, "failover would call this, and does not: dry run");
+            return;
+        }
+        let Ok(place) = Arc::clone(&self.calls).try_acquire_owned() else { return };
+        let (hands, tell) = (Arc::clone(&self.hands), self.answers.0.clone());
+        let (node, gate): (Node, Arc<dyn Gate>) = (self.node.clone(), Arc::clone(&self.gate) as Arc<dyn Gate>);
+        tokio::spawn(async move {
+            let told = match call {
+                Call::ReadDomain { host, instance } => absent(&node, host, instance).await,
+                call => hands.act(call, gate).await,
+            };
+            drop(place);
+            let _ = tell.send((call, told)).await;
+        });
+    }
+
+    /// What the voters stand on, if it is configured and not known yet.
+    fn voters(&self, tables: &Tables) -> Option<Change> {
+        let known = &tables.failover().small.voters;
+        let same = known.len() == self.settings.voters.len()
+            && known.iter().zip(&self.settings.voters).all(|(seat, voter)| {
+                let text = |sym| tables.names.text(sym);
+                seat.node == voter.node
+                    && seat.host == voter.host
+                    && text(seat.chassis) == voter.chassis
+                    && text(seat.power) == voter.power
+            });
+        (!same && !self.settings.voters.is_empty()).then(|| Change::Voters(self.settings.voters.clone()))
+    }
+}
+
+/// Voters that this leader hears: itself, and those that have acknowledged entries lately.
+fn voters_heard(node: &Node) -> Vec<u64> {
+    let status = node.status();
+    let mut heard: Vec<u64> = status.lags.iter().map(|(node, _)| *node).collect();
+    heard.push(status.node);
+    heard.sort_unstable();
+    heard.dedup();
+    heard
+}
+
+/// Whether a host's agent lists its domains without an instance, in the host's present life.
+async fn absent(node: &Node, host: HostId, instance: uuid::Uuid) -> Option<Told> {
+    let (boot, clock) = node
+        .lead(move |core, _| {
+            let host = core.state().tables().failover().hosts.get(host)?;
+            Some((host.boot?, core.clock()))
+        })
+        .await
+        .ok()
+        .flatten()?;
+    let (age, instances) = node.ears().domains(host, boot)?;
+    let at = clock.saturating_sub(age.as_millis() as u64);
+    (!instances.contains(&instance)).then_some(Told::Absent { host, instance, at })
+}
+
+/// Whether a call changes anything in the world.
+fn writes(call: &Call) -> bool {
+    !matches!(call, Call::ReadPower(_) | Call::ListServers(_) | Call::ReadServer(_) | Call::ReadDomain { .. })
+}
+
+/// Whether a change is a step towards one: a dry run decides up to there.
+fn acts(change: &Change) -> bool {
+    matches!(change, Change::FenceIntent { .. } | Change::AttemptIntent { .. } | Change::NovaMark { .. })
+}
+
+/// The act barrier of this node.
+struct Barriers {
+    node: Node,
+}
+
+impl Gate for Barriers {
+    fn passes(&self, barrier: Barrier) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
+        Box::pin(async move {
+            let within = Duration::from_millis(barrier.confirmed);
+            if !self.node.confirms(barrier.leader, within).await {
+                return false;
+            }
+            let look = move |core: &mut scheduler::Core, _: &mut scheduler::Engine| {
+                let tables = core.state().tables();
+                is_open(tables.failover(), &barrier, tables.counters().epoch, core.clock())
+            };
+            self.node.lead(look).await.unwrap_or(false)
+        })
+    }
+}
+
+/// Whether the intent of a barrier is committed by that leader and still open, in this epoch, and neither
+/// paused, held nor stopped by a breaker. Pauses and breakers were read when the intent was applied, and may
+/// have come since.
+fn is_open(failover: &Failover, barrier: &Barrier, epoch: u64, now: u64) -> bool {
+    use scheduler::ha::case::Act;
+
+    if failover.small.epoch != epoch {
+        return false;
+    }
+    let free = |act, held: Option<&str>| failover.paused(act) <= now && held.is_none();
+    let fence = failover.cases.iter().any(|case| {
+        let op = case.op(barrier.intent).filter(|op| op.by == barrier.leader && op.outcome.is_none());
+        let host = failover.hosts.get(case.id.host);
+        let exempt = host.is_none_or(|host| host.exempt > now || host.incarnation != case.id.incarnation);
+        op.is_some() && case.epoch == epoch && !exempt && free(Act::Kill, case.held(Act::Kill))
+    });
+    let attempt = failover.recoveries.iter().any(|recovery| {
+        let live = recovery.live().filter(|attempt| attempt.op == barrier.intent && attempt.by == barrier.leader);
+        let unsent = live.is_some_and(|attempt| matches!(attempt.state, AttemptState::Intent));
+        let case = failover.cases.get(recovery.case.host);
+        let stopped = failover.hosts.get(recovery.case.host).is_none_or(|host| failover.stops_recover(host).is_some());
+        unsent
+            && !stopped
+            && case.is_some_and(|case| case.epoch == epoch && free(Act::Recover, case.held(Act::Recover)))
+    });
+    fence || attempt
+}

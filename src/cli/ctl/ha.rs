@@ -1,0 +1,403 @@
+//! `ctl ha`: failover, seen and told.
+
+mod show;
+
+use std::path::PathBuf;
+
+use api::proto::ha;
+use clap::{Subcommand, ValueEnum};
+
+use super::{Client, Target, input};
+use crate::cli::Failure;
+use crate::cli::output::{Format, complain, emit};
+
+const EXAMPLES: &str = "\
+Examples:
+  pallium ctl ha                                    # what it does, and what stops it
+  pallium ctl ha hosts --state suspect
+  pallium ctl ha apply hosts.yaml                   # which hosts it watches
+  pallium ctl ha case compute-17                    # what was seen, decided and done
+  pallium ctl ha confirm-dead compute-17 --reason 'pulled the plug, Jo'
+  pallium ctl ha pause kill --for 30m --reason 'switch update in row 7'
+  pallium ctl ha answer az:az-a proceed compute-17 --for 10m --reason 'seen burning'
+
+What is told needs a reason, and is kept with it. docs/failover.md has the words.";
+
+const APPLY: &str = "\
+Example:
+  pallium ctl ha apply hosts.yaml
+
+FILE is YAML or JSON, as the body of POST /v1/ha/hosts:
+  hosts:
+    - host: compute-17              # Nova's name
+      machine_uuid: 4c4c4544-…      # DMI, as its BMC says it too
+      machine_serial: CZJ1234567
+      bmc: https://10.1.0.17/redfish/v1/Systems/1
+      fencers: [redfish, manual]    # absent: redfish and manual with a BMC, else manual
+      power: feed-7                 # what shares a feed; chassis: what shares an enclosure
+Absent: its id (its provider's uuid), its zone (its provider's), cell1.";
+
+/// Look at failover and tell it things
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// What failover does now, and what stops it (as without a command)
+    #[command(after_help = "Example: pallium ctl ha status -o json")]
+    Status,
+    /// Hosts that it watches
+    #[command(after_help = "Example: pallium ctl ha hosts --state unreachable")]
+    Hosts {
+        /// Only those: alive, suspect, isolated, unreachable or dead
+        #[arg(long, value_name = "STATE")]
+        state: Option<String>,
+    },
+    /// Tell which hosts it watches and how they are fenced
+    #[command(after_help = APPLY)]
+    Apply {
+        /// File, or - for stdin
+        file: PathBuf,
+    },
+    /// Forget a host without an open case on which nothing may run
+    #[command(after_help = "Example: pallium ctl ha remove compute-17 --reason scrapped")]
+    Remove(Told),
+    /// Cases, open ones first
+    #[command(after_help = "Example: pallium ctl ha cases --closed")]
+    Cases {
+        /// Closed ones too
+        #[arg(long)]
+        closed: bool,
+    },
+    /// One case: what was seen, decided and done, when and by whom
+    #[command(after_help = "Example: pallium ctl ha case compute-17")]
+    Case {
+        /// Host, by Nova's name or id
+        host: String,
+    },
+    /// Open a case of a host by hand
+    #[command(after_help = "Example: pallium ctl ha open compute-17 --reason 'smoke in rack 7'")]
+    Open(Told),
+    /// Say that a host is dead: it neither runs nor writes, and you have made sure
+    #[command(after_help = "Example: pallium ctl ha confirm-dead compute-17 --reason 'pulled the plug'")]
+    ConfirmDead {
+        #[command(flatten)]
+        told: Told,
+        /// Do not ask back
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Keep a host from being fenced for a while
+    #[command(after_help = "Example: pallium ctl ha exempt compute-17 --for 2h --reason 'firmware update'")]
+    Exempt {
+        #[command(flatten)]
+        told: Told,
+        #[command(flatten)]
+        span: Span,
+    },
+    /// Stop fencing or evacuations everywhere for a while
+    #[command(after_help = "Example: pallium ctl ha pause kill --for 30m --reason 'switch update'")]
+    Pause {
+        /// What stops: kill (fencing) or recover (evacuations)
+        act: Act,
+        #[command(flatten)]
+        span: Span,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// Let fencing or evacuations go on
+    #[command(after_help = "Example: pallium ctl ha resume kill --reason 'update done'")]
+    Resume {
+        /// What goes on: kill or recover
+        act: Act,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// Hold an act of one case
+    #[command(after_help = "Example: pallium ctl ha hold compute-17 recover --reason 'its disks are being copied'")]
+    Hold {
+        /// Host, by Nova's name or id
+        host: String,
+        /// What is held: kill or recover
+        act: Act,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// Let a held act of one case go on; without a host: let failover act again after a restore
+    #[command(
+        after_help = "Examples:\n  pallium ctl ha release compute-17 recover --reason 'copied'\n  pallium ctl ha release --after-restore --reason 'hosts looked at'"
+    )]
+    Release {
+        /// Host, by Nova's name or id
+        #[arg(requires = "act")]
+        host: Option<String>,
+        /// What goes on: kill or recover
+        act: Option<Act>,
+        /// After a restore: every proof and intent of before is void, and the hosts have been looked at
+        #[arg(long, conflicts_with = "host", required_unless_present = "host")]
+        after_restore: bool,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// Answer an open breaker
+    #[command(
+        after_help = "Example: pallium ctl ha answer az:az-a proceed compute-17 --for 10m --reason 'seen burning'"
+    )]
+    Answer {
+        /// region, az:NAME, cell:NAME or cluster:NAME
+        scope: String,
+        /// proceed (with the hosts that follow), proceed-all or abort
+        decision: Answer,
+        /// Hosts that may be fenced
+        hosts: Vec<String>,
+        #[command(flatten)]
+        span: Span,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// Say why a host is not at work, or that it is
+    #[command(after_help = "Example: pallium ctl ha maintain compute-17 manual --reason 'Jo is inside'")]
+    Maintain {
+        /// Host, by Nova's name or id
+        host: String,
+        /// none, manual (a person may be inside: never fenced), auto or termination
+        mode: String,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// Say that a host in quarantine is what it says it is
+    #[command(after_help = "Example: pallium ctl ha end-quarantine compute-17 --reason 'new mainboard, looked at'")]
+    EndQuarantine(Told),
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Act {
+    Kill,
+    Recover,
+}
+
+impl Act {
+    fn name(self) -> String {
+        match self {
+            Self::Kill => "kill",
+            Self::Recover => "recover",
+        }
+        .to_owned()
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Answer {
+    Proceed,
+    ProceedAll,
+    Abort,
+}
+
+/// A host and why.
+#[derive(Debug, clap::Args)]
+struct Told {
+    /// Host, by Nova's name or id
+    host: String,
+    #[command(flatten)]
+    why: Why,
+}
+
+/// Why.
+#[derive(Debug, clap::Args)]
+struct Why {
+    /// Why, in a few words; kept with who said it
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Who says so
+    #[arg(long = "as", value_name = "NAME", env = "USER", default_value = "operator")]
+    actor: String,
+}
+
+/// How long.
+#[derive(Debug, clap::Args)]
+struct Span {
+    /// How long, a day at most: 90s, 30m, 2h
+    #[arg(long = "for", value_name = "TIME", value_parser = span)]
+    span: u64,
+}
+
+/// Milliseconds of `90s`, `30m`, `2h`.
+fn span(text: &str) -> Result<u64, String> {
+    let expected = || format!("'{text}' given, a number with s, m or h expected, as in 90s, 30m or 2h");
+    let (digits, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(expected)?;
+    let unit = match unit {
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(expected()),
+    };
+    let number: u64 = digits.parse().map_err(|_| expected())?;
+    let millis = number.saturating_mul(unit);
+    match millis {
+        0 => Err("0 given, a longer time expected".to_owned()),
+        1..=86_400_000 => Ok(millis),
+        _ => Err(format!("'{text}' given, 24h at most expected")),
+    }
+}
+
+/// Hosts in one message.
+const TOGETHER: usize = 1_000;
+
+pub async fn run(target: &Target, format: Format, args: Args) -> Result<(), Failure> {
+    let command = args.command.unwrap_or(Command::Status);
+    if let Command::Apply { file } = &command {
+        let (name, text) = input::read(file)?;
+        let request: ha::ApplyFailoverHostsRequest = serde_norway::from_str(&text).map_err(|error| {
+            Failure::new(format!("{name}: {error}; 'hosts' with 'host' and more of each expected (see --help)"))
+        })?;
+        if request.hosts.is_empty() {
+            return Err(Failure::new(format!("{name}: no host in it, at least one expected under 'hosts'")));
+        }
+        return apply(&Client::connect(target).await?, format, request.hosts).await;
+    }
+    let client = Client::connect(target).await?;
+    let mut failover = client.failover();
+    let refused = |status: tonic::Status| client.refusal(&status);
+    let done = match command {
+        Command::Apply { .. } => return Ok(()),
+        Command::Status => {
+            let status = failover.status(ha::FailoverStatusRequest {}).await.map_err(refused)?.into_inner();
+            return emit(format, &status, || show::status(&status));
+        }
+        Command::Hosts { state } => {
+            let hosts = hosts(&client, state).await?;
+            return emit(format, &hosts, || show::hosts(&hosts.hosts));
+        }
+        Command::Cases { closed } => {
+            let asked = ha::FailoverCasesRequest { closed, limit: 1_000 };
+            let cases = failover.cases(asked).await.map_err(refused)?.into_inner();
+            return emit(format, &cases, || show::cases(&cases.cases));
+        }
+        Command::Case { host } => {
+            let asked = ha::FailoverHostRequest { host, ..ha::FailoverHostRequest::default() };
+            let case = failover.case(asked).await.map_err(refused)?.into_inner();
+            return emit(format, &case, || show::case(&case));
+        }
+        Command::Remove(told) => failover.remove_host(told.into_request()).await,
+        Command::Open(told) => failover.open_case(told.into_request()).await,
+        Command::EndQuarantine(told) => failover.end_quarantine(told.into_request()).await,
+        Command::ConfirmDead { told, yes } => {
+            let asked = ha::FailoverHostRequest { host: told.host.clone(), ..ha::FailoverHostRequest::default() };
+            let case = failover.case(asked).await.map_err(refused)?.into_inner();
+            let token = case.token.clone().ok_or_else(|| {
+                Failure::new(format!(
+                    "{} is in phase {}: an operator's word is taken in unreachable, fence_pending and fence_failed",
+                    case.host, case.phase
+                ))
+            })?;
+            if !yes {
+                return Err(Failure::new(format!(
+                    "{} would be taken for dead, and its {} instances be started elsewhere. If one still runs there, its \
+                     disks are destroyed. Make sure that the machine is off, then say so with --yes",
+                    case.host,
+                    show::protected(&client, &case.host).await?
+                )));
+            }
+            let Told { host, why: Why { reason, actor } } = told;
+            failover.confirm_dead(ha::ConfirmDeadRequest { host, token, actor, reason }).await
+        }
+        Command::Exempt { told: Told { host, why: Why { reason, actor } }, span: Span { span } } => {
+            failover.exempt(ha::ForAWhileRequest { host, for_ms: span, actor, reason }).await
+        }
+        Command::Pause { act, span: Span { span }, why: Why { reason, actor } } => {
+            failover.pause(ha::PauseRequest { act: act.name(), for_ms: span, actor, reason }).await
+        }
+        Command::Resume { act, why: Why { reason, actor } } => {
+            failover.pause(ha::PauseRequest { act: act.name(), for_ms: 0, actor, reason }).await
+        }
+        Command::Hold { host, act, why: Why { reason, actor } } => {
+            failover.hold(ha::HoldRequest { host, act: act.name(), hold: true, actor, reason }).await
+        }
+        Command::Release { host: Some(host), act: Some(act), why: Why { reason, actor }, .. } => {
+            failover.hold(ha::HoldRequest { host, act: act.name(), hold: false, actor, reason }).await
+        }
+        Command::Release { why: Why { reason, actor }, .. } => {
+            failover.release(ha::FailoverReasonRequest { actor, reason }).await
+        }
+        Command::Answer { scope, decision, hosts, span: Span { span }, why: Why { reason, actor } } => {
+            let decision = match decision {
+                Answer::Proceed if hosts.is_empty() => {
+                    return Err(Failure::Usage("proceed: no host named; name them, or answer proceed-all".to_owned()));
+                }
+                Answer::Proceed => "proceed",
+                Answer::ProceedAll => "proceed_all",
+                Answer::Abort => "abort",
+            };
+            let decision = decision.to_owned();
+            failover.answer(ha::AnswerBreakerRequest { scope, decision, hosts, for_ms: span, actor, reason }).await
+        }
+        Command::Maintain { host, mode, why: Why { reason, actor } } => {
+            failover.maintain(ha::MaintainRequest { host, mode, actor, reason }).await
+        }
+    };
+    let done = done.map_err(refused)?.into_inner();
+    emit(format, &done, || done.text.clone())
+}
+
+impl Told {
+    fn into_request(self) -> ha::FailoverHostRequest {
+        let Self { host, why: Why { reason, actor } } = self;
+        ha::FailoverHostRequest { host, actor, reason }
+    }
+}
+
+async fn apply(client: &Client, format: Format, hosts: Vec<ha::FailoverHostSpec>) -> Result<(), Failure> {
+    let mut sum = ha::ApplyFailoverHostsResponse::default();
+    for hosts in hosts.chunks(TOGETHER) {
+        let asked = ha::ApplyFailoverHostsRequest { hosts: hosts.to_vec() };
+        let told = client.failover().apply_hosts(asked).await;
+        let told = told.map_err(|status| client.refusal(&status))?.into_inner();
+        sum.changed += told.changed;
+        sum.unchanged += told.unchanged;
+        sum.refused.extend(told.refused);
+    }
+    for refused in &sum.refused {
+        complain(&format!("pallium: {refused}"));
+    }
+    emit(format, &sum, || {
+        format!("{} changed, {} were so already, {} refused", sum.changed, sum.unchanged, sum.refused.len())
+    })?;
+    match sum.refused.len() {
+        0 => Ok(()),
+        refused => Err(Failure::new(format!("{refused} hosts were refused; the others are taken in"))),
+    }
+}
+
+/// All hosts, page by page.
+async fn hosts(client: &Client, detection: Option<String>) -> Result<ha::FailoverHostsResponse, Failure> {
+    let mut all = ha::FailoverHostsResponse::default();
+    let mut after = None;
+    loop {
+        let asked = ha::FailoverHostsRequest { detection: detection.clone(), limit: TOGETHER as u32, after };
+        let page = client.failover().hosts(asked).await.map_err(|status| client.refusal(&status))?.into_inner();
+        all.hosts.extend(page.hosts);
+        after = page.next;
+        if after.is_none() {
+            return Ok(all);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::span;
+
+    #[test]
+    fn spans_have_a_unit_and_a_bound() {
+        assert_eq!(span("90s"), Ok(90_000));
+        assert_eq!(span("30m"), Ok(1_800_000));
+        assert_eq!(span("24h"), Ok(86_400_000));
+        for bad in ["", "h", "30", "-1h", "0s", "25h", "1d", "99999999999999999999h", "½h"] {
+            assert!(span(bad).is_err(), "{bad}");
+        }
+    }
+}

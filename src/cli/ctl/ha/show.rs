@@ -1,0 +1,206 @@
+//! Failover in tables and words.
+
+use std::collections::BTreeMap;
+
+use api::proto::ha;
+
+use super::super::Client;
+use crate::cli::output::{listing, number, text};
+use crate::cli::{Failure, wording};
+
+/// Names in one line.
+const NAMED: usize = 8;
+
+fn counts(counts: &BTreeMap<String, u64>) -> String {
+    let mut parts: Vec<_> = counts.iter().map(|(name, count)| format!("{count} {}", name.replace('_', " "))).collect();
+    parts.sort_unstable_by(|one, other| other.len().cmp(&one.len()).then(one.cmp(other)));
+    if parts.is_empty() { "none".to_owned() } else { parts.join(", ") }
+}
+
+fn names(names: &[String]) -> String {
+    let more = names.len().saturating_sub(NAMED);
+    let first: Vec<_> = names.iter().take(NAMED).map(String::as_str).collect();
+    if more == 0 { first.join(", ") } else { format!("{} and {more} more", first.join(", ")) }
+}
+
+pub fn status(status: &ha::FailoverStatusResponse) -> String {
+    let mode = match status.mode.as_str() {
+        "enforce" => "it fences and evacuates",
+        "dry_run" => "dry run: it decides, and does nothing (ha.mode)",
+        "level" => "it waits for its feature level: upgrade every node (pallium ctl cluster status)",
+        _ => "off: hosts are watched, nothing is done (ha.mode)",
+    };
+    let mut lines = vec![
+        format!("failover   {mode}"),
+        format!("hosts      {}: {}", status.hosts, counts(&status.detections)),
+        format!("instances  {} have a place", wording::grouped(status.permits)),
+        format!("cases      {}", counts(&status.phases)),
+    ];
+    if !status.instances.is_empty() {
+        lines.push(format!("recovery   {}", counts(&status.instances)));
+    }
+    for stop in &status.stops {
+        let act = match stop.act.as_str() {
+            "kill" => "fencing",
+            "recover" => "evacuations",
+            _ => "everything",
+        };
+        let rest = stop.rest_ms.map(|rest| format!(", for {} still", wording::duration(rest))).unwrap_or_default();
+        lines.push(format!("STOPPED    {act}: {}{rest}", stop.why));
+    }
+    for breaker in &status.breakers {
+        let answer = breaker.answer.as_ref().map(|answer| format!("; answered: {answer}")).unwrap_or_default();
+        lines.push(format!(
+            "BREAKER    {}: {} of {} hosts ({} open it): {}, for {}{answer}",
+            breaker.scope,
+            breaker.unavailable,
+            breaker.hosts,
+            breaker.threshold,
+            breaker.why,
+            wording::duration(breaker.open_ms)
+        ));
+    }
+    for (label, hosts) in [("UNCHECKED  no permit check on", &status.unchecked), ("QUARANTINE", &status.quarantined)] {
+        if !hosts.is_empty() {
+            lines.push(format!("{label} {}", names(hosts)));
+        }
+    }
+    lines.join("\n")
+}
+
+pub fn hosts(hosts: &[ha::FailoverHost]) -> String {
+    if hosts.is_empty() {
+        return "no host; tell which ones to watch: pallium ctl ha apply FILE".to_owned();
+    }
+    let columns = [
+        text("HOST", 0),
+        text("STATE", 0),
+        number("HEARD", 1),
+        number("LIFE", 4),
+        number("INSTANCES", 2),
+        text("CASE", 0),
+        text("FENCED BY", 3),
+        text("NOTES", 1),
+    ];
+    let dash = || "-".to_owned();
+    let rows: Vec<Vec<String>> = hosts
+        .iter()
+        .map(|host| {
+            let mut notes = Vec::new();
+            let flags = [
+                (!host.enabled, "not protected"),
+                (host.quarantined, "quarantine"),
+                (host.forced_down, "forced down"),
+                (host.disabled, "disabled"),
+                (host.exempt_ms.is_some(), "exempt"),
+                (host.incarnation == 0, "never said Hello"),
+            ];
+            notes.extend(flags.iter().filter(|(is, _)| *is).map(|(_, note)| (*note).to_owned()));
+            if host.maintenance != "none" {
+                notes.push(format!("maintenance {}", host.maintenance));
+            }
+            vec![
+                host.host.clone(),
+                host.detection.clone(),
+                host.age_ms.map_or_else(dash, |age| format!("{} ago", wording::duration(age))),
+                host.incarnation.to_string(),
+                host.permits.to_string(),
+                host.phase.as_ref().map_or_else(dash, |phase| phase.replace('_', " ")),
+                host.fencers.join(", "),
+                if notes.is_empty() { dash() } else { notes.join(", ") },
+            ]
+        })
+        .collect();
+    listing(&columns, &rows)
+}
+
+pub fn cases(cases: &[ha::FailoverCase]) -> String {
+    if cases.is_empty() {
+        return "no case".to_owned();
+    }
+    let columns = [
+        text("HOST", 0),
+        text("PHASE", 0),
+        number("SINCE", 1),
+        text("CAUSE", 3),
+        text("INSTANCES", 1),
+        text("WAITS FOR", 0),
+    ];
+    let rows: Vec<Vec<String>> = cases
+        .iter()
+        .map(|case| {
+            vec![
+                case.host.clone(),
+                case.phase.replace('_', " "),
+                wording::duration(case.phase_ms),
+                case.cause.replace('_', " "),
+                counts(&case.counts),
+                waits(case).unwrap_or_else(|| "-".to_owned()),
+            ]
+        })
+        .collect();
+    listing(&columns, &rows)
+}
+
+fn waits(case: &ha::FailoverCase) -> Option<String> {
+    let held = |act: &str, why: &Option<String>| why.as_ref().map(|why| format!("{act} is held: {why}"));
+    let operator = case.needs_operator.as_ref().map(|why| format!("an operator: {why}"));
+    operator.or_else(|| held("fencing", &case.held_kill)).or_else(|| held("evacuation", &case.held_recover))
+}
+
+pub fn case(case: &ha::FailoverCase) -> String {
+    let mut lines = vec![
+        format!("case       {}", case.id),
+        format!("host       {}", case.host),
+        format!("phase      {}, for {}", case.phase.replace('_', " "), wording::duration(case.phase_ms)),
+        format!("opened by  {}", case.cause.replace('_', " ")),
+    ];
+    lines.push(format!("proof      {}", case.proof.as_deref().unwrap_or("none: it may still run")));
+    if let Some(waits) = waits(case) {
+        lines.push(format!("WAITS FOR  {waits}"));
+    }
+    lines.push(String::new());
+    for step in &case.steps {
+        lines.push(format!(
+            "{}  {}  (node {}, term {})",
+            wording::utc(step.wall_ms),
+            step.what.replace('_', " "),
+            step.node,
+            step.term
+        ));
+    }
+    if !case.instances.is_empty() {
+        lines.push(String::new());
+        let columns = [
+            text("INSTANCE", 0),
+            text("STATE", 0),
+            text("WHY", 1),
+            text("TARGET", 0),
+            number("TRY", 2),
+            text("CALL", 3),
+        ];
+        let dash = || "-".to_owned();
+        let rows: Vec<Vec<String>> = case
+            .instances
+            .iter()
+            .map(|instance| {
+                vec![
+                    instance.instance.clone(),
+                    instance.state.clone(),
+                    instance.why.as_ref().map_or_else(dash, |why| why.replace('_', " ")),
+                    instance.target.clone().unwrap_or_else(dash),
+                    instance.attempt.to_string(),
+                    instance.attempt_state.clone().unwrap_or_else(dash),
+                ]
+            })
+            .collect();
+        lines.push(listing(&columns, &rows));
+    }
+    lines.join("\n")
+}
+
+/// Instances that may run on a host.
+pub async fn protected(client: &Client, host: &str) -> Result<u64, Failure> {
+    let all = super::hosts(client, None).await?;
+    Ok(all.hosts.iter().find(|known| known.host == host).map_or(0, |known| known.permits))
+}

@@ -1,0 +1,99 @@
+//! The key `ha`: what failover may do, and what pallium's own voters stand on.
+
+use std::collections::BTreeMap;
+
+use operators::reader::{Fields, Place, Reader};
+use scheduler::ha::HostId;
+use scheduler::ha::order::Voter;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Failover.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Section {
+    /// What failover may do. The same on every node: the one that leads acts.
+    pub mode: Mode,
+    /// What the voters stand on, by node id, so that fencing never takes pallium's own majority.
+    pub voters: BTreeMap<u64, Ground>,
+}
+
+/// What failover may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Nothing: hosts are known, and nobody watches them.
+    #[default]
+    Off,
+    /// It watches and decides up to the first act, which it tells in the log and does not do.
+    DryRun,
+    /// It fences and evacuates.
+    Enforce,
+}
+
+/// What a voter stands on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ground {
+    /// Id of the hypervisor that it runs on, if failover watches that.
+    #[schemars(with = "Option<String>")]
+    pub host: Option<Uuid>,
+    /// What shares its enclosure.
+    pub chassis: String,
+    /// What shares its feed.
+    pub power: String,
+}
+
+/// Keys of the specification whose feature does not exist yet: refused, so that nobody believes in it.
+const PLANNED: [&str; 12] = [
+    "selector",
+    "detection",
+    "fencing",
+    "isolationResponse",
+    "breaker",
+    "rates",
+    "admission",
+    "protect",
+    "localDiskPolicy",
+    "errorInstances",
+    "transformStates",
+    "drills",
+];
+
+impl Section {
+    pub(super) fn read(reader: &mut Reader, fields: Fields<'_, '_>) -> Self {
+        let place = Place::Key(fields.at, "ha");
+        let planned: Vec<_> = match reader.map(fields, "ha") {
+            Some(given) => PLANNED.into_iter().filter(|key| given.contains_key(*key)).collect(),
+            None => return Self::default(),
+        };
+        for key in &planned {
+            reader.fault(&Place::Key(&place, key), "planned, and does nothing yet; take this key out");
+        }
+        if planned.is_empty() { super::section(reader, fields, "ha") } else { Self::default() }
+    }
+
+    /// As the API is told.
+    pub fn mode(&self) -> api::Mode {
+        match self.mode {
+            Mode::Off => api::Mode::Off,
+            Mode::DryRun => api::Mode::DryRun,
+            Mode::Enforce => api::Mode::Enforce,
+        }
+    }
+
+    /// As the coordinator is told.
+    pub fn settings(&self) -> operators::failover::Settings {
+        let voter = |(node, ground): (&u64, &Ground)| Voter {
+            node: *node,
+            host: ground.host.map(HostId),
+            chassis: ground.chassis.clone(),
+            power: ground.power.clone(),
+        };
+        operators::failover::Settings {
+            dry_run: self.mode != Mode::Enforce,
+            voters: self.voters.iter().map(voter).collect(),
+        }
+    }
+}

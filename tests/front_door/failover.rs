@@ -1,0 +1,192 @@
+//! Failover through the front door: three servers, agents that speak to any of them, a host that falls silent,
+//! and an operator.
+
+use std::time::Duration;
+
+use api::proto::ha;
+use api::proto::ha::host_agent_client::HostAgentClient;
+use scheduler::{HostReport, InstanceReport};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tonic::Streaming;
+
+use crate::cluster::{Node, ready, settled, three, until};
+use crate::server::{Server, run};
+use crate::spec::{host, uuid};
+
+/// Id and boot of a host, and a serial of its machine.
+fn id(n: u64) -> String {
+    uuid(0xA000 + n)
+}
+
+fn hello(n: u64) -> ha::AgentReport {
+    ha::AgentReport {
+        host: id(n),
+        boot: uuid(0xB000 + n),
+        hello: Some(ha::AgentHello {
+            machine_uuid: Some(uuid(0xC000 + n)),
+            machine_serial: Some(format!("S{n}")),
+            permit_check: true,
+            ..ha::AgentHello::default()
+        }),
+        ..ha::AgentReport::default()
+    }
+}
+
+/// A session: reports go out, directives come in.
+struct Agent {
+    report: ha::AgentReport,
+    reports: mpsc::Sender<ha::AgentReport>,
+    directives: Streaming<ha::AgentDirective>,
+}
+
+impl Agent {
+    async fn begin(server: &Server, hello: ha::AgentReport) -> Result<Self, tonic::Status> {
+        let mut client = HostAgentClient::connect(server.url.clone()).await.expect("a connection");
+        let (reports, receiver) = mpsc::channel(16);
+        reports.send(hello.clone()).await.expect("room");
+        let directives = client.session(tokio_stream::wrappers::ReceiverStream::new(receiver)).await?.into_inner();
+        let report = ha::AgentReport { hello: None, seq: hello.seq, ..hello };
+        Ok(Self { report, reports, directives })
+    }
+
+    async fn say(&mut self, body: ha::AgentReport) {
+        self.report.seq += 1;
+        let ha::AgentReport { host, boot, seq, .. } = self.report.clone();
+        self.reports.send(ha::AgentReport { host, boot, seq, ..body }).await.expect("a session");
+    }
+
+    async fn next(&mut self) -> ha::AgentDirective {
+        tokio::time::timeout(Duration::from_secs(30), self.directives.message())
+            .await
+            .expect("a directive in time")
+            .expect("a session")
+            .expect("a directive")
+    }
+
+    /// Heartbeats until it is dropped; `sees`: a host that its probes do not reach.
+    fn beat(mut self, sees: Option<String>) -> tokio::task::JoinHandle<()> {
+        tokio::spawn(async move {
+            let mut interval = tokio::time::interval(Duration::from_millis(500));
+            loop {
+                interval.tick().await;
+                let sights = sees.iter().map(|host| ha::AgentSight {
+                    host: host.clone(),
+                    group: "data".to_owned(),
+                    runs: false,
+                });
+                let heartbeat = ha::AgentHeartbeat { libvirt_ok: true, ..ha::AgentHeartbeat::default() };
+                let sights = sights.collect();
+                self.say(ha::AgentReport { heartbeat: Some(heartbeat), sights, ..ha::AgentReport::default() }).await;
+            }
+        })
+    }
+}
+
+fn watched(names: &[&str]) -> Value {
+    let host = |(n, name): (u64, &&str)| json!({"host": name, "id": id(n), "machine_uuid": uuid(0xC000 + n), "machine_serial": format!("S{n}")});
+    json!({"hosts": (1..).zip(names).map(host).collect::<Vec<_>>()})
+}
+
+async fn case(server: &Server, name: &str) -> Option<Value> {
+    let told = server.ctl(&["ha", "case", name, "-o", "json"]).ok()?;
+    serde_json::from_str(&told).ok()
+}
+
+#[test]
+fn a_silent_host_becomes_a_case_and_an_operator_ends_the_doubt() {
+    run(async {
+        let nodes = three(None);
+        for node in &nodes {
+            node.configure("ha: {mode: enforce}\n");
+        }
+        let servers: Vec<Server> = nodes.iter().map(Node::start).collect();
+        for server in &servers {
+            ready(server).await;
+        }
+        let instance = InstanceReport {
+            uuid: uuid(7).parse().expect("a uuid"),
+            resources: Some([("VCPU".to_owned(), 2)].into()),
+            ..InstanceReport::default()
+        };
+        let a = HostReport { instances: Some(vec![instance]), ..host("a", 1000, 1_000_000) };
+        servers[0].apply(&[a, host("b", 1000, 1_000_000), host("c", 1000, 1_000_000)]).await;
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), watched(&["a", "b", "c"]).to_string()).expect("written");
+        let file = file.path().display().to_string();
+        until("the feature level", async || servers[1].ctl(&["ha", "apply", &file]).ok()).await;
+        assert!(servers[2].ctl(&["ha", "apply", &file]).expect("again").starts_with("0 changed, 3 were so already"));
+
+        // Agents speak to nodes that do not lead.
+        let leader = settled(&servers[0], 3).await as usize - 1;
+        let (one, other) = (&servers[(leader + 1) % 3], &servers[(leader + 2) % 3]);
+        let mut a = Agent::begin(one, hello(1)).await.expect("it is known");
+        let welcome = a.next().await.welcome.expect("first");
+        assert_eq!((welcome.incarnation, welcome.quarantined), (1, false));
+        // What the host lists may run there: told with the Welcome, or as soon as it is committed.
+        let mut permits = welcome.permits;
+        while permits.is_empty() {
+            permits = a.next().await.permits.expect("permits").granted;
+        }
+        assert_eq!(permits, [uuid(7)]);
+        let a = a.beat(None);
+        let mut b = Agent::begin(other, hello(2)).await.expect("it is known");
+        assert_eq!(b.next().await.welcome.map(|welcome| welcome.incarnation), Some(1));
+        let b = b.beat(Some(id(1)));
+
+        // Another machine that says it is c opens nothing; strangers are told why.
+        let mut clone = hello(3);
+        clone.hello.as_mut().expect("a Hello").machine_serial = Some("S99".to_owned());
+        let mut clone = Agent::begin(other, clone).await.expect("it is known");
+        let welcome = clone.next().await.welcome.expect("first");
+        assert_eq!((welcome.incarnation, welcome.quarantined), (0, true));
+        drop(clone);
+        for (refused, why) in [
+            (ha::AgentReport { host: id(9), ..hello(1) }, "9"),
+            (ha::AgentReport { host: "x".to_owned(), ..hello(1) }, "host: 'x' given, a uuid expected"),
+            (ha::AgentReport { hello: None, ..hello(1) }, "hello: missing in the first report of the session"),
+            (
+                ha::AgentReport {
+                    hello: Some(ha::AgentHello { cluster: Some(uuid(5)), ..ha::AgentHello::default() }),
+                    ..hello(1)
+                },
+                "the agent belongs to another one",
+            ),
+        ] {
+            let status = Agent::begin(one, refused).await.err().expect("refused");
+            assert!(status.message().contains(why), "{status}");
+        }
+
+        // Its agent is away, and so it is for its neighbour.
+        a.abort();
+        let found = until("a case", async || case(&servers[leader], "a").await).await;
+        assert_eq!(found["proof"], Value::Null, "silence is no proof: {found}");
+        let waits = until("a pending fence", async || {
+            let case = case(one, "a").await?;
+            (case["phase"] == "fence_pending" || case["phase"] == "fence_failed").then_some(case)
+        });
+        let waits = waits.await;
+        assert!(waits["token"].is_string(), "{waits}");
+        let asked = other.ctl(&["ha", "confirm-dead", "a", "--reason", "seen"]).expect_err("it asks back");
+        assert!(asked.contains("its 1 instances") && asked.contains("--yes"), "{asked}");
+        until("the operator's word", async || {
+            other.ctl(&["ha", "confirm-dead", "a", "--reason", "its plug is in my hand", "--yes"]).ok()
+        })
+        .await;
+        let dead =
+            until("the recovery's begin", async || case(one, "a").await.filter(|case| case["phase"] == "nova_down"))
+                .await;
+        assert!(dead["proof"].as_str().is_some_and(|proof| proof.starts_with("P7")), "{dead}");
+        let hosts: Value =
+            serde_json::from_str(&one.ctl(&["ha", "hosts", "-o", "json"]).expect("hosts")).expect("JSON");
+        let detections: Vec<_> = hosts["hosts"].as_array().expect("hosts").iter().map(|h| &h["detection"]).collect();
+        assert_eq!(detections, ["dead", "alive", "unknown"]);
+
+        // The life that is over speaks: the proof was wrong. Nothing opens, and it pages.
+        let mut ghost = Agent::begin(one, hello(1)).await.expect("it is known");
+        let welcome = ghost.next().await.welcome.expect("first");
+        assert!(welcome.incarnation == 0 && welcome.quarantined && welcome.permits.is_empty(), "{welcome:?}");
+        assert!(one.get("/metrics").await.text.contains("pallium_ha_proof_violations_total 1\n"));
+        b.abort();
+    });
+}
