@@ -194,7 +194,8 @@ pub struct Instances {
     pub present: Vec<Instance>,
     /// Those that are gone (never in a whole list).
     pub gone: Vec<Uuid>,
-    /// Sum over all that are there after this: equal sums, equal lists.
+    /// xxh3 (64 bits) over all that are there after this, in the order of their uuids: of each the 16 bytes of
+    /// its uuid and the number of its state.
     pub snapshot_hash: u64,
 }
 
@@ -221,7 +222,8 @@ pub struct Instance {
     pub pci: Vec<String>,
     /// It has a virtual TPM.
     pub has_vtpm: bool,
-    /// It is being moved by libvirt; where to is not libvirt's to say.
+    /// Its state says that it is being moved: paused for it, or in post-copy. Where to, and that a source
+    /// still copies, libvirt does not say here.
     pub migrating: bool,
 }
 
@@ -361,17 +363,6 @@ pub enum Goodbye {
     AgentRestart,
     /// An operator works on it.
     Maintenance,
-}
-
-/// What the transport tells the agent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
-    /// A session has begun: a Hello and a whole snapshot are wanted.
-    Connected,
-    /// It has ended: nothing can be sent.
-    Disconnected,
-    /// The server says something.
-    Directive(Directive),
 }
 
 /// What a server tells an agent.
