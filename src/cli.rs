@@ -1,5 +1,6 @@
 //! The command line: one file for each command.
 
+mod agent;
 mod certs;
 mod completions;
 mod ctl;
@@ -39,6 +40,7 @@ enum Command {
     Demo(demo::Args),
     Serve(serve::Args),
     Ctl(Box<ctl::Args>),
+    Agent(agent::Args),
     Certs(certs::Args),
     Verify(verify::Args),
     Completions(completions::Args),
@@ -51,6 +53,7 @@ pub fn run() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Ctl(args) => ctl::run(*args),
+        Command::Agent(args) => agent::run(args),
         Command::Certs(args) => certs::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Completions(args) => {

@@ -1,6 +1,8 @@
 //! Failover through the front door: three servers, agents that speak to any of them, a host that falls silent,
 //! and an operator.
 
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use api::proto::ha;
@@ -11,7 +13,7 @@ use tokio::sync::mpsc;
 use tonic::Streaming;
 
 use crate::cluster::{Node, ready, settled, three, until};
-use crate::server::{Server, run};
+use crate::server::{BINARY, Server, run};
 use crate::spec::{host, uuid};
 
 /// Id and boot of a host, and a serial of its machine.
@@ -188,5 +190,102 @@ fn a_silent_host_becomes_a_case_and_an_operator_ends_the_doubt() {
         assert!(welcome.incarnation == 0 && welcome.quarantined && welcome.permits.is_empty(), "{welcome:?}");
         assert!(one.get("/metrics").await.text.contains("pallium_ha_proof_violations_total 1\n"));
         b.abort();
+    });
+}
+
+/// Files of a machine as the agent reads them.
+fn machine(root: &std::path::Path, n: u64) {
+    for (path, text) in [
+        ("proc/sys/kernel/random/boot_id", uuid(0xB000 + n)),
+        ("sys/class/dmi/id/product_uuid", uuid(0xC000 + n)),
+        ("sys/class/dmi/id/product_serial", format!("S{n}")),
+    ] {
+        let path = root.join(path);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        std::fs::write(path, format!("{text}\n")).expect("written");
+    }
+}
+
+/// libvirt's hook asks whether a guest may start: the answer, or what libvirt would show.
+fn starts(socket: &str, instance: &str) -> Result<(), String> {
+    let mut hook = Command::new(BINARY)
+        .args(["agent", "hook", "--socket", socket, "instance-00000001", "prepare", "begin", "-"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let xml = format!("<domain type='qemu'><name>instance-00000001</name><uuid>{instance}</uuid></domain>");
+    hook.stdin.take().expect("piped").write_all(xml.as_bytes()).expect("taken");
+    let done = hook.wait_with_output().expect("it ends");
+    if done.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&done.stderr).into_owned()) }
+}
+
+/// The agent as a process, ended with the test.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_agent_lets_only_permitted_guests_start() {
+    run(async {
+        let dir = tempfile::tempdir().expect("a folder");
+        let config = dir.path().join("server.yaml");
+        std::fs::write(&config, "ha: {mode: dry-run}\n").expect("written");
+        let server = Server::start_with(&dir.path().join("data"), &["--config", &config.display().to_string()]);
+        let instance = InstanceReport { uuid: uuid(7).parse().expect("a uuid"), ..InstanceReport::default() };
+        server.apply(&[HostReport { instances: Some(vec![instance]), ..host("a", 8, 8192) }]).await;
+        let hosts = dir.path().join("hosts.json");
+        let mut watched = watched(&["a"]);
+        watched["hosts"][0]["unchecked"] = true.into();
+        std::fs::write(&hosts, watched.to_string()).expect("written");
+        let apply = ["ha", "apply", &hosts.display().to_string()];
+        until("the feature level", async || server.ctl(&apply).ok()).await;
+
+        let root = dir.path().join("root");
+        machine(&root, 1);
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let socket = path("run/agent.sock");
+        let agent = dir.path().join("agent.yaml");
+        let told = json!({
+            "host": id(1), "nova_host": "a", "servers": ["http://127.0.0.1:1", server.url], "root": root,
+            "state": path("state"), "run": path("run"), "hook": {"socket": socket, "folder": path("hooks")},
+            "libvirt": {"sockets": [path("libvirt-sock")]},
+        });
+        std::fs::write(&agent, told.to_string()).expect("written");
+        let unanswered = starts(&socket, &uuid(7)).expect_err("nobody answers");
+        assert!(unanswered.contains("cannot be asked"), "{unanswered}");
+        let log = std::fs::File::create(path("agent.log")).expect("a log");
+        let mut process = Command::new(BINARY);
+        let process = process.args(["agent", "--config"]).arg(&agent).stderr(log).spawn().expect("it runs");
+        let _process = Process(process);
+
+        until("the permitted guest", async || starts(&socket, &uuid(7)).ok()).await;
+        let denied = starts(&socket, &uuid(8)).expect_err("no permit");
+        assert!(denied.contains(&uuid(8)), "{denied}");
+        let hosts = until("a host that is heard", async || {
+            let hosts: Value = serde_json::from_str(&server.ctl(&["ha", "hosts", "-o", "json"]).ok()?).ok()?;
+            hosts["hosts"][0]["age_ms"].is_u64().then_some(hosts)
+        })
+        .await;
+        let a = &hosts["hosts"][0];
+        assert_eq!((&a["detection"], &a["incarnation"], &a["permits"]), (&json!("alive"), &json!(1), &json!(1)), "{a}");
+
+        // Bad input: what was given, what is expected.
+        for (text, why) in [
+            ("host: x\nnova_host: a\nservers: [http://127.0.0.1:1]\n", "UUID parsing failed"),
+            ("nova_host: a\nservers: [a]\n", "missing field `host`"),
+            (&format!("host: {}\nnova_host: a\n", id(1)), "servers: none given"),
+            (&format!("host: {}\nnova_host: a\nservers: [a]\nwatchdg: x\n", id(1)), "unknown field `watchdg`"),
+        ] {
+            std::fs::write(&agent, text).expect("written");
+            let done = Command::new(BINARY).args(["agent", "--config"]).arg(&agent).output().expect("it ends");
+            let told = String::from_utf8_lossy(&done.stderr).into_owned();
+            assert!(!done.status.success() && told.contains(why), "{text}: {told}");
+        }
     });
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use api::proto::ha::failover_client::FailoverClient;
+use api::proto::ha::host_agent_client::HostAgentClient;
 use api::proto::v1::cluster_client::ClusterClient;
 use api::proto::v1::inventory_client::InventoryClient;
 use api::proto::v1::pipelines_client::PipelinesClient;
@@ -49,6 +50,11 @@ impl Target {
     /// A server without TLS.
     pub fn plain(url: &str) -> Self {
         Self { server: url.to_owned(), ca: None, cert: None, key: None }
+    }
+
+    /// Addresses with commas between, and what makes both sides trust each other.
+    pub fn new(server: String, ca: Option<PathBuf>, cert: Option<PathBuf>, key: Option<PathBuf>) -> Self {
+        Self { server, ca, cert, key }
     }
 
     /// Opens the files for an https:// address.
@@ -136,6 +142,11 @@ impl Client {
     /// Failover.
     pub fn failover(&self) -> FailoverClient<Channel> {
         FailoverClient::new(self.channel.clone()).max_decoding_message_size(MOST_MESSAGE)
+    }
+
+    /// Sessions of agents.
+    pub fn host_agent(&self) -> HostAgentClient<Channel> {
+        HostAgentClient::new(self.channel.clone())
     }
 
     /// Why the server did not answer.
