@@ -1,6 +1,7 @@
 //! REST under `/v1`: the messages of gRPC as JSON, and an OpenAPI document that says so; besides,
 //! `/healthz`, `/readyz` and `/metrics`.
 
+mod failover;
 mod pipelines;
 
 use std::convert::Infallible;
@@ -92,6 +93,20 @@ pub(crate) fn routes() -> Router<Arc<Service>> {
         .routes(routes!(pipelines::lint))
         .routes(routes!(pipelines::shadow_one))
         .routes(routes!(pipelines::shadows))
+        .routes(routes!(failover::status))
+        .routes(routes!(failover::hosts, failover::apply_hosts))
+        .routes(routes!(failover::cases))
+        .routes(routes!(failover::case))
+        .routes(routes!(failover::remove))
+        .routes(routes!(failover::open))
+        .routes(routes!(failover::confirm_dead))
+        .routes(routes!(failover::exempt))
+        .routes(routes!(failover::pause))
+        .routes(routes!(failover::hold))
+        .routes(routes!(failover::answer))
+        .routes(routes!(failover::maintain))
+        .routes(routes!(failover::end_quarantine))
+        .routes(routes!(failover::release))
         .routes(routes!(cluster::status))
         .routes(routes!(cluster::add))
         .routes(routes!(cluster::remove))

@@ -75,7 +75,7 @@ fn router(service: &Arc<Service>) -> Result<(Router, HealthReporter), ServeError
 const READ: &str = "x-pallium-read";
 
 /// Paths as metrics name them; others are `other`.
-const PATHS: [&str; 33] = [
+const PATHS: [&str; 47] = [
     hook::NOVA,
     hook::CINDER,
     hook::MANILA,
@@ -104,6 +104,20 @@ const PATHS: [&str; 33] = [
     "/v1/cluster/members/{node}/promote",
     "/v1/cluster/members/{node}/lead",
     "/v1/openapi.json",
+    "/v1/ha",
+    "/v1/ha/hosts",
+    "/v1/ha/cases",
+    "/v1/ha/cases/{host}",
+    "/v1/ha/remove",
+    "/v1/ha/open",
+    "/v1/ha/confirm-dead",
+    "/v1/ha/exempt",
+    "/v1/ha/pause",
+    "/v1/ha/hold",
+    "/v1/ha/answer",
+    "/v1/ha/maintain",
+    "/v1/ha/end-quarantine",
+    "/v1/ha/release",
     "/healthz",
     "/readyz",
     "/metrics",

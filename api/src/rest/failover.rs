@@ -1,0 +1,106 @@
+//! Failover under `/v1/ha`.
+
+use axum::extract::{Path, State};
+use axum::{Extension, Json};
+
+use super::{Answer, Asked, Sent, Shared};
+use crate::error::ErrorBody;
+use crate::proto::ha;
+use crate::service::Call;
+
+/// What failover does now, and what stops it.
+#[utoipa::path(get, path = "/v1/ha", tag = "failover", responses((status = 200, body = ha::FailoverStatusResponse)))]
+pub(crate) async fn status(
+    State(service): Shared,
+    Extension(call): Extension<Call>,
+) -> Answer<ha::FailoverStatusResponse> {
+    Ok(Json(service.failover_status(&call).await?))
+}
+
+/// The hosts that it watches.
+#[utoipa::path(get, path = "/v1/ha/hosts", tag = "failover", params(ha::FailoverHostsRequest), responses(
+    (status = 200, body = ha::FailoverHostsResponse), (status = 400, body = ErrorBody),
+))]
+pub(crate) async fn hosts(
+    State(service): Shared,
+    Extension(call): Extension<Call>,
+    Asked(asked): Asked<ha::FailoverHostsRequest>,
+) -> Answer<ha::FailoverHostsResponse> {
+    Ok(Json(service.failover_hosts(asked, &call).await?))
+}
+
+/// Tells which hosts it watches and how they are fenced.
+#[utoipa::path(post, path = "/v1/ha/hosts", tag = "failover", request_body = ha::ApplyFailoverHostsRequest, responses(
+    (status = 200, body = ha::ApplyFailoverHostsResponse), (status = 400, body = ErrorBody),
+))]
+pub(crate) async fn apply_hosts(
+    State(service): Shared,
+    Sent(asked): Sent<ha::ApplyFailoverHostsRequest>,
+) -> Answer<ha::ApplyFailoverHostsResponse> {
+    Ok(Json(service.apply_failover_hosts(asked).await?))
+}
+
+/// Cases, open ones first.
+#[utoipa::path(get, path = "/v1/ha/cases", tag = "failover", params(ha::FailoverCasesRequest), responses(
+    (status = 200, body = ha::FailoverCasesResponse),
+))]
+pub(crate) async fn cases(
+    State(service): Shared,
+    Extension(call): Extension<Call>,
+    Asked(asked): Asked<ha::FailoverCasesRequest>,
+) -> Answer<ha::FailoverCasesResponse> {
+    Ok(Json(service.failover_cases(asked, &call).await?))
+}
+
+/// The open case of a host, else its last one, with its timeline and its instances.
+#[utoipa::path(get, path = "/v1/ha/cases/{host}", tag = "failover", params(
+    ("host" = String, Path, description = "Nova's name of the host, or its id"),
+), responses((status = 200, body = ha::FailoverCase), (status = 404, body = ErrorBody)))]
+pub(crate) async fn case(
+    State(service): Shared,
+    Extension(call): Extension<Call>,
+    Path(host): Path<String>,
+) -> Answer<ha::FailoverCase> {
+    let asked = ha::FailoverHostRequest { host, ..ha::FailoverHostRequest::default() };
+    Ok(Json(service.failover_case(asked, &call).await?))
+}
+
+/// An order of an operator: a POST whose body is the message of gRPC.
+macro_rules! told {
+    ($($(#[$doc:meta])* $path:literal $name:ident($request:ident) $method:ident;)*) => {$(
+        $(#[$doc])*
+        #[utoipa::path(post, path = $path, tag = "failover", request_body = ha::$request, responses(
+            (status = 200, body = ha::FailoverDone), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody),
+            (status = 409, body = ErrorBody, description = "It cannot be done now: the message says why"),
+        ))]
+        pub(crate) async fn $name(
+            State(service): Shared,
+            Sent(asked): Sent<ha::$request>,
+        ) -> Answer<ha::FailoverDone> {
+            Ok(Json(service.$method(asked).await?))
+        }
+    )*};
+}
+
+told! {
+    /// Forgets a host that has no open case and on which nothing may run.
+    "/v1/ha/remove" remove(FailoverHostRequest) remove_failover_host;
+    /// Opens a case of a host by hand.
+    "/v1/ha/open" open(FailoverHostRequest) open_case;
+    /// Says that a host is dead, with the token of its case.
+    "/v1/ha/confirm-dead" confirm_dead(ConfirmDeadRequest) confirm_dead;
+    /// Keeps a host from being fenced for a while.
+    "/v1/ha/exempt" exempt(ForAWhileRequest) exempt;
+    /// Stops fencing or evacuations everywhere for a while.
+    "/v1/ha/pause" pause(PauseRequest) pause;
+    /// Holds an act of one case, or lets it go on.
+    "/v1/ha/hold" hold(HoldRequest) hold;
+    /// Answers an open breaker.
+    "/v1/ha/answer" answer(AnswerBreakerRequest) answer_breaker;
+    /// Says why a host is not at work, or that it is.
+    "/v1/ha/maintain" maintain(MaintainRequest) maintain;
+    /// Says that a host in quarantine is what it says it is.
+    "/v1/ha/end-quarantine" end_quarantine(FailoverHostRequest) end_quarantine;
+    /// After a restore: failover acts again.
+    "/v1/ha/release" release(FailoverReasonRequest) release_failover;
+}
