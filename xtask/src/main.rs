@@ -3,6 +3,7 @@
 //! Never here: a shell, a sleep, or a write outside the checkout's own files and the build cache
 //! (apart from Debian packages that a step cannot do without).
 
+mod agent;
 mod bench;
 mod cache;
 mod cargo;

@@ -40,7 +40,12 @@ pub fn unpacked(cache: &Cache, program: &str, package: &str) -> Result<Option<Pa
 
 /// Makes sure that `program` is there; `package` is the Debian package that has it.
 pub fn need(program: &str, package: &str) -> Result<()> {
-    if has(program) {
+    need_file(program, package, || has(program))
+}
+
+/// The same for what is no program on the path.
+pub fn need_file(program: &str, package: &str, is_there: impl Fn() -> bool) -> Result<()> {
+    if is_there() {
         return Ok(());
     }
     let root = cargo::output(Command::new("id").arg("-u"))?.trim() == "0";
@@ -52,7 +57,7 @@ pub fn need(program: &str, package: &str) -> Result<()> {
         cargo::succeeds(Command::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").args(arguments))
     };
     let installed = apt(&["update", "-q"])? && apt(&["install", "-qy", "--no-install-recommends", package])?;
-    if !installed || !has(program) {
+    if !installed || !is_there() {
         bail!("{program} is missing and `apt-get install {package}` did not bring it");
     }
     Ok(())

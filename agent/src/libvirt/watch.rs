@@ -91,7 +91,7 @@ pub async fn watch(libvirt: Libvirt, now: fn() -> u64, seen: mpsc::Sender<Seen>,
             Ok(client) => {
                 wait = BACKOFF.0;
                 said.clear();
-                match (Watch { libvirt: &libvirt, now, seen: &seen, client }).run(ask).await {
+                match (Watch { libvirt: &libvirt, now, seen: &seen, client, rtt_ms: 0, active: 0 }).run(ask).await {
                     Ok(()) => return,
                     Err(failure) => failure,
                 }
@@ -122,6 +122,9 @@ struct Watch<'a> {
     now: fn() -> u64,
     seen: &'a mpsc::Sender<Seen>,
     client: Client,
+    /// What the last probe found.
+    rtt_ms: u32,
+    active: u32,
 }
 
 /// Nobody wants to know any more.
@@ -180,11 +183,15 @@ impl Watch<'_> {
         }
     }
 
+    async fn answered(&self) -> Result<(), Unheard> {
+        self.tell(Seen::Answered { rtt_ms: self.rtt_ms, active: self.active }).await
+    }
+
     async fn probe(&mut self) -> Result<(), End> {
         let asked = Instant::now();
-        let active = self.client.active().await?;
-        let rtt_ms = asked.elapsed().as_millis() as u32;
-        self.tell(Seen::Answered { rtt_ms, active }).await?;
+        self.active = self.client.active().await?;
+        self.rtt_ms = asked.elapsed().as_millis() as u32;
+        self.answered().await?;
         let lost = self.client.lost();
         if lost > 0 {
             self.tell(Seen::Dropped(lost)).await?;
@@ -210,8 +217,7 @@ impl Watch<'_> {
             }
             if probed.elapsed() > PROBE {
                 probed = Instant::now();
-                let active = instances.iter().filter(|instance| instance.domain_id.is_some()).count() as u32;
-                self.tell(Seen::Answered { rtt_ms: 0, active }).await?;
+                self.answered().await?;
             }
         }
         self.tell(Seen::Whole(asked, instances)).await?;
