@@ -21,7 +21,7 @@ const PLAIN: [&str; 7] =
     ["StringList", "InventoryMap", "AmountMap", "StringMap", "AggregateList", "NumaCellList", "InstanceReportList"];
 
 /// Messages that REST takes from the query of a GET.
-const QUERIES: [&str; 9] = [
+const QUERIES: [&str; 10] = [
     "DecisionsRequest",
     "WatchDecisionsRequest",
     "ListHostsRequest",
@@ -30,6 +30,7 @@ const QUERIES: [&str; 9] = [
     "ListPipelinesRequest",
     "ListShadowsRequest",
     "FailoverHostsRequest",
+    "FailoverLossesRequest",
     "FailoverCasesRequest",
 ];
 

@@ -35,6 +35,8 @@ pub enum Mode {
     Enforce,
 }
 
+/// Hosts whose loss is looked at: if nothing is said, and at most.
+const LOSSES: (usize, usize) = (20, 200);
 /// Most items of a page.
 const PAGE: usize = 1000;
 
@@ -272,6 +274,20 @@ impl Service {
             .transpose()?;
         let tables = self.tables(call.fresh).await?;
         Ok(view::hosts(&tables, self.node.ears(), detection, asked.after.as_deref(), page(asked.limit)))
+    }
+
+    pub(crate) async fn failover_losses(
+        &self,
+        asked: ha::FailoverLossesRequest,
+        call: &Call,
+    ) -> Result<ha::FailoverLossesResponse, ApiError> {
+        let tables = self.tables(call.fresh).await?;
+        let most = match asked.limit as usize {
+            0 => LOSSES.0,
+            most => most.min(LOSSES.1),
+        };
+        let looked = tokio::task::spawn_blocking(move || view::losses(&tables, most)).await;
+        looked.map_err(|error| ApiError::internal(error.to_string()))
     }
 
     pub(crate) async fn failover_cases(

@@ -75,7 +75,7 @@ fn router(service: &Arc<Service>) -> Result<(Router, HealthReporter), ServeError
 const READ: &str = "x-pallium-read";
 
 /// Paths as metrics name them; others are `other`.
-const PATHS: [&str; 47] = [
+const PATHS: [&str; 48] = [
     hook::NOVA,
     hook::CINDER,
     hook::MANILA,
@@ -107,6 +107,7 @@ const PATHS: [&str; 47] = [
     "/v1/ha",
     "/v1/ha/hosts",
     "/v1/ha/cases",
+    "/v1/ha/losses",
     "/v1/ha/cases/{host}",
     "/v1/ha/remove",
     "/v1/ha/open",
@@ -126,7 +127,7 @@ const PATHS: [&str; 47] = [
 ];
 
 /// Methods of gRPC as metrics name them.
-const METHODS: [&str; 43] = [
+const METHODS: [&str; 44] = [
     "/pallium.v1.Scheduler/Place",
     "/pallium.v1.Scheduler/Explain",
     "/pallium.v1.Scheduler/Decisions",
@@ -156,6 +157,7 @@ const METHODS: [&str; 43] = [
     "/pallium.v1.Cluster/Backup",
     "/pallium.ha.v1.Failover/Status",
     "/pallium.ha.v1.Failover/Hosts",
+    "/pallium.ha.v1.Failover/Losses",
     "/pallium.ha.v1.Failover/ApplyHosts",
     "/pallium.ha.v1.Failover/RemoveHost",
     "/pallium.ha.v1.Failover/Cases",

@@ -24,10 +24,12 @@
 //! | [`table`] | [`Failover`]: all of it, bounded |
 //! | `apply` | the guards, and the only place where it changes |
 //! | [`liveness`] | what the leader sees of hosts, in its own memory |
+//! | [`admission`] | which hosts could not be lost now |
 //! | [`planner`] | targets for the instances of a dead host |
 //! | [`coordinator`] | what to propose and which calls are due |
 //! | [`stop`] | the guards that keep an instance from running twice, by name |
 
+pub mod admission;
 pub mod breaker;
 pub mod case;
 pub mod coordinator;

@@ -34,6 +34,11 @@ impl Failover for Methods {
         Ok(Response::new(self.0.failover_hosts(request.into_inner(), &call).await?))
     }
 
+    async fn losses(&self, request: Request<ha::FailoverLossesRequest>) -> Answer<ha::FailoverLossesResponse> {
+        let call = call(&request)?;
+        Ok(Response::new(self.0.failover_losses(request.into_inner(), &call).await?))
+    }
+
     async fn apply_hosts(
         &self,
         request: Request<ha::ApplyFailoverHostsRequest>,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use raft::ears::Ears;
+use scheduler::ha::admission::{self, Loss};
 use scheduler::ha::breaker::{Decision, Scope, Trips};
 use scheduler::ha::case::{Act, Case, Phase};
 use scheduler::ha::host::{Detection, Host};
@@ -55,13 +56,22 @@ pub(super) fn status(tables: &Tables, mode: &str) -> ha::FailoverStatusResponse 
         breakers: failover.small.breakers.keys().map(|scope| breaker(tables, *scope)).collect(),
         unchecked: names(&|host| host.unchecked),
         quarantined: names(&|host| host.quarantined),
-        uncovered: Vec::new(),
     }
 }
 
 /// What is believed of a host; of one that never said Hello nothing is.
 fn believed(host: &Host) -> String {
     if host.incarnation == 0 { "unknown".to_owned() } else { name(host.belief.detection) }
+}
+
+pub(super) fn losses(tables: &Tables, most: usize) -> ha::FailoverLossesResponse {
+    let failover = tables.failover();
+    let told = |loss: Loss| ha::FailoverLoss {
+        host: failover.hosts.get(loss.host).map_or_else(String::new, |host| nova_host(tables, host).to_owned()),
+        instances: loss.instances.into(),
+        left: loss.left.into(),
+    };
+    ha::FailoverLossesResponse { losses: admission::losses(tables, most).into_iter().map(told).collect() }
 }
 
 fn breaker(tables: &Tables, scope: Scope) -> ha::FailoverBreaker {

@@ -29,6 +29,18 @@ pub(crate) async fn hosts(
     Ok(Json(service.failover_hosts(asked, &call).await?))
 }
 
+/// Which of the largest hosts could not be lost now, by capacity.
+#[utoipa::path(get, path = "/v1/ha/losses", tag = "failover", params(ha::FailoverLossesRequest), responses(
+    (status = 200, body = ha::FailoverLossesResponse),
+))]
+pub(crate) async fn losses(
+    State(service): Shared,
+    Extension(call): Extension<Call>,
+    Asked(asked): Asked<ha::FailoverLossesRequest>,
+) -> Answer<ha::FailoverLossesResponse> {
+    Ok(Json(service.failover_losses(asked, &call).await?))
+}
+
 /// Tells which hosts it watches and how they are fenced.
 #[utoipa::path(post, path = "/v1/ha/hosts", tag = "failover", request_body = ha::ApplyFailoverHostsRequest, responses(
     (status = 200, body = ha::ApplyFailoverHostsResponse), (status = 400, body = ErrorBody),

@@ -1,5 +1,6 @@
 //! Failover on the replicated state alone: each stop is what refuses, and what the table of cases says.
 
+mod admission;
 mod bench;
 mod liveness;
 mod paths;

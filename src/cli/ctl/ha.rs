@@ -57,6 +57,13 @@ enum Command {
         #[arg(long, value_name = "STATE")]
         state: Option<String>,
     },
+    /// Could a host be lost now, and which one not? By capacity, of the hosts that hold most
+    #[command(after_help = "Example: pallium ctl ha losses --hosts 50")]
+    Losses {
+        /// So many of those that hold most, 200 at most
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        hosts: u32,
+    },
     /// Tell which hosts it watches and how they are fenced
     #[command(after_help = APPLY)]
     Apply {
@@ -271,6 +278,11 @@ pub async fn run(target: &Target, format: Format, args: Args) -> Result<(), Fail
         Command::Hosts { state } => {
             let hosts = hosts(&client, state).await?;
             return emit(format, &hosts, || show::hosts(&hosts.hosts));
+        }
+        Command::Losses { hosts } => {
+            let asked = ha::FailoverLossesRequest { limit: hosts };
+            let losses = failover.losses(asked).await.map_err(refused)?.into_inner();
+            return emit(format, &losses, || show::losses(&losses.losses));
         }
         Command::Cases { closed } => {
             let asked = ha::FailoverCasesRequest { closed, limit: 1_000 };

@@ -114,6 +114,20 @@ pub fn hosts(hosts: &[ha::FailoverHost]) -> String {
     listing(&columns, &rows)
 }
 
+pub fn losses(losses: &[ha::FailoverLoss]) -> String {
+    let Some(worst) = losses.first() else {
+        return "no host that failover watches has an instance of a known size".to_owned();
+    };
+    let columns = [text("HOST", 0), number("INSTANCES", 0), number("WITHOUT ROOM", 0)];
+    let row = |loss: &ha::FailoverLoss| vec![loss.host.clone(), loss.instances.to_string(), loss.left.to_string()];
+    let uncovered = losses.iter().filter(|loss| loss.left > 0).count();
+    let verdict = match worst.left {
+        0 => format!("any one of these {} could be lost, by capacity", losses.len()),
+        _ => format!("{uncovered} of these {} could not be lost: their instances would find no room", losses.len()),
+    };
+    format!("{}\n{verdict}", listing(&columns, &losses.iter().map(row).collect::<Vec<_>>()))
+}
+
 pub fn cases(cases: &[ha::FailoverCase]) -> String {
     if cases.is_empty() {
         return "no case".to_owned();
