@@ -19,7 +19,7 @@ use crate::table::Table;
 
 /// Events that wait; the oldest go first, and a whole snapshot makes up for them.
 pub const EVENTS: usize = 1_000;
-/// Results of directives that wait.
+/// Results of directives that wait, and changes of permits that wait for the disk.
 const RESULTS: usize = 256;
 /// libvirt is well when its last answer is not older, nanoseconds.
 const ANSWERED_NS: u64 = 5_000_000_000;
@@ -90,13 +90,22 @@ struct Session {
     greeted: bool,
     /// The highest directive that came.
     last: u64,
-    /// The first and the last directive whose permits are not on the disk yet.
-    unkept: Option<(u64, u64)>,
+    /// Directives whose permits are not on the disk yet, the first first.
+    unkept: VecDeque<u64>,
+    /// What became of directives, not said yet.
+    results: VecDeque<(u64, Option<String>)>,
 }
 
 impl Session {
     fn acknowledged(&self) -> u64 {
-        self.unkept.map_or(self.last, |(first, _)| first - 1)
+        self.unkept.front().map_or(self.last, |first| first - 1)
+    }
+
+    fn result(&mut self, directive: u64, refused: Option<String>) {
+        if self.results.len() == RESULTS {
+            self.results.pop_front();
+        }
+        self.results.push_back((directive, refused));
     }
 }
 
@@ -129,7 +138,6 @@ pub struct Core {
     heartbeat: bool,
     events: VecDeque<DomainEvent>,
     dropped: u64,
-    results: VecDeque<(u64, Option<String>)>,
 }
 
 impl Core {
@@ -156,7 +164,6 @@ impl Core {
             heartbeat: false,
             events: VecDeque::new(),
             dropped: 0,
-            results: VecDeque::new(),
         }
     }
 
@@ -204,7 +211,7 @@ impl Core {
         self.heartbeat = true;
     }
 
-    /// It has ended. Events and results wait for the next one.
+    /// It has ended. Events wait for the next one; results are of this one's numbers, and go with it.
     pub fn disconnect(&mut self) {
         self.session = None;
     }
@@ -285,40 +292,42 @@ impl Core {
             return Vec::new();
         }
         session.last = directive.id;
+        let full = session.unkept.len() == RESULTS;
         let kind = std::mem::discriminant(&directive.order);
-        let fallible = !matches!(directive.order, Order::LeaseGrant { .. } | Order::ReportNow);
-        let done = self.obey(directive.cluster, directive.order, now);
-        let refused = done.as_ref().err().cloned();
-        if let Some(why) = &refused {
-            tracing::error!(directive = directive.id, ?kind, why, "a directive is refused");
-        }
-        if fallible || refused.is_some() {
-            if self.results.len() == RESULTS {
-                self.results.pop_front();
-            }
-            self.results.push_back((directive.id, refused));
-        }
-        let effects = done.unwrap_or_default();
-        // What is to be kept is acknowledged when it is, and what came after it not before.
-        if effects.contains(&Effect::KeepPermits)
-            && let Some(session) = &mut self.session
+        let told = !matches!(directive.order, Order::LeaseGrant { .. } | Order::ReportNow);
+        let done = if full
+            && matches!(directive.order, Order::Welcome { .. } | Order::Permits { .. } | Order::Quarantine { .. })
         {
-            let first = session.unkept.map_or(directive.id, |(first, _)| first);
-            session.unkept = Some((first, directive.id));
+            Err(format!("{RESULTS} changes wait for the disk: say it again later"))
+        } else {
+            self.obey(directive.cluster, directive.order, now)
+        };
+        let Some(session) = &mut self.session else { return Vec::new() };
+        match done {
+            // Its result is told, and it is acknowledged, when it is kept; what came after it not before.
+            Ok(effects) if effects.contains(&Effect::KeepPermits) => {
+                session.unkept.push_back(directive.id);
+                effects
+            }
+            Ok(effects) => {
+                if told {
+                    session.result(directive.id, None);
+                }
+                effects
+            }
+            Err(why) => {
+                tracing::error!(directive = directive.id, ?kind, why, "a directive is refused");
+                session.result(directive.id, Some(why));
+                Vec::new()
+            }
         }
-        effects
     }
 
     /// The permits up to that mark are on the disk.
     pub fn kept(&mut self, mark: Mark) {
-        if mark.session != self.sessions {
-            return;
-        }
-        if let Some(session) = &mut self.session {
-            session.unkept = session
-                .unkept
-                .filter(|(_, last)| *last > mark.directive)
-                .map(|(first, last)| (first.max(mark.directive + 1), last));
+        let Some(session) = self.session.as_mut().filter(|_| mark.session == self.sessions) else { return };
+        while let Some(directive) = session.unkept.pop_front_if(|directive| *directive <= mark.directive) {
+            session.result(directive, None);
         }
     }
 
@@ -461,7 +470,7 @@ impl Core {
         if std::mem::take(&mut self.heartbeat) {
             return Some(Body::Heartbeat(self.heartbeat(now)));
         }
-        if let Some((directive, refused)) = self.results.pop_front() {
+        if let Some((directive, refused)) = self.session.as_mut()?.results.pop_front() {
             return Some(Body::DirectiveResult { directive, refused });
         }
         if self.dropped > 0 {
@@ -487,7 +496,7 @@ impl Core {
             || session.greeted
                 && (self.heartbeat
                     || self.dropped > 0
-                    || !self.results.is_empty()
+                    || !session.results.is_empty()
                     || !self.events.is_empty()
                     || self.table.is_unsaid()
                     || self.uptime.is_some()

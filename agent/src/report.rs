@@ -61,7 +61,8 @@ pub enum Body {
         /// Seconds that the host expects to be away; 0: unknown.
         expected_down_s: u32,
     },
-    /// What became of a directive that can fail.
+    /// What became of a directive of this session: at once when it is refused, and when its effects are on the
+    /// disk otherwise. Leases and wishes for a report are answered only when they are refused.
     DirectiveResult {
         /// Which.
         directive: u64,

@@ -56,7 +56,9 @@ impl Daemon {
             fs::create_dir_all(at(path)).expect("a folder");
         }
         fs::write(at("etc/qemu.conf"), QEMU).expect("a file");
-        fs::write(at("etc/libvirtd.conf"), DAEMON).expect("a file");
+        // Two of them are two hosts: libvirt moves no guest to the host it is on.
+        let host = format!("{DAEMON}host_uuid = \"{}\"\n", uuid::Uuid::now_v7());
+        fs::write(at("etc/libvirtd.conf"), host).expect("a file");
         // libvirtd wants this user even when it is told another one.
         let with = |file: &str, line: &str| fs::read_to_string(file).expect("a file") + line;
         fs::write(at("passwd"), with("/etc/passwd", "\nlibvirt-qemu:x:64055:64055::/:/bin/false\n")).expect("a file");
@@ -99,9 +101,14 @@ impl Daemon {
         fs::write(self.at("root/proc/sys/kernel/random/boot_id"), boot.to_string()).expect("a file");
     }
 
+    /// How virsh reaches it.
+    pub fn uri(&self) -> String {
+        format!("qemu+unix:///system?socket={}", self.at("run/libvirt/libvirt-sock").display())
+    }
+
     /// virsh, as an operator or Nova would do it.
     pub fn virsh(&self, arguments: &[&str]) -> Output {
-        let uri = format!("qemu+unix:///system?socket={}", self.at("run/libvirt/libvirt-sock").display());
+        let uri = self.uri();
         let mut virsh = Command::new("virsh");
         virsh.args(["--connect", &uri]).args(arguments).stdin(Stdio::null()).output().expect("virsh")
     }

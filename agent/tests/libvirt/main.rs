@@ -6,7 +6,7 @@ mod daemon;
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use agent::report::{Body, Directive, DomainState, Event, Goodbye, Hello, Instances, Lifecycle, Order};
+use agent::report::{Body, Directive, DomainState, Event, Goodbye, Hello, Instance, Instances, Lifecycle, Order};
 use agent::{Agent, Session, Settings};
 use rustix::process::{Pid, Signal, kill_process};
 use uuid::Uuid;
@@ -63,7 +63,7 @@ impl Greeted {
     }
 
     /// The first body that fits.
-    async fn wait<T>(&mut self, what: &str, fits: impl Fn(Body) -> Option<T>) -> T {
+    async fn wait<T>(&mut self, what: &str, mut fits: impl FnMut(Body) -> Option<T>) -> T {
         let found = async {
             loop {
                 if let Some(found) = fits(next(&mut self.session).await) {
@@ -190,21 +190,25 @@ async fn an_error_of_a_disk_is_seen_and_reported() {
         <source protocol='nbd' name='broken'><host transport='unix' socket='/run/nbd.sock'/></source>
         <target dev='vda' bus='virtio'/></disk>";
     daemon.must(&["create", &daemon.guest(3, disk)]);
-    let (device, action) = agent
-        .wait("an I/O error", |body| match body {
-            Body::DomainEvent(event) if event.instance == uuid_of(3) => match event.event {
-                Event::IoError { device, action, .. } => Some((device, action)),
-                _ => None,
-            },
-            _ => None,
-        })
-        .await;
-    assert_eq!(action, 1, "the guest is paused");
-    // Paused (3) for an I/O error (5), with the disk that the event names.
-    let paused = agent.wait("it is paused", |body| {
-        instances(body)?.present.into_iter().find(|one| (one.state, one.state_reason) == (DomainState::Paused, 5))
+    // Paused (3) for an I/O error (5), and an event that says which device; libvirt tells them in any order.
+    let (mut error, mut paused) = (None, None);
+    let both = agent.wait("an I/O error and a paused guest", |body| {
+        match body {
+            Body::DomainEvent(event) => {
+                if let Event::IoError { device, action, .. } = event.event {
+                    error = Some((event.instance, device, action));
+                }
+            }
+            Body::Instances(instances) => {
+                let stands = |one: &Instance| (one.state, one.state_reason) == (DomainState::Paused, 5);
+                paused = instances.present.into_iter().find(stands).or(paused.take());
+            }
+            _ => {}
+        }
+        error.clone().zip(paused.clone())
     });
-    let paused = paused.await;
+    let ((instance, device, action), paused) = both.await;
+    assert_eq!((instance, action), (uuid_of(3), 1), "it is paused");
     assert_eq!(paused.disks.len(), 1, "{paused:?}");
     let disk = &paused.disks[0];
     assert_eq!((disk.backend.as_str(), disk.shared, &disk.alias), ("nbd:broken", true, &device), "{paused:?}");
@@ -235,6 +239,36 @@ async fn a_libvirtd_that_is_silent_or_gone_is_seen() {
     let whole = whole.await;
     let states: Vec<_> = whole.present.iter().map(|one| (one.uuid, one.state)).collect();
     assert_eq!(states, [(uuid_of(4), DomainState::Running)]);
+}
+
+/// A guest moves from one host to another, each with its agent: the target's hook is asked as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_live_migration_needs_a_permit_at_its_target() {
+    if !is_wanted() {
+        return;
+    }
+    let (from, to) = (Daemon::start(""), Daemon::start(""));
+    let (mut source, mut target) = (Greeted::start(&from, &[10]).await, Greeted::start(&to, &[]).await);
+    from.must(&["create", &from.guest(10, "")]);
+    source.wait("it started", lifecycle(10, Lifecycle::Started, 0)).await;
+    let way = format!("unix://{}", from.at("run/way.sock").display());
+    let there = to.uri();
+    let migrate = ["migrate", "--live", "instance-0000000a", &there, "--migrateuri", &way];
+
+    let refused = from.virsh(&migrate);
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && why.contains("not permitted on this host"), "{why}\n{}", to.log());
+    let state = from.virsh(&["domstate", "instance-0000000a"]);
+    assert_eq!(String::from_utf8_lossy(&state.stdout).trim(), "running", "it goes on where it was");
+
+    let granted = vec![uuid_of(10)];
+    target.tell(Order::Permits { incarnation: 1, whole: false, granted, withdrawn: vec![] }).await;
+    from.must(&migrate);
+    source.wait("it has left", lifecycle(10, Lifecycle::Stopped, 3)).await;
+    source.wait("it is gone", |body| instances(body)?.gone.contains(&uuid_of(10)).then_some(())).await;
+    target.wait("it has come", lifecycle(10, Lifecycle::Started, 1)).await;
+    let runs = |body| instances(body)?.present.into_iter().find(|one| one.state == DomainState::Running);
+    assert_eq!(target.wait("it runs", runs).await.uuid, uuid_of(10));
 }
 
 /// The daemon's refusal to create a guest.
