@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::cache::Cache;
 use crate::cargo::{self, cargo, targets};
-use crate::{chaos, fuzz, licences, nova, packages, simulate};
+use crate::{chaos, fuzz, hands, licences, nova, packages, simulate};
 
 /// Lines of a failed step's log that are printed.
 const TAIL: usize = 60;
@@ -34,6 +34,8 @@ pub enum Step {
     Shared,
     /// Stock Nova's filters and weighers against the real Nova
     Nova,
+    /// Failover's hands against a Redfish emulator and an IPMI simulator
+    Hands,
     /// Whole clusters under a few seeds, and faults that they must notice
     Simulate,
     /// What strangers send, for a minute each
@@ -100,7 +102,7 @@ impl Log {
 
 impl Step {
     /// What CI runs, the quickest to fail first.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Fmt,
         Self::Deny,
         Self::Alerts,
@@ -110,6 +112,7 @@ impl Step {
         Self::Chaos,
         Self::Shared,
         Self::Nova,
+        Self::Hands,
         Self::Simulate,
         Self::Fuzz,
     ];
@@ -125,6 +128,7 @@ impl Step {
             Self::Chaos => "chaos",
             Self::Shared => "shared",
             Self::Nova => "nova",
+            Self::Hands => "hands",
             Self::Simulate => "simulate",
             Self::Fuzz => "fuzz",
             Self::Deny => "deny",
@@ -148,6 +152,7 @@ impl Step {
             }
             Self::Shared => special_tests(cache, log, "shared", &[]),
             Self::Nova => nova::step(cache, log),
+            Self::Hands => hands::step(cache, log),
             Self::Simulate => simulate::step(cache, log),
             Self::Fuzz => fuzz::step(cache, log, seconds, &[]),
             Self::Deny => licences::step(cache, log),
@@ -167,7 +172,8 @@ impl Step {
 fn plain_tests(cache: &Cache, log: &Log) -> Result<Verdict> {
     let targets = targets(cache, "test")?;
     let mut command = cargo(cache, &["test", "--workspace", "--locked", "--no-fail-fast", "--lib", "--bins"])?;
-    let special = |name: &str| ["faults", "chaos", "shared", "nova"].iter().any(|prefix| name.starts_with(prefix));
+    let special =
+        |name: &str| ["faults", "chaos", "shared", "nova", "hands"].iter().any(|prefix| name.starts_with(prefix));
     for target in targets.iter().filter(|name| !special(name)) {
         command.args(["--test", target]);
     }
