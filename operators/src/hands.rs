@@ -5,26 +5,32 @@
 //!  Call ─▶ Hands ─┬─▶ power ─▶ redfish (HTTP) | ipmi (ipmitool)
 //!                 └─▶ nova ──▶ keystone
 //!           │ ▲
-//!           ▼ │ hosts, intents, the barrier
-//!          Ledger (the server)
+//!           ▼ │ hosts, intents; may I write now?
+//!       Ledger, Gate (the server)
 //! ```
 //!
-//! - A call that changes something and has a [`Barrier`] passes it right in front of its write, on a connection
+//! - A call that changes something and has a barrier passes it right in front of its write, on a connection
 //!   of its own that goes through no proxy, is tried once, and is cut off at the barrier's deadline.
 //! - An answer that is not whole is no answer: a cell of Nova that is left out, a page that is missing.
 //! - All calls have a deadline, and their number in flight is bounded: one to a BMC, a few to Nova, and none
 //!   while the same one is under way.
 //! - A secret is read from its file when it is used, and is in no log, no error and no `Debug`.
 
-use scheduler::ha::coordinator::{Answer, Barrier, Call, Told};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use scheduler::ha::coordinator::{Answer, Call, Told};
 use scheduler::ha::host::{Fencer, HostId, Machine};
 use uuid::Uuid;
+
+use crate::failover::{self, Gate};
 
 mod config;
 mod flights;
 mod http;
 mod ipmi;
 mod keystone;
+mod ledger;
 mod nova;
 mod power;
 mod redfish;
@@ -49,8 +55,16 @@ pub struct Known {
     pub cell: String,
 }
 
-/// What the hands ask of the server: the replicated state as this node has it, and the right to act.
-pub trait Ledger: Send + Sync {
+/// Where the hands look up what a call is about.
+pub trait Ledger: Send + Sync + 'static {
+    /// What it shows.
+    type View: View;
+    /// The replicated state as the leader has it now; none: this node leads no more.
+    fn view(&self) -> impl Future<Output = Option<Self::View>> + Send;
+}
+
+/// The replicated state at one moment.
+pub trait View: Send + Sync {
     /// A host.
     fn host(&self, id: HostId) -> Option<Known>;
     /// The host that Nova calls so.
@@ -62,8 +76,6 @@ pub trait Ledger: Send + Sync {
     /// When an agent's list of domains that lacks the instance was taken in, replicated milliseconds. None:
     /// there is no list, or the instance is on it.
     fn absent(&self, host: HostId, instance: Uuid) -> Option<u64>;
-    /// Whether a barrier holds now. It is asked right in front of the write, and nothing comes between.
-    fn passes(&self, barrier: &Barrier) -> impl Future<Output = bool> + Send;
 }
 
 /// Carries out calls.
@@ -92,27 +104,32 @@ impl<L: Ledger> Hands<L> {
         tokio::join!(nova, self.bmcs.watch());
     }
 
-    /// Does one call. None: there is no answer, and the reason is in the log. Dropped, it ends all that it
-    /// began; what it had written by then may have happened.
-    pub async fn act(&self, call: Call) -> Option<Told> {
-        let ledger = &self.ledger;
+    /// Does one call; `gate` is asked right in front of each write that has a barrier. None: there is no
+    /// answer, and the reason is in the log. Dropped, it ends all that it began; what it had written by then
+    /// may have happened.
+    pub async fn act(&self, call: Call, gate: &dyn Gate) -> Option<Told> {
+        let view = self.ledger.view().await;
+        if let Call::Evacuate { instance, target, barrier } = call {
+            let answer = match (&self.nova, view.and_then(|view| view.host(target))) {
+                (Some(nova), Some(target)) => nova.evacuate(instance, &target.nova_host, &barrier, gate).await,
+                _ => Answer::NotSent,
+            };
+            return Some(Told::Evacuated { instance, op: barrier.intent, answer });
+        }
+        let view = &view?;
         match call {
-            Call::ReadPower(id) => self.bmcs.read(id, &ledger.host(id)?).await,
-            Call::PowerOff { host, barrier } => self.bmcs.off(host, &ledger.host(host)?, &barrier, ledger).await,
-            Call::ForceDown(id) => self.nova()?.force_down(id, &ledger.host(id)?).await,
-            Call::Disable(id) => self.nova()?.disable(id, &ledger.host(id)?).await,
-            Call::ListServers(id) => self.nova()?.list(id, &ledger.host(id)?, ledger).await,
-            Call::ReadServer(instance) => self.nova()?.read(instance, ledger).await,
-            Call::Evacuate { instance, target, barrier } => {
-                let answer = match (&self.nova, ledger.host(target)) {
-                    (Some(nova), Some(target)) => nova.evacuate(instance, &target.nova_host, &barrier, ledger).await,
-                    _ => Answer::NotSent,
-                };
-                Some(Told::Evacuated { instance, op: barrier.intent, answer })
+            Call::ReadPower(id) => self.bmcs.read(id, &view.host(id)?).await,
+            Call::PowerOff { host, barrier } => {
+                self.bmcs.off(host, &view.host(host)?, &barrier, view.fencer(barrier.intent), gate).await
             }
+            Call::ForceDown(id) => self.nova()?.force_down(id, &view.host(id)?).await,
+            Call::Disable(id) => self.nova()?.disable(id, &view.host(id)?).await,
+            Call::ListServers(id) => self.nova()?.list(id, &view.host(id)?, view).await,
+            Call::ReadServer(instance) => self.nova()?.read(instance, view).await,
             Call::ReadDomain { host, instance } => {
-                ledger.absent(host, instance).map(|at| Told::Absent { host, instance, at })
+                view.absent(host, instance).map(|at| Told::Absent { host, instance, at })
             }
+            Call::Evacuate { .. } => None,
         }
     }
 
@@ -121,6 +138,12 @@ impl<L: Ledger> Hands<L> {
             tracing::warn!("failover needs Nova, and there is none in the configuration: set 'nova'");
         }
         self.nova.as_ref()
+    }
+}
+
+impl<L: Ledger> failover::Hands for Hands<L> {
+    fn act(self: Arc<Self>, call: Call, gate: Arc<dyn Gate>) -> Pin<Box<dyn Future<Output = Option<Told>> + Send>> {
+        Box::pin(async move { Hands::act(&self, call, &*gate).await })
     }
 }
 

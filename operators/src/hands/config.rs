@@ -8,7 +8,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::http::{Place, Trust};
 
@@ -32,7 +32,7 @@ impl ConfigError {
 }
 
 /// What acts in a failover. What is left out is not acted by: without `nova` nothing is evacuated.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Nova, which evacuates.
@@ -44,7 +44,7 @@ pub struct Config {
 }
 
 /// Nova, and who pallium is in Keystone.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Nova {
     /// Keystone's v3 API, as in `OS_AUTH_URL`: `https://keystone.example:5000/v3`.
@@ -76,7 +76,7 @@ pub struct Nova {
 }
 
 /// Which endpoint of a service.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Interface {
     /// For everybody.
@@ -100,7 +100,7 @@ impl Interface {
 }
 
 /// Credentials for Redfish: for all BMCs, and others for single hosts.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Redfish {
     /// User; it needs power control and login, nothing else.
@@ -123,7 +123,7 @@ pub struct Redfish {
 }
 
 /// How Redfish is told who asks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RedfishAuth {
     /// With each request.
@@ -134,7 +134,7 @@ pub enum RedfishAuth {
 }
 
 /// Credentials for IPMI: for all BMCs, and others for single hosts.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Ipmi {
     /// User.
@@ -156,7 +156,7 @@ pub struct Ipmi {
 }
 
 /// Privilege of a session.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Privilege {
     /// Enough to switch power.
@@ -167,7 +167,7 @@ pub enum Privilege {
 }
 
 /// Credentials of one host's BMC, and where it is when the inventory's address is not the one for this.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Login {
     /// User.

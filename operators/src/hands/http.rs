@@ -61,6 +61,10 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn parse(url: &str) -> Result<Self, String> {
+        // It is not repeated: a password may be in it.
+        if url.contains('@') {
+            return Err("a user in a URL given: credentials stand in options of their own".to_owned());
+        }
         let refused = |what: &str| format!("'{url}' given, a URL as https://host:port/path expected: {what}");
         let uri: Uri = url.parse().map_err(|error| refused(&format!("{error}")))?;
         let https = match uri.scheme_str() {
@@ -69,9 +73,6 @@ impl Place {
             _ => return Err(refused("it begins with neither https:// nor http://")),
         };
         let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| refused("it names no host"))?;
-        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            return Err("a user in a URL given: credentials stand in options of their own".to_owned());
-        }
         if uri.query().is_some() {
             return Err(refused("it has a query"));
         }

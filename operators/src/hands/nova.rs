@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::config::{self, ConfigError};
 use super::flights::Flights;
 use super::http::Failed;
-use super::{Known, Ledger};
+use super::{Known, View};
 use client::Client;
 
 /// Calls to Nova at once, of those that evacuate and of the others.
@@ -65,14 +65,14 @@ impl Nova {
         self.told(Key::Service(id), "disable", known, async { Ok(mark.await?.told(id)) }).await
     }
 
-    pub(super) async fn list<L: Ledger>(&self, id: HostId, known: &Known, ledger: &L) -> Option<Told> {
-        let list = async { Ok(Told::Servers(id, self.client.servers(known, ledger).await?)) };
+    pub(super) async fn list<V: View>(&self, id: HostId, known: &Known, view: &V) -> Option<Told> {
+        let list = async { Ok(Told::Servers(id, self.client.servers(known, view).await?)) };
         self.told(Key::List(id), "list its instances", known, list).await
     }
 
-    pub(super) async fn read<L: Ledger>(&self, instance: Uuid, ledger: &L) -> Option<Told> {
-        let known = ledger.source(instance).and_then(|source| ledger.host(source)).unwrap_or_default();
-        let read = self.client.instance(instance, &known, ledger);
+    pub(super) async fn read<V: View>(&self, instance: Uuid, view: &V) -> Option<Told> {
+        let known = view.source(instance).and_then(|source| view.host(source)).unwrap_or_default();
+        let read = self.client.instance(instance, &known, view);
         self.told(Key::Server(instance), &format!("read instance {instance}"), &known, read).await
     }
 

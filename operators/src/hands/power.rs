@@ -12,11 +12,12 @@ use scheduler::ha::host::{Fencer, HostId, Machine};
 use scheduler::ha::proof::{Power, PowerRead};
 use uuid::Uuid;
 
+use super::Known;
 use super::config::{Config, ConfigError};
 use super::flights::Flights;
 use super::ipmi::Ipmi;
 use super::redfish::Redfish;
-use super::{Known, Ledger};
+use crate::failover::Gate;
 
 /// A call to a BMC.
 const MOST: Duration = Duration::from_secs(5);
@@ -85,15 +86,16 @@ impl Bmcs {
 
     /// Power off, by the level that the intent names, unless it is off or the BMC is another machine's. Told
     /// is what was read, before or after: that it was sent says nothing.
-    pub(super) async fn off<L: Ledger>(
+    pub(super) async fn off(
         &self,
         id: HostId,
         known: &Known,
         barrier: &Barrier,
-        ledger: &L,
+        fencer: Option<Fencer>,
+        gate: &dyn Gate,
     ) -> Option<Told> {
         let bmc = known.bmc.as_deref()?;
-        let Some(fencer) = ledger.fencer(barrier.intent) else {
+        let Some(fencer) = fencer else {
             tracing::warn!(host = %known.nova_host, intent = %barrier.intent, "no fence: its intent is not in the state");
             return None;
         };
@@ -101,8 +103,8 @@ impl Bmcs {
         let off = async {
             let _flight = self.flights.wait(bmc.to_owned()).await.ok_or_else(|| "closing".to_owned())?;
             match (fencer, &self.redfish, &self.ipmi) {
-                (Fencer::Redfish, Some(redfish), _) => redfish.off(bmc, known, most, || ledger.passes(barrier)).await,
-                (Fencer::Ipmi, _, Some(ipmi)) => ipmi.off(bmc, known, || ledger.passes(barrier)).await,
+                (Fencer::Redfish, Some(redfish), _) => redfish.off(bmc, known, most, || gate.passes(*barrier)).await,
+                (Fencer::Ipmi, _, Some(ipmi)) => ipmi.off(bmc, known, || gate.passes(*barrier)).await,
                 (fencer, ..) => Err(missing(fencer)),
             }
         };

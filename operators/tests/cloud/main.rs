@@ -5,8 +5,8 @@ mod ledger;
 #[path = "../model/nova.rs"]
 mod nova;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 use ledger::{Book, Shared, barrier};
 use nova::{Fault, Model, PASSWORD};
@@ -75,9 +75,13 @@ impl Bench {
         (bench, instance)
     }
 
+    async fn act(&self, call: Call) -> Option<Told> {
+        self.hands.act(call, &self.book).await
+    }
+
     async fn evacuate(&self, instance: Uuid, intent: u128) -> Answer {
         let call = Call::Evacuate { instance, target: TARGET, barrier: barrier(intent, 2_000) };
-        match self.hands.act(call).await {
+        match self.act(call).await {
             Some(Told::Evacuated { instance: same, op, answer }) if same == instance && op.as_u128() == intent => {
                 answer
             }
@@ -86,7 +90,7 @@ impl Bench {
     }
 
     async fn read(&self, instance: Uuid) -> Option<(Option<NovaRead>, bool)> {
-        match self.hands.act(Call::ReadServer(instance)).await {
+        match self.act(Call::ReadServer(instance)).await {
             Some(Told::Server { instance: same, read, sentinel }) if same == instance => {
                 Some((read.map(|(read, _)| read), sentinel))
             }
@@ -110,12 +114,12 @@ async fn a_dead_host_is_marked_and_its_instance_comes_up_once() {
     assert_eq!(bench.evacuate(instance, 1).await, Answer::SourceUp);
 
     let told = |forced_down, disabled| Some(Told::Service { host: SOURCE, forced_down, disabled });
-    assert_eq!(bench.hands.act(Call::ForceDown(SOURCE)).await, told(true, false));
-    assert_eq!(bench.hands.act(Call::Disable(SOURCE)).await, told(true, true));
-    assert_eq!(bench.hands.act(Call::Disable(SOURCE)).await, told(true, true));
+    assert_eq!(bench.act(Call::ForceDown(SOURCE)).await, told(true, false));
+    assert_eq!(bench.act(Call::Disable(SOURCE)).await, told(true, true));
+    assert_eq!(bench.act(Call::Disable(SOURCE)).await, told(true, true));
     assert_eq!((bench.asked("PUT"), bench.model.cloud().rpcs), (2, 0), "what is marked is not marked again");
 
-    let listed = bench.hands.act(Call::ListServers(SOURCE)).await;
+    let listed = bench.act(Call::ListServers(SOURCE)).await;
     assert_eq!(listed, Some(Told::Servers(SOURCE, vec![(instance, ACTIVE)])));
     let (before, sentinel) = bench.read(instance).await.expect("an answer");
     let before = before.expect("the instance");
@@ -138,7 +142,7 @@ async fn a_dead_host_is_marked_and_its_instance_comes_up_once() {
 #[tokio::test]
 async fn disabling_never_makes_nova_call_the_dead_host() {
     let bench = Bench::new().await;
-    bench.hands.act(Call::Disable(SOURCE)).await;
+    bench.act(Call::Disable(SOURCE)).await;
     let cloud = bench.model.cloud();
     let host = &cloud.hosts["src"];
     assert!(host.forced_down && host.disabled && cloud.rpcs == 0, "{host:?}");
@@ -150,7 +154,7 @@ async fn the_model_has_novas_danger_a_second_evacuation_runs_the_instance_twice(
     let (bench, instance) = Bench::dead().await;
     assert_eq!(bench.evacuate(instance, 1).await, Answer::Taken);
     let other = Call::Evacuate { instance, target: FAR, barrier: barrier(2, 2_000) };
-    let Some(Told::Evacuated { answer, .. }) = bench.hands.act(other).await else { panic!("no answer") };
+    let Some(Told::Evacuated { answer, .. }) = bench.act(other).await else { panic!("no answer") };
     assert_eq!(answer, Answer::Taken);
     bench.model.cloud().rebuild();
     assert_eq!(bench.model.cloud().runs_on(instance), ["dst", "far"]);
@@ -230,8 +234,8 @@ async fn a_cell_that_does_not_answer_is_not_an_absence() {
     bench.model.cloud().add_migration(far, "live-migration", "completed", "far", "far");
     bench.model.cloud().down.insert("a");
     assert_eq!(bench.read(instance).await, Some((None, false)), "the instance is not gone");
-    assert_eq!(bench.hands.act(Call::ListServers(SOURCE)).await, None, "an empty list is no list");
-    assert_eq!(bench.hands.act(Call::ForceDown(SOURCE)).await, None);
+    assert_eq!(bench.act(Call::ListServers(SOURCE)).await, None, "an empty list is no list");
+    assert_eq!(bench.act(Call::ForceDown(SOURCE)).await, None);
     let gone = Uuid::from_u128(0xdead);
     assert_eq!(bench.read(gone).await, Some((None, false)), "404, and its cell said nothing");
     bench.model.cloud().down.clear();
@@ -270,12 +274,12 @@ async fn lists_are_read_to_their_end() {
         bench.model.cloud().add_migration(first, "resize", "confirmed", "dst", "src");
         bench.model.cloud().add_server("dst");
     }
-    let Some(Told::Servers(_, listed)) = bench.hands.act(Call::ListServers(SOURCE)).await else { panic!("no list") };
+    let Some(Told::Servers(_, listed)) = bench.act(Call::ListServers(SOURCE)).await else { panic!("no list") };
     assert_eq!(listed.iter().map(|(id, _)| *id).collect::<Vec<_>>(), all);
     let read = bench.read(first).await.expect("an answer").0.expect("the instance");
     assert_eq!(read.migrations.len(), 4);
     bench.model.cloud().faults.push(("marker", Fault::Refuse(503)));
-    assert_eq!(bench.hands.act(Call::ListServers(SOURCE)).await, None, "a page is missing");
+    assert_eq!(bench.act(Call::ListServers(SOURCE)).await, None, "a page is missing");
 }
 
 /// How an instance stands, by Nova's words.
@@ -312,8 +316,7 @@ async fn instances_and_migrations_are_read_as_nova_means_them() {
     for (status, over) in statuses {
         bench.model.cloud().migrations.clear();
         let id = bench.model.cloud().add_migration(instance, "evacuation", status, "src", "dst");
-        let Some(Told::Server { read: Some((read, migrations)), .. }) =
-            bench.hands.act(Call::ReadServer(instance)).await
+        let Some(Told::Server { read: Some((read, migrations)), .. }) = bench.act(Call::ReadServer(instance)).await
         else {
             panic!("no answer")
         };
@@ -338,7 +341,7 @@ async fn a_live_migration_that_broke_off_names_its_destination() {
         bench.model.cloud().add_migration(instance, "live-migration", "completed", "dst", "src");
         let read = bench.read(instance).await.expect("an answer").0.expect("the instance");
         assert!(!read.moving && read.destination.is_none(), "{read:?}");
-        let domain = bench.hands.act(Call::ReadDomain { host: TARGET, instance }).await;
+        let domain = bench.act(Call::ReadDomain { host: TARGET, instance }).await;
         assert_eq!(domain, absent.map(|at| Told::Absent { host: TARGET, instance, at }));
     }
 }
@@ -365,7 +368,7 @@ async fn a_user_with_too_few_rights_learns_nothing_wrong() {
     let (bench, instance) = Bench::dead().await;
     bench.model.cloud().add_server("dst");
     bench.model.cloud().admin = false;
-    assert_eq!(bench.hands.act(Call::ListServers(SOURCE)).await, None);
+    assert_eq!(bench.act(Call::ListServers(SOURCE)).await, None);
     assert_eq!(bench.read(instance).await, None);
 }
 
@@ -379,6 +382,42 @@ async fn the_same_call_is_in_flight_once() {
     assert_eq!(bench.asked("GET /compute/v2.1/servers/"), 1);
     bench.model.cloud().faults.clear();
     assert!(bench.read(instance).await.is_some(), "what was given up stands in nobody's way");
+}
+
+/// What is logged, to be looked at.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no test panics with it").extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn no_log_has_a_secret() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let (bench, instance) = Bench::dead().await;
+    bench.evacuate(instance, 1).await;
+    for status in [400, 401, 403, 404, 409, 500] {
+        bench.model.cloud().faults = vec![("/compute", Fault::Refuse(status))];
+        assert_eq!(bench.read(instance).await, None);
+        bench.model.cloud().faults = vec![("/identity", Fault::Refuse(status))];
+        bench.model.cloud().expire();
+        assert_eq!(bench.read(instance).await, None);
+    }
+    let text = String::from_utf8(log.0.lock().expect("a lock").clone()).expect("text");
+    assert!(text.contains("Keystone at") && text.contains("refuses user 'pallium'"), "{text}");
+    assert!(!text.contains(PASSWORD) && !text.contains("gAAAA"), "{text}");
 }
 
 fn nova_of(config: &mut Config) -> &mut operators::hands::Nova {
@@ -402,6 +441,8 @@ async fn what_cannot_work_is_refused_with_what_to_do() {
         text.starts_with("nova.auth_url: 'keystone:5000' given, a URL as https://host:port/path expected"),
         "{text}"
     );
+    let text = refused(&|config| nova_of(config).auth_url = "http://pallium:secret@keystone".into());
+    assert!(text.starts_with("nova.auth_url: a user in a URL given") && !text.contains("secret"), "{text}");
     std::fs::write(bench.folder.path().join("two"), "one\ntwo\n").expect("a file");
     let text = refused(&|config| nova_of(config).password_file = bench.folder.path().join("two"));
     assert!(text.ends_with("one line with the password expected, and nothing else"), "{text}");

@@ -115,8 +115,7 @@ async fn the_process_ends_with_the_call() {
     executable(&script);
     let config = |file: &Path| json!({"ipmi": {"user": USER, "password_file": file, "ipmitool": script}});
     let bench = hands(config, host(machine(), "192.0.2.1", &[Fencer::Ipmi]));
-    let call = bench.hands.act(Call::PowerOff { host: HOST, barrier: barrier(9, 1_000) });
-    assert_eq!(call.await, None);
+    assert_eq!(power(&bench, Call::PowerOff { host: HOST, barrier: barrier(9, 1_000) }).await, None);
     let pid = fs::read_to_string(pid).expect("it ran");
     let stat = format!("/proc/{}/stat", pid.trim());
     let ended = || fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "));

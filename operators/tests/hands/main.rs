@@ -64,7 +64,7 @@ fn with(mut options: serde_json::Value, more: &serde_json::Value) -> serde_json:
 }
 
 async fn power(bench: &Bench, call: Call) -> Option<PowerRead> {
-    match bench.hands.act(call).await {
+    match bench.hands.act(call, &bench.book).await {
         Some(Told::Power(HOST, read)) => Some(read),
         None => None,
         other => panic!("{other:?}"),

@@ -1,10 +1,12 @@
 //! The server as the hands see it, for tests.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-use operators::hands::{Known, Ledger};
+use operators::failover::Gate;
+use operators::hands::{Known, Ledger, View};
 use scheduler::ha::coordinator::Barrier;
 use scheduler::ha::host::{Fencer, HostId};
 use scheduler::ha::order::Leader;
@@ -27,9 +29,17 @@ pub struct Book {
 
 /// A ledger that the hands and the test share.
 #[derive(Clone, Default)]
-pub struct Shared(pub std::sync::Arc<Book>);
+pub struct Shared(pub Arc<Book>);
 
 impl Ledger for Shared {
+    type View = Self;
+
+    async fn view(&self) -> Option<Self> {
+        Some(self.clone())
+    }
+}
+
+impl View for Shared {
     fn host(&self, id: HostId) -> Option<Known> {
         self.0.hosts.get(&id).cloned()
     }
@@ -49,10 +59,13 @@ impl Ledger for Shared {
     fn absent(&self, _: HostId, _: Uuid) -> Option<u64> {
         self.0.absent
     }
+}
 
-    async fn passes(&self, barrier: &Barrier) -> bool {
+impl Gate for Shared {
+    fn passes(&self, barrier: Barrier) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
         self.0.checks.fetch_add(1, Ordering::SeqCst);
-        self.0.only.lock().expect("no test panics with it").is_none_or(|only| only == barrier.intent)
+        let only = *self.0.only.lock().expect("no test panics with it");
+        Box::pin(std::future::ready(only.is_none_or(|only| only == barrier.intent)))
     }
 }
 

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::Nova;
 use super::read::{Server, recorded};
-use crate::hands::Ledger;
+use crate::failover::Gate;
 use crate::hands::http::{Ask, Failed, Said};
 
 /// Bytes of an answer.
@@ -22,17 +22,17 @@ const MOST: usize = 1 << 20;
 const REQUEST: HeaderName = HeaderName::from_static("x-openstack-request-id");
 
 impl Nova {
-    pub(in crate::hands) async fn evacuate<L: Ledger>(
+    pub(in crate::hands) async fn evacuate(
         &self,
         instance: Uuid,
         target: &str,
         barrier: &Barrier,
-        ledger: &L,
+        gate: &dyn Gate,
     ) -> Answer {
         // From here on it may have arrived.
         let sent = AtomicBool::new(false);
         let most = Duration::from_millis(barrier.deadline);
-        let answer = match tokio::time::timeout(most, self.send(instance, target, barrier, ledger, &sent)).await {
+        let answer = match tokio::time::timeout(most, self.send(instance, target, barrier, gate, &sent)).await {
             Ok(Ok(Some(said))) => self.meaning(&said, instance, target).await,
             Ok(Ok(None)) => Answer::NotSent,
             Ok(Err(error)) => {
@@ -48,12 +48,12 @@ impl Nova {
         answer
     }
 
-    async fn send<L: Ledger>(
+    async fn send(
         &self,
         instance: Uuid,
         target: &str,
         barrier: &Barrier,
-        ledger: &L,
+        gate: &dyn Gate,
         sent: &AtomicBool,
     ) -> Result<Option<Said>, Failed> {
         let Some(_flight) = self.evacuations.enter(instance).await else { return Ok(None) };
@@ -63,7 +63,7 @@ impl Nova {
         let ask = ready.sign(ask).secret(REQUEST, &format!("req-{}", barrier.intent));
         let mut session = self.client.connect(&ready.token.nova).await?;
         // Nothing stands between this check and the socket but the write itself.
-        if !ledger.passes(barrier).await {
+        if !gate.passes(*barrier).await {
             tracing::warn!(%instance, target, "evacuation not sent: the barrier does not hold");
             return Ok(None);
         }

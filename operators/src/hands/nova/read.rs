@@ -10,7 +10,7 @@ use hyper::StatusCode;
 
 use super::client::{Client, encoded};
 use crate::hands::http::{Ask, Failed};
-use crate::hands::{Known, Ledger};
+use crate::hands::{Known, View};
 
 /// Rows of migrations, the newest first, in which one of a cell is looked for.
 const NEWEST: usize = 100;
@@ -27,7 +27,7 @@ pub(super) enum Server {
 
 impl Client {
     /// What Nova lists on a host; an error unless the host's cell has answered.
-    pub(super) async fn servers<L: Ledger>(&self, known: &Known, ledger: &L) -> Result<Vec<(Uuid, Recorded)>, Failed> {
+    pub(super) async fn servers<V: View>(&self, known: &Known, view: &V) -> Result<Vec<(Uuid, Recorded)>, Failed> {
         let path = format!("/servers/detail?all_tenants=1&host={}", encoded(&known.nova_host));
         let rows = self.pages(&path, "servers", "id").await?;
         let mut servers = Vec::with_capacity(rows.len());
@@ -46,7 +46,7 @@ impl Client {
                 None => {}
             }
         }
-        if !self.sentinel(known, ledger).await? {
+        if !self.sentinel(known, view).await? {
             return Err(Failed::Answer(format!(
                 "the cell of '{}' does not answer: the list is not whole",
                 known.nova_host
@@ -56,33 +56,33 @@ impl Client {
     }
 
     /// An instance with all its migrations, beside a row that is known to be there.
-    pub(super) async fn instance<L: Ledger>(&self, instance: Uuid, source: &Known, ledger: &L) -> Result<Told, Failed> {
+    pub(super) async fn instance<V: View>(&self, instance: Uuid, source: &Known, view: &V) -> Result<Told, Failed> {
         let server = match self.server(instance).await? {
             Server::Missing => {
-                let sentinel = self.sentinel(source, ledger).await?;
+                let sentinel = self.sentinel(source, view).await?;
                 return Ok(Told::Server { instance, read: None, sentinel });
             }
             Server::Partial => return Ok(Told::Server { instance, read: None, sentinel: false }),
             Server::Whole(server) => server,
         };
         let name = host_of(&server)?.unwrap_or_default();
-        let Some((host, known)) = ledger.named(&name).and_then(|id| Some((id, ledger.host(id)?))) else {
+        let Some((host, known)) = view.named(&name).and_then(|id| Some((id, view.host(id)?))) else {
             let what = format!("Nova has instance {instance} on host '{name}', which failover does not know");
             return Err(Failed::Answer(what));
         };
         let path = format!("/os-migrations?instance_uuid={instance}");
         let rows = self.pages(&path, "migrations", "uuid").await?;
-        let sentinel = self.sentinel(&known, ledger).await?;
+        let sentinel = self.sentinel(&known, view).await?;
         let migrations = rows.iter().map(migration).collect::<Result<Vec<_>, _>>()?;
         let mut moving = migrations.iter().any(|migration| migration.over.is_none());
         // The newest is first. Where a live migration broke off, the guest may be on the other side.
         let live = rows.first().filter(|row| row["migration_type"] == "live-migration");
         let live = live.filter(|_| migrations.first().is_some_and(|migration| migration.over != Some(true)));
-        let destination = live.map(|row| ledger.named(row["dest_compute"].as_str().unwrap_or_default()));
+        let destination = live.map(|row| view.named(row["dest_compute"].as_str().unwrap_or_default()));
         // To a host that nobody knows: it is never clear, and a person must look.
         moving |= destination == Some(None);
         let destination = destination.flatten().map(|host| {
-            let clear = ledger.absent(host, instance).map(|at| Clear::Absent { at });
+            let clear = view.absent(host, instance).map(|at| Clear::Absent { at });
             (host, clear)
         });
         let read = NovaRead {
@@ -113,11 +113,11 @@ impl Client {
     /// Whether the cell of a host answers, by a row of it: one of the newest migrations of all, or else the
     /// host's service, for which Nova reads all services. Lists leave out a cell that does not answer and say
     /// 200 all the same (2.59 and later, `openstack/nova:nova/compute/multi_cell_list.py`).
-    async fn sentinel<L: Ledger>(&self, known: &Known, ledger: &L) -> Result<bool, Failed> {
+    async fn sentinel<V: View>(&self, known: &Known, view: &V) -> Result<bool, Failed> {
         let body = self.json(Ask::get(format!("/os-migrations?limit={NEWEST}"))).await?;
         let rows = body.get("migrations").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let of_cell = |name: &str| {
-            let cell = || ledger.named(name).and_then(|id| ledger.host(id)).map(|host| host.cell);
+            let cell = || view.named(name).and_then(|id| view.host(id)).map(|host| host.cell);
             name == known.nova_host || !known.cell.is_empty() && cell().is_some_and(|cell| cell == known.cell)
         };
         // A migration stays in its source's cell but for a resize across cells, whose row is in either.
