@@ -23,6 +23,7 @@ use std::sync::Arc;
 use scheduler::ha::coordinator::{Barrier, Call, Told};
 use scheduler::ha::order::Voter;
 
+pub(crate) use run::listed_without;
 pub use run::run;
 
 /// What is done in the world. A call that gets no answer gives `None`, and is asked for again.
@@ -37,16 +38,6 @@ pub trait Gate: Send + Sync + 'static {
     /// Whether the barrier holds now: the same leader, confirmed by a majority within the time that the barrier
     /// says, its intent committed, and nothing paused.
     fn passes(&self, barrier: Barrier) -> Pin<Box<dyn Future<Output = bool> + Send + '_>>;
-}
-
-/// No hands: nothing is read or written. What the coordinator asks for stays unanswered.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoHands;
-
-impl Hands for NoHands {
-    fn act(self: Arc<Self>, _: Call, _: Arc<dyn Gate>) -> Pin<Box<dyn Future<Output = Option<Told>> + Send>> {
-        Box::pin(std::future::ready(None))
-    }
 }
 
 /// Settings of failover.

@@ -1,5 +1,5 @@
 //! What talks to other systems: reads a fleet out of Kubernetes Hypervisor resources or out of pallium's
-//! own fleet file, and carries out what failover has decided ([`failover`]). Nothing here decides.
+//! own fleet file, and carries out what failover has decided ([`failover`], by [`hands`]). Nothing here decides.
 //!
 //! ```text
 //!  text ──▶ document (trees, lines) ──▶ fleet | hypervisor ──▶ import (checks across hosts) ──▶ HostReport
@@ -8,6 +8,7 @@
 pub mod document;
 pub mod failover;
 pub mod fleet;
+pub mod hands;
 pub mod hypervisor;
 pub mod import;
 pub mod nearest;

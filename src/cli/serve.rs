@@ -13,6 +13,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
 use super::{Failure, output};
 use certificates::Certificates;
@@ -183,7 +184,7 @@ pub async fn serve_until(
         }
     };
     let limits = api::ApiConfig { failover: config.failover.mode(), ..config.limits.api() };
-    let coordinator = failover(&node, config);
+    let coordinator = failover(&node, config)?;
     let served = api::serve(listener, tls, node.clone(), limits, told).await;
     if let Some(coordinator) = coordinator {
         coordinator.abort();
@@ -198,12 +199,17 @@ pub async fn serve_until(
 }
 
 /// Starts what watches hosts, and acts when this node leads.
-fn failover(node: &Node, config: &Config) -> Option<tokio::task::JoinHandle<()>> {
+fn failover(node: &Node, config: &Config) -> Result<Option<AbortHandle>, Failure> {
     if config.failover.mode == config::failover::Mode::Off {
-        return None;
+        return Ok(None);
     }
-    let hands = Arc::new(operators::failover::NoHands);
-    Some(tokio::spawn(operators::failover::run(node.clone(), config.failover.settings(), hands)))
+    let hands = operators::hands::Hands::open(&config.failover.hands(), node.clone());
+    let hands = Arc::new(hands.map_err(|error| Failure::new(format!("ha.{error}")))?);
+    let run = operators::failover::run(node.clone(), config.failover.settings(), Arc::clone(&hands) as _);
+    let work = async move {
+        tokio::join!(run, hands.watch());
+    };
+    Ok(Some(tokio::spawn(work).abort_handle()))
 }
 
 /// Returns when the node has stopped by itself.

@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 
 use crate::cache::Cache;
 use crate::cargo;
+use crate::steps::{Count, Verdict};
 
 /// True when `program` is on the path.
 pub fn has(program: &str) -> bool {
@@ -21,21 +22,45 @@ pub fn unpacked(cache: &Cache, program: &str, package: &str) -> Result<Option<Pa
     if has(program) {
         return Ok(Some(program.into()));
     }
-    let folder = cache.folder("debian")?.join(package);
-    let path = folder.join("usr/bin").join(program);
-    if !path.is_file() && has("apt-get") && has("dpkg-deb") {
-        fs::create_dir_all(&folder)?;
-        let mut fetch = Command::new("apt-get");
-        if cargo::succeeds(fetch.current_dir(&folder).args(["download", "-q", package]))? {
-            for file in fs::read_dir(&folder)? {
-                let file = file?.path();
-                if file.extension().is_some_and(|extension| extension == "deb") {
-                    cargo::succeeds(Command::new("dpkg-deb").arg("-x").arg(&file).arg(&folder))?;
-                }
-            }
+    let path = taken_apart(cache, &[package])?.map(|root| root.join("usr/bin").join(program));
+    Ok(path.filter(|path| path.is_file()))
+}
+
+/// The folder with the content of Debian packages, named by the first of them. None: they cannot be fetched.
+pub fn taken_apart(cache: &Cache, packages: &[&str]) -> Result<Option<PathBuf>> {
+    let folder = cache.folder("debian")?.join(packages[0]);
+    // What broke off is fetched again.
+    let (made, wanted) = (folder.join("packages"), packages.join(" "));
+    if fs::read_to_string(&made).is_ok_and(|known| known == wanted) {
+        return Ok(Some(folder));
+    }
+    if !has("apt-get") || !has("dpkg-deb") {
+        return Ok(None);
+    }
+    fs::create_dir_all(&folder)?;
+    let mut fetch = Command::new("apt-get");
+    if !cargo::succeeds(fetch.current_dir(&folder).args(["download", "-q"]).args(packages))? {
+        return Ok(None);
+    }
+    for file in fs::read_dir(&folder)? {
+        let file = file?.path();
+        if file.extension().is_some_and(|extension| extension == "deb")
+            && !cargo::succeeds(Command::new("dpkg-deb").arg("-x").arg(&file).arg(&folder))?
+        {
+            return Ok(None);
         }
     }
-    Ok(path.is_file().then_some(path))
+    fs::write(&made, wanted)?;
+    Ok(Some(folder))
+}
+
+/// What becomes of a step whose tools cannot be had: it fails in CI, and is skipped elsewhere.
+pub fn unavailable(why: &'static str) -> Verdict {
+    if env::var_os("CI").is_some_and(|ci| ci == "true") {
+        println!("  {why}; see the log");
+        return Verdict::Ran(Count::one(false));
+    }
+    Verdict::Skipped(why)
 }
 
 /// Makes sure that `program` is there; `package` is the Debian package that has it.

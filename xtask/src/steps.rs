@@ -10,8 +10,10 @@ use clap::ValueEnum;
 
 use crate::cache::Cache;
 use crate::cargo::{self, cargo, targets};
-use crate::{agent, chaos, fuzz, licences, nova, packages, simulate};
+use crate::{agent, chaos, fuzz, hands, licences, nova, packages, simulate};
 
+/// Test targets whose names begin so are other steps'.
+const SPECIAL: [&str; 6] = ["faults", "chaos", "shared", "nova", "libvirt", "hands"];
 /// Lines of a failed step's log that are printed.
 const TAIL: usize = 60;
 /// Lines of failing tests that are printed.
@@ -36,6 +38,8 @@ pub enum Step {
     Nova,
     /// The host agent against the real libvirtd, with guests under QEMU without KVM
     Agent,
+    /// Failover's hands against a Redfish emulator and an IPMI simulator
+    Hands,
     /// Whole clusters under a few seeds, and faults that they must notice
     Simulate,
     /// What strangers send, for a minute each
@@ -102,7 +106,7 @@ impl Log {
 
 impl Step {
     /// What CI runs, the quickest to fail first.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Fmt,
         Self::Deny,
         Self::Alerts,
@@ -113,6 +117,7 @@ impl Step {
         Self::Shared,
         Self::Nova,
         Self::Agent,
+        Self::Hands,
         Self::Simulate,
         Self::Fuzz,
     ];
@@ -129,6 +134,7 @@ impl Step {
             Self::Shared => "shared",
             Self::Nova => "nova",
             Self::Agent => "agent",
+            Self::Hands => "hands",
             Self::Simulate => "simulate",
             Self::Fuzz => "fuzz",
             Self::Deny => "deny",
@@ -153,6 +159,7 @@ impl Step {
             Self::Shared => special_tests(cache, log, "shared", &[]),
             Self::Nova => nova::step(cache, log),
             Self::Agent => agent::step(cache, log),
+            Self::Hands => hands::step(cache, log),
             Self::Simulate => simulate::step(cache, log),
             Self::Fuzz => fuzz::step(cache, log, seconds, &[]),
             Self::Deny => licences::step(cache, log),
@@ -172,8 +179,7 @@ impl Step {
 fn plain_tests(cache: &Cache, log: &Log) -> Result<Verdict> {
     let targets = targets(cache, "test")?;
     let mut command = cargo(cache, &["test", "--workspace", "--locked", "--no-fail-fast", "--lib", "--bins"])?;
-    let special =
-        |name: &str| ["faults", "chaos", "shared", "nova", "libvirt"].iter().any(|prefix| name.starts_with(prefix));
+    let special = |name: &str| SPECIAL.iter().any(|prefix| name.starts_with(prefix));
     for target in targets.iter().filter(|name| !special(name)) {
         command.args(["--test", target]);
     }

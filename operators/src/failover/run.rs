@@ -13,6 +13,7 @@ use scheduler::ha::recovery::AttemptState;
 use scheduler::ha::{Failover, HostId};
 use scheduler::state::Tables;
 use tokio::sync::{Semaphore, mpsc};
+use uuid::Uuid;
 
 use super::targets::Ranked;
 use super::{Gate, Hands, Settings, permits};
@@ -267,7 +268,7 @@ fn voters_heard(node: &Node) -> Vec<u64> {
 }
 
 /// Whether a host's agent lists its domains without an instance, in the host's present life.
-async fn absent(node: &Node, host: HostId, instance: uuid::Uuid) -> Option<Told> {
+async fn absent(node: &Node, host: HostId, instance: Uuid) -> Option<Told> {
     let (boot, clock) = node
         .lead(move |core, _| {
             let host = core.state().tables().failover().hosts.get(host)?;
@@ -276,9 +277,13 @@ async fn absent(node: &Node, host: HostId, instance: uuid::Uuid) -> Option<Told>
         .await
         .ok()
         .flatten()?;
+    listed_without(node, host, boot, clock, instance).map(|at| Told::Absent { host, instance, at })
+}
+
+/// When the list of domains of a host's life that lacks an instance was taken in, by the replicated clock.
+pub(crate) fn listed_without(node: &Node, host: HostId, boot: Uuid, clock: u64, instance: Uuid) -> Option<u64> {
     let (age, instances) = node.ears().domains(host, boot)?;
-    let at = clock.saturating_sub(age.as_millis() as u64);
-    (!instances.contains(&instance)).then_some(Told::Absent { host, instance, at })
+    (!instances.contains(&instance)).then(|| clock.saturating_sub(age.as_millis() as u64))
 }
 
 /// Whether a call changes anything in the world.

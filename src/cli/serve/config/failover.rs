@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use operators::hands;
 use operators::reader::{Fields, Place, Reader};
 use scheduler::ha::HostId;
 use scheduler::ha::order::Voter;
@@ -17,6 +18,12 @@ pub struct Section {
     pub mode: Mode,
     /// What the voters stand on, by node id, so that fencing never takes pallium's own majority.
     pub voters: BTreeMap<u64, Ground>,
+    /// Nova, which evacuates. Without it nothing is evacuated.
+    pub nova: Option<hands::Nova>,
+    /// BMCs that speak Redfish.
+    pub redfish: Option<hands::Redfish>,
+    /// BMCs that speak IPMI over LAN+.
+    pub ipmi: Option<hands::Ipmi>,
 }
 
 /// What failover may do.
@@ -81,6 +88,11 @@ impl Section {
             Mode::DryRun => api::Mode::DryRun,
             Mode::Enforce => api::Mode::Enforce,
         }
+    }
+
+    /// What acts.
+    pub fn hands(&self) -> hands::Config {
+        hands::Config { nova: self.nova.clone(), redfish: self.redfish.clone(), ipmi: self.ipmi.clone() }
     }
 
     /// As the coordinator is told.
