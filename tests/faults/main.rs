@@ -3,6 +3,7 @@
 
 mod backup;
 mod crash;
+mod failover;
 mod last_slot;
 mod storage;
 #[path = "../support/support.rs"]

@@ -3,92 +3,15 @@
 
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use api::proto::ha;
-use api::proto::ha::host_agent_client::HostAgentClient;
 use scheduler::{HostReport, InstanceReport};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
-use tonic::Streaming;
 
-use crate::cluster::{Node, ready, settled, three, until};
 use crate::server::{BINARY, Server, run};
 use crate::spec::{host, uuid};
-
-/// Id and boot of a host, and a serial of its machine.
-fn id(n: u64) -> String {
-    uuid(0xA000 + n)
-}
-
-fn hello(n: u64) -> ha::AgentReport {
-    ha::AgentReport {
-        host: id(n),
-        boot: uuid(0xB000 + n),
-        hello: Some(ha::AgentHello {
-            machine_uuid: Some(uuid(0xC000 + n)),
-            machine_serial: Some(format!("S{n}")),
-            permit_check: true,
-            ..ha::AgentHello::default()
-        }),
-        ..ha::AgentReport::default()
-    }
-}
-
-/// A session: reports go out, directives come in.
-struct Agent {
-    report: ha::AgentReport,
-    reports: mpsc::Sender<ha::AgentReport>,
-    directives: Streaming<ha::AgentDirective>,
-}
-
-impl Agent {
-    async fn begin(server: &Server, hello: ha::AgentReport) -> Result<Self, tonic::Status> {
-        let mut client = HostAgentClient::connect(server.url.clone()).await.expect("a connection");
-        let (reports, receiver) = mpsc::channel(16);
-        reports.send(hello.clone()).await.expect("room");
-        let directives = client.session(tokio_stream::wrappers::ReceiverStream::new(receiver)).await?.into_inner();
-        let report = ha::AgentReport { hello: None, seq: hello.seq, ..hello };
-        Ok(Self { report, reports, directives })
-    }
-
-    async fn say(&mut self, body: ha::AgentReport) {
-        self.report.seq += 1;
-        let ha::AgentReport { host, boot, seq, .. } = self.report.clone();
-        self.reports.send(ha::AgentReport { host, boot, seq, ..body }).await.expect("a session");
-    }
-
-    async fn next(&mut self) -> ha::AgentDirective {
-        tokio::time::timeout(Duration::from_secs(30), self.directives.message())
-            .await
-            .expect("a directive in time")
-            .expect("a session")
-            .expect("a directive")
-    }
-
-    /// Heartbeats until it is dropped; `sees`: a host that its probes do not reach.
-    fn beat(mut self, sees: Option<String>) -> tokio::task::JoinHandle<()> {
-        tokio::spawn(async move {
-            let mut interval = tokio::time::interval(Duration::from_millis(500));
-            loop {
-                interval.tick().await;
-                let sights = sees.iter().map(|host| ha::AgentSight {
-                    host: host.clone(),
-                    group: "data".to_owned(),
-                    runs: false,
-                });
-                let heartbeat = ha::AgentHeartbeat { libvirt_ok: true, ..ha::AgentHeartbeat::default() };
-                let sights = sights.collect();
-                self.say(ha::AgentReport { heartbeat: Some(heartbeat), sights, ..ha::AgentReport::default() }).await;
-            }
-        })
-    }
-}
-
-fn watched(names: &[&str]) -> Value {
-    let host = |(n, name): (u64, &&str)| json!({"host": name, "id": id(n), "machine_uuid": uuid(0xC000 + n), "machine_serial": format!("S{n}")});
-    json!({"hosts": (1..).zip(names).map(host).collect::<Vec<_>>()})
-}
+use crate::support::agents::{Agent, hello, id, watched};
+use crate::support::nodes::{Node, ready, settled, three, until};
 
 async fn case(server: &Server, name: &str) -> Option<Value> {
     let told = server.ctl(&["ha", "case", name, "-o", "json"]).ok()?;

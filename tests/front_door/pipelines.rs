@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use scheduler::HostReport;
 use serde_json::{Value, json};
 
-use crate::cluster::{Node, ready, settled, three, until};
 use crate::server::{Server, run};
 use crate::spec::{create, data, host, uuid};
+use crate::support::nodes::{Node, ready, settled, three, until};
 
 const NAME: &str = "nova-general";
 

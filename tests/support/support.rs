@@ -2,5 +2,7 @@
 //! Each of them uses a part of it.
 #![allow(dead_code)]
 
+pub mod agents;
+pub mod nodes;
 pub mod server;
 pub mod spec;

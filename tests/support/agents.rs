@@ -1,0 +1,97 @@
+//! Agents of hosts, as gRPC sessions without a host.
+
+use std::time::Duration;
+
+use api::proto::ha;
+use api::proto::ha::host_agent_client::HostAgentClient;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tonic::Streaming;
+
+use super::server::Server;
+use super::spec::uuid;
+
+/// Id of host `n`.
+pub fn id(n: u64) -> String {
+    uuid(0xA000 + n)
+}
+
+/// What its agent says first.
+pub fn hello(n: u64) -> ha::AgentReport {
+    ha::AgentReport {
+        host: id(n),
+        boot: uuid(0xB000 + n),
+        hello: Some(ha::AgentHello {
+            machine_uuid: Some(uuid(0xC000 + n)),
+            machine_serial: Some(format!("S{n}")),
+            permit_check: true,
+            ..ha::AgentHello::default()
+        }),
+        ..ha::AgentReport::default()
+    }
+}
+
+/// A session: reports go out, directives come in.
+pub struct Agent {
+    report: ha::AgentReport,
+    reports: mpsc::Sender<ha::AgentReport>,
+    directives: Streaming<ha::AgentDirective>,
+}
+
+impl Agent {
+    pub async fn begin(server: &Server, hello: ha::AgentReport) -> Result<Self, tonic::Status> {
+        Self::connect(&server.url, hello).await
+    }
+
+    pub async fn connect(url: &str, hello: ha::AgentReport) -> Result<Self, tonic::Status> {
+        let connected = HostAgentClient::connect(url.to_owned()).await;
+        let mut client = connected.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
+        let (reports, receiver) = mpsc::channel(16);
+        reports.send(hello.clone()).await.expect("room");
+        let directives = client.session(tokio_stream::wrappers::ReceiverStream::new(receiver)).await?.into_inner();
+        let report = ha::AgentReport { hello: None, seq: hello.seq, ..hello };
+        Ok(Self { report, reports, directives })
+    }
+
+    pub async fn next(&mut self) -> ha::AgentDirective {
+        tokio::time::timeout(Duration::from_secs(30), self.directives.message())
+            .await
+            .expect("a directive in time")
+            .expect("a session")
+            .expect("a directive")
+    }
+
+    /// Heartbeats until it is dropped; `sees`: a host that its probes do not reach.
+    pub fn beat(self, sees: Option<String>) -> tokio::task::JoinHandle<()> {
+        tokio::spawn(self.beat_on(sees))
+    }
+
+    /// The same, until the session ends.
+    pub async fn beat_on(mut self, sees: Option<String>) {
+        let mut interval = tokio::time::interval(Duration::from_millis(500));
+        loop {
+            tokio::select! {
+                _ = interval.tick() => {}
+                directive = self.directives.message() => match directive {
+                    Ok(Some(_)) => continue,
+                    _ => return,
+                }
+            }
+            let sights =
+                sees.iter().map(|host| ha::AgentSight { host: host.clone(), group: "data".to_owned(), runs: false });
+            let heartbeat = ha::AgentHeartbeat { libvirt_ok: true, ..ha::AgentHeartbeat::default() };
+            self.report.seq += 1;
+            let report =
+                ha::AgentReport { heartbeat: Some(heartbeat), sights: sights.collect(), ..self.report.clone() };
+            if self.reports.send(report).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// The hosts of these names, from 1 on, as `ctl ha apply` takes them.
+pub fn watched(names: &[&str]) -> Value {
+    let host = |(n, name): (u64, &&str)| json!({"host": name, "id": id(n), "machine_uuid": uuid(0xC000 + n), "machine_serial": format!("S{n}")});
+    json!({"hosts": (1..).zip(names).map(host).collect::<Vec<_>>()})
+}
