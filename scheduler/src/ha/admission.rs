@@ -61,7 +61,7 @@ pub fn losses(tables: &Tables, most: usize) -> Vec<Loss> {
             Loss { host: hosts[&lost].id, instances: on[&lost].len() as u32, left }
         })
         .collect();
-    losses.sort_by(|one, other| other.left.cmp(&one.left));
+    losses.sort_by_key(|loss| std::cmp::Reverse(loss.left));
     losses
 }
 
