@@ -69,6 +69,9 @@ pub async fn run(node: Node, settings: Settings, hands: Arc<dyn Hands>) {
     }
 }
 
+/// A call, and what came of it.
+type Answered = (Call, Option<Told>);
+
 /// One leadership.
 struct Leading {
     node: Node,
@@ -77,7 +80,7 @@ struct Leading {
     hands: Arc<dyn Hands>,
     gate: Arc<Barriers>,
     coordinator: Option<Coordinator>,
-    answers: (mpsc::Sender<(Call, Option<Told>)>, mpsc::Receiver<(Call, Option<Told>)>),
+    answers: (mpsc::Sender<Answered>, mpsc::Receiver<Answered>),
     calls: Arc<Semaphore>,
     /// When the BMC of a host answered last, and since when it does not.
     bmcs: BTreeMap<HostId, Bmc>,
@@ -192,7 +195,7 @@ impl Leading {
 
     /// Proposes in order, together; whether anything changed. None: this node leads no more.
     async fn propose(&self, epoch: u64, changes: Vec<Change>) -> Option<bool> {
-        let mut changed = false;
+        let mut anything = false;
         let (kept, changes): (Vec<_>, Vec<_>) =
             changes.into_iter().partition(|change| self.settings.dry_run && acts(change));
         for change in kept {
@@ -207,7 +210,7 @@ impl Leading {
                 match done {
                     Ok(Ok(Done::Unchanged)) => {}
                     Ok(Ok(done)) => {
-                        changed = true;
+                        anything = true;
                         tracing::info!(change = change.name(), ?done, "failover");
                     }
                     Ok(Err(refusal)) => tracing::warn!(change = change.name(), %refusal, "failover: refused by apply"),
@@ -220,7 +223,7 @@ impl Leading {
                 }
             }
         }
-        Some(changed)
+        Some(anything)
     }
 
     /// Begins a call. One that finds no place is asked for again by the coordinator.
