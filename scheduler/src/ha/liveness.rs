@@ -112,6 +112,9 @@ struct Watch {
     last: Option<u64>,
     rhythm: Rhythm,
     boot: Option<Uuid>,
+    /// The member that heard it last, and until when that member was blind: what it did not hear says nothing.
+    member: u64,
+    void: u64,
     /// No suspicion before.
     grace: u64,
     /// The last positive of another group, and since when it says no.
@@ -158,6 +161,8 @@ pub struct Heard {
 /// What a member of pallium has heard of its agents.
 #[derive(Clone, Copy, Debug)]
 pub struct Digest<'a> {
+    /// Which member.
+    pub member: u64,
     /// It is in contact with a majority. What another hears counts for nothing.
     pub in_quorum: bool,
     /// It lost half of its sessions in one sweep: what it does not hear is its own fault.
@@ -251,6 +256,11 @@ impl Liveness {
         if !digest.in_quorum {
             return;
         }
+        if digest.blind {
+            for watch in self.hosts.values_mut().filter(|watch| watch.member == digest.member) {
+                (watch.void, watch.against) = (now, None);
+            }
+        }
         for heard in digest.heard {
             let at = now.saturating_sub(heard.age);
             let watch = self.hosts.entry(heard.host).or_default();
@@ -268,7 +278,7 @@ impl Liveness {
             if let Some(last) = watch.last {
                 watch.rhythm.beat(at - last);
             }
-            watch.last = Some(at);
+            (watch.last, watch.member) = (Some(at), digest.member);
             watch.heard = watch.heard.or(Some(at));
             // Any sign of life begins the confirmation anew.
             watch.against = None;
@@ -297,7 +307,7 @@ impl Liveness {
     }
 
     fn age(&self, watch: &Watch, now: u64) -> u64 {
-        now.saturating_sub(watch.last.unwrap_or(0).max(self.began))
+        silence(watch, self.began, now)
     }
 
     /// Milliseconds since the last sign of life of any kind; none: there was none.
@@ -363,6 +373,11 @@ impl Liveness {
     }
 }
 
+/// Silence of the management group: never longer than the leadership, nor than its member was sound.
+fn silence(watch: &Watch, began: u64, now: u64) -> u64 {
+    now.saturating_sub(watch.last.unwrap_or(0).max(began).max(watch.void))
+}
+
 /// Whether another group sees the host run.
 fn runs(timers: &Timers, watch: &Watch, now: u64) -> bool {
     // Newer than the silence: what was seen while the host was still heard does not contradict it.
@@ -372,7 +387,7 @@ fn runs(timers: &Timers, watch: &Watch, now: u64) -> bool {
 }
 
 fn negatives(timers: &Timers, began: u64, watch: &Watch, now: u64) -> Groups {
-    let age = now.saturating_sub(watch.last.unwrap_or(0).max(began));
+    let age = silence(watch, began, now);
     let mut groups = Groups::default();
     if age >= watch.rhythm.suspect(timers.suspect) {
         groups = groups.and(Groups::MANAGEMENT);

@@ -2,10 +2,12 @@
 //! harm, and says what came of it; an invariant that breaks on the way fails it whatever it says.
 
 use scheduler::ha::Phase;
+use scheduler::ha::breaker::{Decision, ScopeName};
 use scheduler::ha::coordinator::{Barrier, Call};
-use scheduler::ha::host::Detection;
-use scheduler::ha::order::{Change, Leader, Role};
+use scheduler::ha::host::{Detection, Maintenance};
+use scheduler::ha::order::{Change, Leader, Role, Voter};
 use scheduler::ha::proof::{Evidence, Kind, Token};
+use scheduler::ha::recovery::VmState;
 use uuid::Uuid;
 
 use super::nova::Trouble;
@@ -266,6 +268,16 @@ pub const ALL: &[Scenario] = &[
         },
     },
     Scenario {
+        id: "FEN-08",
+        what: "the host is back 1 s after the power-off was sent",
+        run: |world| {
+            hang(world, 1);
+            world.until(60_000, |world| world.fences() > 0);
+            world.host_mut(1).hung = false;
+            recovered(world, 180_000)
+        },
+    },
+    Scenario {
         id: "FEN-09",
         what: "the leader dies after the power-off was sent",
         run: |world| {
@@ -278,12 +290,58 @@ pub const ALL: &[Scenario] = &[
         },
     },
     Scenario {
+        id: "FEN-10",
+        what: "the host powers itself on during the evacuation",
+        run: |world| {
+            world.host_mut(1).cut();
+            world.until(120_000, called);
+            let back = world.host_mut(1);
+            (back.on, back.boots) = (true, 1);
+            world.hello(1);
+            recovered(world, 180_000)?;
+            let quarantined = world.ha().hosts.get(host(1)).is_some_and(|host| host.quarantined);
+            want(quarantined, "quarantined, the attempts finish", "quarantine")
+        },
+    },
+    Scenario {
+        id: "FEN-15",
+        what: "a voter runs on the host, another one is down",
+        run: |world| {
+            let on = |node, n: u128| Voter {
+                node,
+                host: Some(host(n)),
+                chassis: format!("chassis-{n}"),
+                power: "feed-0".to_owned(),
+            };
+            let voters = Change::Voters(vec![on(1, 1), on(2, 2), on(3, 3)]);
+            want(world.order(Role::Coordinator, voters).is_ok(), "", "voters")?;
+            world.voters = vec![1, 2];
+            hang(world, 1);
+            untouched(world, 120_000)?;
+            world.voters = vec![1, 2, 3];
+            recovered(world, 120_000)
+        },
+    },
+    Scenario {
         id: "FEN-16",
         what: "the BMC is that of another machine",
         run: |world| {
             hang(world, 1);
             world.bmc(1, Bmc::Strange);
             untouched(world, 300_000)
+        },
+    },
+    Scenario {
+        id: "FEN-18",
+        what: "a host in manual maintenance hangs, then loses power",
+        run: |world| {
+            let manual = Change::Maintenance { host: host(1), mode: Maintenance::Manual };
+            want(world.order(Role::Operator, manual).is_ok(), "", "maintenance")?;
+            hang(world, 1);
+            untouched(world, 120_000)?;
+            world.host_mut(1).cut();
+            recovered(world, 120_000)?;
+            want(world.fences() == 0, "no power action, P1 is enough", "no power action")
         },
     },
     Scenario {
@@ -327,6 +385,23 @@ pub const ALL: &[Scenario] = &[
             hang(world, 1);
             world.run(200_000);
             want(world.host(1).fences == 0 && before > 0, "the third opens the breaker", "no fence of the third")
+        },
+    },
+    Scenario {
+        id: "STO-08",
+        what: "the breaker is open, an operator lets one host go on",
+        run: |world| {
+            for n in [1, 2, 3] {
+                hang(world, n);
+            }
+            untouched(world, 120_000)?;
+            let scope = ScopeName::Cluster("rack-0".to_owned());
+            let until = world.now + 600_000;
+            let ack = Change::BreakerAck { scope, decision: Decision::Proceed(vec![host(1)]), until };
+            want(world.order(Role::Operator, ack).is_ok(), "", "an answer")?;
+            recovered(world, 120_000)?;
+            let one = world.host(1).fences > 0 && world.host(2).fences + world.host(3).fences == 0;
+            want(one, "that one only", "no other one")
         },
     },
     Scenario {
@@ -409,6 +484,19 @@ pub const ALL: &[Scenario] = &[
         },
     },
     Scenario {
+        id: "EVA-08",
+        what: "room for two of four, and later for all",
+        run: |world| {
+            *world = World::new(3, VMS, 1);
+            world.host_mut(1).cut();
+            world.run(120_000);
+            let two = world.taken.len() == 2;
+            want(two, "", "two of four moved")?;
+            world.grow(2, 4);
+            recovered(world, 120_000)
+        },
+    },
+    Scenario {
         id: "EVA-13",
         what: "a user deletes an instance on its way",
         run: |world| {
@@ -433,6 +521,33 @@ pub const ALL: &[Scenario] = &[
                 .iter()
                 .all(|(id, _)| world.ha().permits.get(*id).is_some_and(|permit| permit.life.host == host(1)));
             want(one && held, "one moved, three held for a person", "no instance lost")
+        },
+    },
+    Scenario {
+        id: "EVA-20",
+        what: "all members restart in the middle of a case",
+        run: |world| {
+            world.host_mut(1).cut();
+            world.until(120_000, called);
+            world.restart_all();
+            recovered(world, 180_000)
+        },
+    },
+    Scenario {
+        id: "EVA-22",
+        what: "one is stopped, one in error",
+        run: |world| {
+            let state = |world: &mut World, n, vm_state| {
+                if let Some(server) = world.nova.servers.get_mut(&vm(n)) {
+                    server.vm = vm_state;
+                }
+            };
+            state(world, 1, VmState::Stopped);
+            state(world, 2, VmState::Error);
+            world.host_mut(1).cut();
+            let over = world.until(180_000, |world| world.phase(1) == Some(Phase::AwaitReturn));
+            let left = !world.taken.contains_key(&vm(2)) && world.taken.len() == 3;
+            want(over && left, "the stopped one moves, the one in error stays", "three moved, one left")
         },
     },
     Scenario {

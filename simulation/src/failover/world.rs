@@ -70,6 +70,8 @@ pub struct World {
     pub effects: usize,
     /// Evacuations that Nova took.
     pub taken: BTreeMap<Uuid, u32>,
+    /// Voters that the leader hears.
+    pub voters: Vec<u64>,
     /// A paused leader's calls are kept until it goes on.
     pub paused: bool,
     pub(super) kept: Vec<(Call, Leader)>,
@@ -115,6 +117,7 @@ impl World {
             flaw: None,
             effects: 0,
             taken: BTreeMap::new(),
+            voters: vec![1, 2, 3],
             paused: false,
             kept: Vec::new(),
             leader: None,
@@ -188,6 +191,21 @@ impl World {
             ..Hello::default()
         };
         self.must(Change::IncarnationOpen { host: host(n), hello: Box::new(hello) })
+    }
+
+    /// Host `n` has room for so many instances from now on.
+    pub fn grow(&mut self, n: u128, room: u64) {
+        self.apply(Command::Report(Box::new(HostReport {
+            name: format!("node-{n}"),
+            inventories: Some(BTreeMap::from([("VCPU".to_owned(), Inventory::of(room))])),
+            ..HostReport::default()
+        })));
+    }
+
+    /// Every member starts anew from its snapshot and log.
+    pub fn restart_all(&mut self) {
+        self.core = Core::restore(&self.core.freeze().encode()).expect("a snapshot restores");
+        self.kill_leader();
     }
 
     fn apply(&mut self, command: Command) -> Outcome {
@@ -324,7 +342,7 @@ impl World {
                 .filter(|host| host.last_beat[member] > 0)
                 .map(|host| Heard { host: host.id, age: now - host.last_beat[member], boot: host.boot() })
                 .collect();
-            liveness.digest(&Digest { in_quorum: true, blind: false, heard: &heard }, now);
+            liveness.digest(&Digest { member: member as u64, in_quorum: true, blind: false, heard: &heard }, now);
         }
         for host in &self.hosts {
             let stands = host.still.map_or(0, |since| now - since);
@@ -351,7 +369,7 @@ impl World {
         let targets = Least(&self.core);
         let lead = Lead {
             tables: self.core.state().tables(),
-            voters: &[1, 2, 3],
+            voters: &self.voters,
             targets: &targets,
             clock: self.now,
             now: self.now,
