@@ -32,7 +32,7 @@ impl Default for Policy {
         Self {
             fence_isolated: 0,
             power_on: false,
-            in_place: true,
+            in_place: false,
             error_instances: false,
             drains: 1,
             keep_spare: false,

@@ -9,7 +9,7 @@ use scheduler::ha::liveness::Timers;
 use scheduler::ha::order::{Actor, Change, Done, Leader, Order, PermitCause, Role};
 use scheduler::ha::planner::Targets;
 use scheduler::ha::recovery::Life;
-use scheduler::ha::{Failover, Phase, Refusal};
+use scheduler::ha::{Failover, Phase, Policy, Refusal};
 use scheduler::{Batch, Command, Core, HostReport, InstanceReport, Inventory, Outcome, Proposer, level};
 use uuid::Uuid;
 
@@ -223,6 +223,8 @@ impl World {
                 world.host_mut(n).guests.insert(instance);
             }
         }
+        let policy = Policy { in_place: true, ..Policy::default() };
+        world.order(Role::Operator, Change::Policy(policy)).ok();
         world.effects = 0;
         // The rhythm of each host is known before anything happens.
         world.run(60_000);
