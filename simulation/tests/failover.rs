@@ -54,7 +54,7 @@ fn a_leader_killed_at_any_step_leaves_a_recovery_that_is_done_once() {
 }
 
 /// Seeds that every run lives through; `cargo xtask failover` takes as many as it is told.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 60;
 const MINUTES: u64 = 20;
 
 #[test]
