@@ -130,6 +130,18 @@ impl<L: Ledger> Hands<L> {
                 view.absent(host, instance).map(|at| Told::Absent { host, instance, at })
             }
             Call::Evacuate { .. } => None,
+            // A host's return, restarts in place and drains: nothing carries them out yet.
+            Call::ListDomains(_)
+            | Call::ReadCompute(_)
+            | Call::PowerOn { .. }
+            | Call::StartNova { .. }
+            | Call::Unforce { .. }
+            | Call::Enable { .. }
+            | Call::Migrate { .. }
+            | Call::ForceComplete { .. }
+            | Call::AbortMigration { .. }
+            | Call::Restart { .. }
+            | Call::Stop { .. } => None,
         }
     }
 

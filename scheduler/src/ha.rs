@@ -21,6 +21,9 @@
 //! | [`order`] | what goes through the log: [`Order`] and its [`Change`]s |
 //! | [`refusal`] | why apply did not do it, for people |
 //! | [`host`], [`case`], [`proof`], [`recovery`], [`breaker`] | the replicated state, by noun |
+//! | [`drain`] | planned work: emptying a host that lives |
+//! | [`policy`] | how bold failover is |
+//! | [`reentry`], [`restart`] | the return of a host, and guests that are started where they were |
 //! | [`table`] | [`Failover`]: all of it, bounded |
 //! | `apply` | the guards, and the only place where it changes |
 //! | [`liveness`] | what the leader sees of hosts, in its own memory |
@@ -33,14 +36,18 @@ pub mod admission;
 pub mod breaker;
 pub mod case;
 pub mod coordinator;
+pub mod drain;
 pub mod host;
 pub mod keyed;
 pub mod liveness;
 pub mod order;
 pub mod planner;
+pub mod policy;
 pub mod proof;
 pub mod recovery;
+pub mod reentry;
 pub mod refusal;
+pub mod restart;
 pub mod stop;
 pub mod table;
 
@@ -54,6 +61,7 @@ pub use coordinator::Coordinator;
 pub use host::{Detection, Host, HostId, HostSpec};
 pub use liveness::Liveness;
 pub use order::{Actor, Change, Leader, Order, Role};
+pub use policy::Policy;
 pub use proof::{Evidence, Kind, Proof};
 pub use recovery::{Attempt, Permit, Recovery};
 pub use refusal::Refusal;

@@ -21,7 +21,7 @@ use crate::report::NumaCell;
 pub struct Row(pub u32);
 
 /// Amounts by class, sorted by class, without zeros.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct Amounts(Vec<(Sym, u64)>);
 
 impl Amounts {

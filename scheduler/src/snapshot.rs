@@ -10,6 +10,8 @@ use uuid::Uuid;
 use crate::catalogue::Versions;
 use crate::consumer::{Consumer, Phase, Purpose, Slot};
 use crate::domain::Domain;
+use crate::ha::drain::{Drain, Move};
+use crate::ha::restart::Restart;
 use crate::ha::table::Small;
 use crate::ha::{Case, Failover, Host, Permit, Recovery};
 use crate::intent::Intent;
@@ -81,6 +83,9 @@ enum Content {
     FailoverRecoveries(Vec<Option<Arc<Recovery>>>),
     FailoverPermits(Vec<Option<Permit>>),
     FailoverClosed(Vec<Arc<Case>>),
+    FailoverRestarts(Vec<Option<Restart>>),
+    FailoverDrains(Vec<Option<Arc<Drain>>>),
+    FailoverMoves(Vec<Option<Arc<Move>>>),
     FailoverRest(FailoverRest),
     End(u64),
     #[cfg(feature = "next-level")]
@@ -109,6 +114,9 @@ struct FailoverRest {
     free_cases: Vec<u32>,
     free_recoveries: Vec<u32>,
     free_permits: Vec<u32>,
+    free_restarts: Vec<u32>,
+    free_drains: Vec<u32>,
+    free_moves: Vec<u32>,
 }
 
 /// Consumers, and the amounts that they share.
@@ -214,6 +222,9 @@ impl Content {
             Self::FailoverPermits(permits) => (13, bitcode::encode(permits)),
             Self::FailoverClosed(cases) => (14, bitcode::encode(cases)),
             Self::FailoverRest(rest) => (15, bitcode::encode(rest)),
+            Self::FailoverRestarts(restarts) => (16, bitcode::encode(restarts)),
+            Self::FailoverDrains(drains) => (17, bitcode::encode(drains)),
+            Self::FailoverMoves(moves) => (18, bitcode::encode(moves)),
             #[cfg(feature = "next-level")]
             Self::Notes(notes) => (255, bitcode::encode(notes)),
         };
@@ -241,6 +252,9 @@ impl Content {
             13 => Self::FailoverPermits(bitcode::decode(body)?),
             14 => Self::FailoverClosed(bitcode::decode(body)?),
             15 => Self::FailoverRest(bitcode::decode(body)?),
+            16 => Self::FailoverRestarts(bitcode::decode(body)?),
+            17 => Self::FailoverDrains(bitcode::decode(body)?),
+            18 => Self::FailoverMoves(bitcode::decode(body)?),
             #[cfg(feature = "next-level")]
             255 => Self::Notes(bitcode::decode(body)?),
             _ => return Ok(None),
@@ -277,12 +291,18 @@ fn failover(failover: &Failover) -> impl Iterator<Item = Content> + '_ {
         free_cases: failover.cases.free(),
         free_recoveries: failover.recoveries.free(),
         free_permits: failover.permits.free(),
+        free_restarts: failover.restarts.free(),
+        free_drains: failover.drains.free(),
+        free_moves: failover.moves.free(),
     };
     lists(failover.hosts.places(), PROVIDERS)
         .map(Content::FailoverHosts)
         .chain(lists(failover.cases.places(), CASES).map(Content::FailoverCases))
         .chain(lists(failover.recoveries.places(), RECOVERIES).map(Content::FailoverRecoveries))
         .chain(lists(failover.permits.places(), PERMITS).map(Content::FailoverPermits))
+        .chain(lists(failover.restarts.places(), PERMITS).map(Content::FailoverRestarts))
+        .chain(lists(failover.drains.places(), CASES).map(Content::FailoverDrains))
+        .chain(lists(failover.moves.places(), RECOVERIES).map(Content::FailoverMoves))
         .chain(lists(failover.closed.iter().cloned(), CASES).map(Content::FailoverClosed))
         .chain(std::iter::once(Content::FailoverRest(rest)))
 }
@@ -462,6 +482,9 @@ impl Restore {
             Content::FailoverCases(cases) => tables.failover.cases.append(cases),
             Content::FailoverRecoveries(recoveries) => tables.failover.recoveries.append(recoveries),
             Content::FailoverPermits(permits) => tables.failover.permits.append(permits),
+            Content::FailoverRestarts(restarts) => tables.failover.restarts.append(restarts),
+            Content::FailoverDrains(drains) => tables.failover.drains.append(drains),
+            Content::FailoverMoves(moves) => tables.failover.moves.append(moves),
             Content::FailoverClosed(cases) => tables.failover.closed.extend(cases),
             Content::FailoverRest(rest) => {
                 let failover = &mut tables.failover;
@@ -470,6 +493,9 @@ impl Restore {
                 failover.cases.set_free(rest.free_cases);
                 failover.recoveries.set_free(rest.free_recoveries);
                 failover.permits.set_free(rest.free_permits);
+                failover.restarts.set_free(rest.free_restarts);
+                failover.drains.set_free(rest.free_drains);
+                failover.moves.set_free(rest.free_moves);
             }
             Content::End(checksum) => self.end = Some(checksum),
             #[cfg(feature = "next-level")]

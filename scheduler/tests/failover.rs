@@ -12,6 +12,7 @@ use scheduler::ha::host::{Fencer, Hello, Machine, Maintenance, PlaceNames, Watch
 use scheduler::ha::order::{Assignment, Clear, Ended, Groups, NovaRead, PermitCause, To, Voter};
 use scheduler::ha::proof::{Lease, LeaseMode, Power, PowerRead, Token};
 use scheduler::ha::recovery::{AttemptState, Life, Recorded, Stays, VmState, Waiting};
+use scheduler::ha::reentry::{ComputeRead, Seen, Step};
 use scheduler::ha::{Actor, Change, Detection, Evidence, Failover, HostId, HostSpec, Leader, Order, Role};
 use scheduler::{Batch, Command, Core, HostReport, InstanceReport, Inventory, Outcome, Proposer, level};
 use uuid::Uuid;
@@ -314,6 +315,14 @@ impl World {
             }
             Phase::Recovered | Phase::PartiallyRecovered => go(Phase::AwaitReturn),
             Phase::AwaitReturn => go(Phase::Returning),
+            Phase::Returning if dice.choice.index(3) > 0 => {
+                let step = [Step::StartNova, Step::Unforce, Step::Enable, Step::Admit][dice.b as usize % 4];
+                let stray = if dice.odd { vec![vm(dice.a)] } else { Vec::new() };
+                let open = stray.clone();
+                let compute = ComputeRead { fresh: true, open, done: Vec::new(), sentinel: true };
+                let seen = Seen { compute: Some(compute), domains: Some((stray, self.now)) };
+                Change::Reenter { case, step, op: id(3_000 + dice.b), seen: Box::new(seen) }
+            }
             Phase::Returning if dice.flag => Change::NovaMark { host: case.host, forced_down: false, disabled: false },
             Phase::Returning | Phase::Closed | Phase::Cleared => go(Phase::Closed),
         }
@@ -437,6 +446,16 @@ impl World {
                 return;
             }
             46 => self.proof(n, None, dice),
+            58 if dice.flag => {
+                let life = Life { host: host(n), incarnation };
+                let now = Recorded { vm: VmState::Active, running: true, task: false };
+                let (host, sentinel) = (life.host, !dice.odd);
+                let nova = NovaRead { host, now, sentinel, migrations: vec![], moving: false, destination: None };
+                Change::RestartIntent { instance: vm(dice.b), life, op: id(4_000 + dice.a), nova: Box::new(nova) }
+            }
+            59 if dice.odd => {
+                Change::CaseOpen { host: host(n), incarnation: incarnation.saturating_sub(2), cause: Cause::Rebooted }
+            }
             _ => {
                 let from = self.ha().permits.get(vm(dice.b)).map(|permit| permit.life);
                 let to = Life { host: host(n), incarnation };

@@ -8,6 +8,8 @@
 mod check;
 mod executor;
 mod nova;
+mod play;
+pub mod random;
 pub mod scenarios;
 mod truth;
 mod world;

@@ -10,6 +10,7 @@ mod cargo;
 mod chaos;
 mod ci;
 mod coverage;
+mod failover;
 mod fuzz;
 mod hands;
 mod licences;
@@ -82,6 +83,9 @@ enum Task {
         #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(3..=5))]
         nodes: u64,
     },
+    /// Live through random worlds of failover under seeds: hosts, BMCs, Nova, leaders and people at fault
+    #[command(after_help = "Example: cargo xtask failover --seed 7 --seeds 2000")]
+    Failover(failover::Plan),
     /// Simulate whole clusters under seeds, with crashes, cuts, bad disks and clocks
     #[command(after_help = "Example: cargo xtask simulate --seed 7 --seeds 20 --minutes 20")]
     Simulate(simulate::Plan),
@@ -155,6 +159,7 @@ fn run(task: Task) -> Result<bool> {
         }
         Task::Fuzz { seconds, targets } => fuzz::run(&cache, seconds, &targets),
         Task::Chaos { minutes, seed, nodes } => chaos::run(&cache, minutes, seed, nodes),
+        Task::Failover(plan) => failover::run(&cache, &plan),
         Task::Simulate(plan) => simulate::run(&cache, &plan),
         Task::Bench { benches, markdown, vs_nova, arguments } => {
             let nova = if vs_nova { Some(nova::python_or_error(&cache)?) } else { None };

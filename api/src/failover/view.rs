@@ -246,6 +246,7 @@ fn state(status: Status) -> (String, Option<String>) {
         Status::Waiting(why) => ("waiting".to_owned(), Some(name(why))),
         Status::Planned => ("planned".to_owned(), None),
         Status::Evacuating => ("evacuating".to_owned(), None),
+        Status::Stopping(_) => ("stopping".to_owned(), None),
         Status::Succeeded(_) => ("succeeded".to_owned(), None),
         Status::Stays(why) => ("stays".to_owned(), Some(name(why))),
         Status::Vanished => ("vanished".to_owned(), None),
@@ -260,7 +261,7 @@ fn instance(tables: &Tables, recovery: &Recovery) -> ha::FailoverInstance {
     let (state, why) = state(recovery.status);
     let attempt = recovery.attempt.as_ref();
     let target = match recovery.status {
-        Status::Succeeded(at) => Some(host(at)),
+        Status::Succeeded(at) | Status::Stopping(at) => Some(host(at)),
         _ => attempt.map(|attempt| host(attempt.target.host)),
     };
     ha::FailoverInstance {

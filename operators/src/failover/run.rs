@@ -238,6 +238,7 @@ impl Leading {
         tokio::spawn(async move {
             let told = match call {
                 Call::ReadDomain { host, instance } => absent(&node, host, instance).await,
+                Call::ListDomains(host) => domains(&node, host).await,
                 call => hands.act(call, gate).await,
             };
             drop(place);
@@ -289,14 +290,46 @@ pub(crate) fn listed_without(node: &Node, host: HostId, boot: Uuid, clock: u64, 
     (!instances.contains(&instance)).then(|| clock.saturating_sub(age.as_millis() as u64))
 }
 
+/// What a host's agent lists, in the host's present life.
+async fn domains(node: &Node, host: HostId) -> Option<Told> {
+    let (boot, clock) = node
+        .lead(move |core, _| {
+            let host = core.state().tables().failover().hosts.get(host)?;
+            Some((host.boot?, core.clock()))
+        })
+        .await
+        .ok()
+        .flatten()?;
+    let (age, instances) = node.ears().domains(host, boot)?;
+    let at = clock.saturating_sub(age.as_millis() as u64);
+    Some(Told::Domains { host, running: instances.iter().copied().collect(), at })
+}
+
 /// Whether a call changes anything in the world.
 fn writes(call: &Call) -> bool {
-    !matches!(call, Call::ReadPower(_) | Call::ListServers(_) | Call::ReadServer(_) | Call::ReadDomain { .. })
+    !matches!(
+        call,
+        Call::ReadPower(_)
+            | Call::ListServers(_)
+            | Call::ReadServer(_)
+            | Call::ListDomains(_)
+            | Call::ReadCompute(_)
+            | Call::ReadDomain { .. }
+    )
 }
 
 /// Whether a change is a step towards one: a dry run decides up to there.
 fn acts(change: &Change) -> bool {
-    matches!(change, Change::FenceIntent { .. } | Change::AttemptIntent { .. } | Change::NovaMark { .. })
+    matches!(
+        change,
+        Change::FenceIntent { .. }
+            | Change::AttemptIntent { .. }
+            | Change::NovaMark { .. }
+            | Change::Reenter { .. }
+            | Change::RestartIntent { .. }
+            | Change::Stop { .. }
+            | Change::DrainStep { .. }
+    )
 }
 
 /// The act barrier of this node.

@@ -2,15 +2,19 @@
 //! changes nothing.
 
 mod case;
+mod drain;
 mod fence;
 mod host;
 mod proof;
 mod recovery;
+mod reentry;
+mod restart;
 
 use super::breaker::{ANSWERED, Decision, Scope, ScopeName};
 use super::case::{Act, Case, CaseId, Phase, Step};
 use super::host::{Host, HostId, Incarnation};
 use super::order::{Change, Done, Order, Role};
+use super::policy::ISOLATED;
 use super::proof::LeaseMode;
 use super::refusal::Refusal;
 use super::stop::Stop;
@@ -86,6 +90,8 @@ impl Cx<'_> {
                 | Change::Pause { .. }
                 | Change::Exempt { .. }
                 | Change::LeaseEpoch(_)
+                | Change::Policy(_)
+                | Change::DrainOpen { .. }
                 | Change::QuarantineEnd(_)
                 | Change::Release
         );
@@ -104,6 +110,10 @@ impl Cx<'_> {
                 | Change::NovaMark { .. }
                 | Change::CommitPlan { .. }
                 | Change::AttemptIntent { .. }
+                | Change::Reenter { .. }
+                | Change::RestartIntent { .. }
+                | Change::Stop { .. }
+                | Change::DrainStep { .. }
         );
         if acts && !Stop::PausedAfterRestore.lets(self.ha().small.epoch == self.epoch()) {
             return Err(Refusal::Restored);
@@ -201,6 +211,28 @@ impl Cx<'_> {
                 self.with_host(*host, |host| host.maintenance = *mode);
                 Ok(Done::Changed)
             }
+            Change::Degraded { host, incarnation, degraded } => {
+                if self.alive(*host, *incarnation)?.degraded == *degraded {
+                    return Ok(Done::Unchanged);
+                }
+                self.with_host(*host, |host| host.degraded = *degraded);
+                Ok(Done::Changed)
+            }
+            Change::DrainOpen { host, incarnation, mode } => self.drain_open(*host, *incarnation, *mode),
+            Change::DrainStep { host, step } => self.drain_step(*host, step),
+            Change::DrainEnd { host, over } => self.drain_end(*host, *over),
+            Change::Policy(policy) => {
+                if policy.fence_isolated > 0 && policy.fence_isolated < ISOLATED {
+                    let given = format!("{} ms", policy.fence_isolated);
+                    return Err(invalid("policy.fence_isolated", &given, "60000 ms at least, or 0 to leave it alone"));
+                }
+                self.ha_mut().small_mut().policy = *policy;
+                Ok(Done::Changed)
+            }
+            Change::Reenter { case, step, op, seen } => self.reenter(*case, *step, *op, seen),
+            Change::RestartIntent { instance, life, op, nova } => self.restart_intent(*instance, *life, *op, nova),
+            Change::RestartOutcome { instance, op, well } => self.restart_outcome(*instance, *op, *well),
+            Change::Stop { instance, op, done } => self.stop_again(*instance, *op, *done),
             Change::QuarantineEnd(host) => {
                 let open = self.host(*host)?.is_open();
                 if !open {
@@ -336,9 +368,7 @@ impl Cx<'_> {
         }
         if act == Act::Recover {
             let host = self.host(case.id.host)?;
-            if let Some((scope, trips)) = self.ha().stops_recover(host)
-                && !Stop::BreakerOpen.lets(false)
-            {
+            if let Some((scope, trips)) = self.ha().stops_recover(host) {
                 return Err(Refusal::Breaker { scope: self.scope_name(scope), trips, count: self.ha().count(scope) });
             }
         }

@@ -6,6 +6,7 @@ use bitcode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 use super::host::{Detection, Host, HostId, Maintenance};
+use super::stop::Stop;
 use super::table::Failover;
 use crate::names::Sym;
 
@@ -192,7 +193,11 @@ impl Failover {
         Scope::all_of(host).into_iter().find_map(|scope| {
             let count = self.count(scope);
             let known = self.small.breakers.get(&scope);
-            let trips = known.map_or(Trips::default(), |breaker| breaker.trips).or(scope.trips(count));
+            let stored = known.map_or(Trips::default(), |breaker| breaker.trips);
+            let counted = scope.trips(count);
+            let trips = [(Stop::BreakerOpen, stored), (Stop::BreakerCounted, counted)];
+            let trips = trips.into_iter().filter(|(stop, _)| !stop.lets(false)).map(|(_, trips)| trips);
+            let trips = trips.fold(Trips::default(), Trips::or);
             let answered = known.and_then(|breaker| breaker.answer.as_ref()).is_some_and(|(answer, until)| {
                 *until > now
                     && match answer {
@@ -209,7 +214,7 @@ impl Failover {
     pub fn stops_recover(&self, host: &Host) -> Option<(Scope, Trips)> {
         Scope::all_of(host).into_iter().find_map(|scope| {
             let breaker = self.small.breakers.get(&scope)?;
-            breaker.trips.stops_recover().then_some((scope, breaker.trips))
+            (breaker.trips.stops_recover() && !Stop::BreakerOpen.lets(false)).then_some((scope, breaker.trips))
         })
     }
 

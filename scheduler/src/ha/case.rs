@@ -8,6 +8,7 @@ use super::host::{Fencer, HostId, Incarnation, Machine};
 use super::keyed::Entry;
 use super::order::Leader;
 use super::proof::Power;
+use super::reentry::Reentry;
 
 /// Names a case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode, Serialize, Deserialize)]
@@ -93,7 +94,7 @@ impl Phase {
             (Unreachable, FencePending | Cleared)
                 | (FencePending | FenceFailed, Cleared)
                 | (Fencing, FenceFailed)
-                | (Fenced, NovaDown)
+                | (Fenced, NovaDown | AwaitReturn)
                 | (NovaDown, Planning)
                 | (Planning, Evacuating | Recovered | PartiallyRecovered | NovaDown)
                 | (Evacuating, Planning | Recovered | PartiallyRecovered | NovaDown)
@@ -157,6 +158,10 @@ pub enum Cause {
     PowerOff,
     /// A person.
     Operator,
+    /// Others see it run, we do not, and that for so long that the policy says to fence it.
+    Isolated,
+    /// It came back in a new boot before anybody asked: its instances are to be started again.
+    Rebooted,
 }
 
 /// A fence operation.
@@ -234,6 +239,8 @@ pub struct Case {
     pub ops: Vec<FenceOp>,
     /// Plans committed.
     pub plans: u32,
+    /// How far the host's return is.
+    pub reentry: Reentry,
     /// What happened.
     pub steps: Vec<Step>,
 }

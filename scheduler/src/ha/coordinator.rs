@@ -7,14 +7,21 @@
 //!
 //! Never here: I/O, a clock, a decision that needs less than a replicated fact.
 
+mod call;
 mod cases;
+mod drain;
 mod evacuation;
+pub mod lease;
+mod planning;
+mod reentry;
+mod restart;
+mod watch;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use uuid::Uuid;
 
-use super::breaker::{Scope, ScopeName, Trips};
+use super::breaker::{Scope, Trips};
 use super::case::{Case, Phase};
 use super::host::{Detection, Host, HostId};
 use super::liveness::{Liveness, Timers};
@@ -22,9 +29,12 @@ use super::order::{Change, Leader, NovaRead};
 use super::planner::Targets;
 use super::proof::PowerRead;
 use super::recovery::{Life, Recorded};
+use super::reentry::ComputeRead;
 use super::table::Failover;
 use crate::names::Sym;
 use crate::state::Tables;
+
+pub use call::{Answer, Barrier, Call, Due, Migration, Told};
 
 /// Times, milliseconds.
 pub(crate) mod pace {
@@ -50,8 +60,6 @@ pub(crate) mod pace {
     pub const READ: u64 = 3_000;
     /// The whole of a call that changes something.
     pub const DEADLINE: u64 = 10_000;
-    /// A new leader evacuates nothing: calls of the former one may still be on their way.
-    pub const QUIET: u64 = DEADLINE + 5_000;
     /// An ambiguous call that left no trace for so long, under this leader, may be sent to the same target.
     pub const HORIZON: u64 = 60_000;
     /// An attempt that is alive for so long is stuck.
@@ -62,6 +70,16 @@ pub(crate) mod pace {
     pub const VANISHED: u64 = 10_000;
     /// Backoffs of a whole round of fencing.
     pub const ROUNDS: [u64; 4] = [10_000, 20_000, 40_000, 60_000];
+    /// Between two tries to power a dead host on.
+    pub const POWER_ON: u64 = 120_000;
+    /// A restart that shows nothing for so long has failed.
+    pub const RESTART: u64 = 120_000;
+    /// A case that waits for a fence so long needs a person.
+    pub const WAITS: u64 = 60_000;
+    /// Between two intents to fence the same host: what refused the first may still do.
+    pub const INTEND: u64 = 2_000;
+    /// What somebody says of troubles holds for so long.
+    pub const TROUBLE: u64 = 30_000;
     /// Between two looks at one breaker.
     pub const BREAKER: u64 = 5_000;
 }
@@ -70,140 +88,8 @@ pub(crate) mod pace {
 const MOST: usize = 64;
 const MOST_SOURCE: usize = 32;
 const MOST_TARGET: usize = 4;
-
-/// What an executor must make sure of right before it writes to the socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Barrier {
-    /// It still leads, as exactly this leader.
-    pub leader: Leader,
-    /// The intent that is committed, under that leader.
-    pub intent: Uuid,
-    /// A majority has confirmed the leadership by a read index no longer ago, milliseconds; pauses and
-    /// breakers are read again there.
-    pub confirmed: u64,
-    /// The connection is new, is tried once, and is closed after so long, milliseconds.
-    pub deadline: u64,
-}
-
-/// A call to another system. Reads need no barrier, and neither do marks in Nova: they are the same
-/// however often and by whomever they are set, and only a proven case sets them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Call {
-    /// Power state and identity from a BMC, in one session.
-    ReadPower(HostId),
-    /// Power off, at once and hard.
-    PowerOff {
-        /// The host.
-        host: HostId,
-        /// What it must pass.
-        barrier: Barrier,
-    },
-    /// Sets `forced_down`, then reads the service.
-    ForceDown(HostId),
-    /// Disables the service with our reason, then reads it.
-    Disable(HostId),
-    /// What Nova lists on a host.
-    ListServers(HostId),
-    /// An instance with all its migrations, beside a row that is known to be there.
-    ReadServer(Uuid),
-    /// Evacuates an instance.
-    Evacuate {
-        /// The instance.
-        instance: Uuid,
-        /// Where to.
-        target: HostId,
-        /// What it must pass.
-        barrier: Barrier,
-    },
-    /// Whether an instance is among the domains of a host, by its agent.
-    ReadDomain {
-        /// The host.
-        host: HostId,
-        /// The instance.
-        instance: Uuid,
-    },
-}
-
-/// What is due.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Due {
-    /// A change to propose, as this leader.
-    Propose(Change),
-    /// A call.
-    Call(Call),
-}
-
-/// A migration of an instance, as Nova has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Migration {
-    /// Its uuid.
-    pub id: Uuid,
-    /// It is over, and whether it went well.
-    pub over: Option<bool>,
-}
-
-/// What Nova answered to an evacuation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// Taken.
-    Taken,
-    /// Refused, and nothing was taken.
-    Refused {
-        /// For good, or of this target only.
-        forever: bool,
-    },
-    /// Refused because the source's service is up: `forced_down` was lost.
-    SourceUp,
-    /// No answer, or one that says nothing.
-    Unknown,
-    /// It was not sent: the barrier did not hold.
-    NotSent,
-}
-
-/// What came back from a call.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Told {
-    /// A power state.
-    Power(HostId, PowerRead),
-    /// The marks of a service.
-    Service {
-        /// The host.
-        host: HostId,
-        /// It is forced down.
-        forced_down: bool,
-        /// It is disabled.
-        disabled: bool,
-    },
-    /// What Nova lists on a host.
-    Servers(HostId, Vec<(Uuid, Recorded)>),
-    /// An instance; none: Nova has no such instance.
-    Server {
-        /// The instance.
-        instance: Uuid,
-        /// What Nova says.
-        read: Option<(NovaRead, Vec<Migration>)>,
-        /// The row that must be there was there.
-        sentinel: bool,
-    },
-    /// The answer to an evacuation.
-    Evacuated {
-        /// The instance.
-        instance: Uuid,
-        /// Names the intent.
-        op: Uuid,
-        /// The answer.
-        answer: Answer,
-    },
-    /// An agent's list of domains lacks an instance.
-    Absent {
-        /// The host.
-        host: HostId,
-        /// The instance.
-        instance: Uuid,
-        /// When the list was taken in, replicated milliseconds.
-        at: u64,
-    },
-}
+/// Guests that crashed and wait for a look.
+const GUESTS: usize = 4_096;
 
 #[derive(Clone, Debug, Default)]
 struct HostFacts {
@@ -221,6 +107,14 @@ struct HostFacts {
     /// Since when this leader works at the present operation.
     working: Option<(Uuid, u64)>,
     failed: Option<u64>,
+    /// When an intent to fence it was proposed last.
+    intended: Option<u64>,
+    domains: Option<(Vec<Uuid>, u64)>,
+    asked_domains: u64,
+    compute: Option<(u64, ComputeRead)>,
+    /// The step of its return that was called last, and when one was proposed last.
+    called: Option<Uuid>,
+    stepped: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -234,6 +128,8 @@ struct InstanceFacts {
     /// Since when this leader sees the attempt without a trace.
     traceless: Option<u64>,
     absent: Option<(HostId, u64)>,
+    /// The intent to stop it that was proposed last.
+    stopping: Option<Uuid>,
 }
 
 /// What a step is made with.
@@ -268,6 +164,17 @@ pub struct Coordinator {
     looked: BTreeMap<Scope, u64>,
     /// When hosts of a zone were fenced.
     fenced: BTreeMap<Sym, VecDeque<u64>>,
+    /// When it began.
+    led: u64,
+    /// When each host was granted a lease last, in which life.
+    granted: BTreeMap<HostId, (u64, u64)>,
+    leases: u64,
+    /// Guests that crashed by themselves.
+    guests: BTreeMap<Uuid, HostId>,
+    /// The life of each host up to which it was looked for instances of former lives.
+    booted: BTreeMap<HostId, u64>,
+    trouble: Option<(Trips, u64)>,
+    progress: BTreeMap<Uuid, drain::Progress>,
 }
 
 impl Coordinator {
@@ -281,6 +188,13 @@ impl Coordinator {
             instances: BTreeMap::new(),
             looked: BTreeMap::new(),
             fenced: BTreeMap::new(),
+            led: now,
+            granted: BTreeMap::new(),
+            leases: 0,
+            guests: BTreeMap::new(),
+            booted: BTreeMap::new(),
+            trouble: None,
+            progress: BTreeMap::new(),
         }
     }
 
@@ -311,6 +225,23 @@ impl Coordinator {
             Told::Evacuated { instance, op, answer } => {
                 self.instances.entry(instance).or_default().answer = Some((op, answer));
             }
+            Told::Domains { host, running, at } => {
+                self.hosts.entry(host).or_default().domains = Some((running, at));
+            }
+            Told::Compute(host, read) => self.hosts.entry(host).or_default().compute = Some((now, read)),
+            Told::Progress { instance, remaining } => self.progress(instance, remaining, now),
+            Told::Restarted { instance, op, answer }
+            | Told::Migrated { instance, op, answer }
+            | Told::Stopped { instance, op, answer } => {
+                self.instances.entry(instance).or_default().answer = Some((op, answer));
+            }
+            Told::Crashed { host, instance } => {
+                if self.guests.len() < GUESTS {
+                    self.guests.insert(instance, host);
+                }
+            }
+            Told::Health(host, ill) => self.liveness.health(host, ill, now),
+            Told::Trouble(trips) => self.trouble = Some((trips.seen(), now)),
             Told::Absent { host, instance, at } => {
                 self.instances.entry(instance).or_default().absent = Some((host, at));
             }
@@ -329,6 +260,8 @@ impl Coordinator {
         }
         if lead.ha().small.epoch == lead.tables.counters().epoch {
             self.breakers(lead, &mut due);
+            self.crashed(lead, &mut due);
+            self.drains(lead, &mut due);
             let cases: Vec<_> = lead.ha().cases.iter().cloned().collect();
             for case in &cases {
                 let Some(host) = lead.ha().hosts.get(case.id.host) else { continue };
@@ -343,77 +276,25 @@ impl Coordinator {
     fn forget(&mut self, lead: &Lead<'_>) {
         self.liveness.keep(|id| lead.ha().hosts.get(id).is_some());
         self.looked.retain(|_, at| lead.now < *at + pace::BREAKER);
-        self.instances.retain(|instance, _| lead.ha().recoveries.get(*instance).is_some());
-        self.hosts.retain(|id, _| {
-            let watched = |host: &Host| host.belief.detection != Detection::Alive;
-            lead.ha().cases.get(*id).is_some() || lead.ha().hosts.get(*id).is_some_and(|host| watched(host))
+        self.granted.retain(|id, _| lead.ha().hosts.get(*id).is_some());
+        self.booted.retain(|id, _| lead.ha().hosts.get(*id).is_some());
+        let open = |instance| lead.ha().restarts.get(instance).is_some_and(|restart| restart.well.is_none());
+        let guests = &self.guests;
+        // Those of a host that comes back are read before anything is written about them.
+        let returns = lead.ha().cases.iter().any(|case| case.phase == Phase::Returning);
+        self.instances.retain(|instance, _| {
+            let moving = lead.ha().moves.get(*instance).is_some();
+            let known = moving || lead.ha().recoveries.get(*instance).is_some() || guests.contains_key(instance);
+            known || returns || open(*instance)
         });
-    }
-
-    fn detect(&mut self, host: &Host, lead: &Lead<'_>, due: &mut Vec<Due>) {
-        let fenced = lead.ha().cases.get(host.id).is_some_and(|case| case.fences > 0);
-        if !host.is_open() || fenced || host.greeted != Some(lead.tables.counters().epoch) {
-            return;
-        }
-        let opinion = self.liveness.opinion(host, self.leader, lead.now);
-        let from = host.belief.detection;
-        let anew = from == opinion.detection && from == Detection::Suspect && host.belief.by != self.leader;
-        if opinion.detection != from || anew {
-            if opinion.detection == Detection::Suspect && from == Detection::Alive {
-                self.liveness.suspected(host.id, lead.now);
-            }
-            due.push(Due::Propose(Change::DetectionSet {
-                host: host.id,
-                incarnation: host.incarnation,
-                from,
-                to: opinion.detection,
-                groups: opinion.groups,
-                age: opinion.age,
-            }));
-        }
-        // Off is off, whoever has watched for how long.
-        let open = lead.ha().cases.get(host.id).is_some();
-        if from != Detection::Alive && !open && self.liveness.is_silent(host.id, lead.now) {
-            self.read_power(host, pace::POWER, lead, due);
-            let own = from == Detection::Unreachable && host.belief.by == self.leader;
-            let cause = if self.off_twice(host).is_some() {
-                Some(super::case::Cause::PowerOff)
-            } else {
-                own.then_some(super::case::Cause::Unreachable)
-            };
-            if let Some(cause) = cause.filter(|_| opinion.detection != Detection::Alive) {
-                due.push(Due::Propose(Change::CaseOpen { host: host.id, incarnation: host.incarnation, cause }));
-            }
-        }
-    }
-
-    /// Looks at the breakers that are open, and at those that the count would open.
-    fn breakers(&mut self, lead: &Lead<'_>, due: &mut Vec<Due>) {
-        let ha = lead.ha();
-        let mut scopes: BTreeSet<Scope> = ha.small.breakers.keys().copied().collect();
-        let doubtful = ha.hosts.iter().filter(|host| host.belief.detection != Detection::Alive);
-        scopes.extend(doubtful.flat_map(|host| Scope::all_of(host)));
-        scopes.insert(Scope::Region);
-        let now = lead.clock;
-        for scope in scopes {
-            let blind = scope == Scope::Region && self.liveness.is_blind();
-            let seen = if blind { Trips::BLIND } else { Trips::default() };
-            let asked = self.looked.get(&scope).copied();
-            if asked.is_some_and(|at| lead.now < at + pace::BREAKER) {
-                continue;
-            }
-            self.looked.insert(scope, lead.now);
-            if ha.looked(scope, seen, now).as_ref() != ha.small.breakers.get(&scope) {
-                let name = |sym| lead.tables.names.text(sym).to_owned();
-                let scope = match scope {
-                    Scope::Region => ScopeName::Region,
-                    Scope::Az(az) => ScopeName::Az(name(az)),
-                    Scope::Cell(cell) => ScopeName::Cell(name(cell)),
-                    Scope::Cluster(cluster) => ScopeName::Cluster(name(cluster)),
-                };
-                due.push(Due::Propose(Change::BreakerSet { scope, seen }));
-            }
-        }
+        self.hosts.retain(|id, facts| {
+            let watched = |host: &Host| host.belief.detection != Detection::Alive;
+            let busy = lead.ha().restarts.iter().any(|known| known.well.is_none() && known.life.host == *id);
+            let case = lead.ha().cases.get(*id).is_some();
+            let asked = facts.asked_domains > 0 && lead.now < facts.asked_domains + pace::REPLAN;
+            let drained = lead.ha().drains.get(*id).is_some();
+            busy || case || drained || asked || lead.ha().hosts.get(*id).is_some_and(|host| watched(host))
+        });
     }
 
     /// What is known of the present life of a host.
@@ -466,6 +347,14 @@ impl Coordinator {
     fn name(&self, of: Uuid, case: &Case, what: &str, nth: u64) -> Uuid {
         let Leader { term, node } = self.leader;
         Uuid::new_v5(&of, format!("{}/{what}/{term}/{node}/{nth}", case.id).as_bytes())
+    }
+
+    /// Asks a person, once for each reason.
+    #[expect(clippy::unused_self, reason = "read beside the others")]
+    fn ask(&self, case: &Case, reason: String, due: &mut Vec<Due>) {
+        if case.needs_operator.is_none() {
+            due.push(Due::Propose(Change::NeedsOperator { case: case.id, reason: Some(reason) }));
+        }
     }
 
     fn go(case: &Case, to: Phase, due: &mut Vec<Due>) {

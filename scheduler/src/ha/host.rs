@@ -214,6 +214,37 @@ pub enum Detection {
     Dead,
 }
 
+/// What is wrong with a host that lives: nothing is placed on it, and it is never fenced for that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct Degraded(pub u8);
+
+impl Degraded {
+    /// It was suspected again and again.
+    pub const FLAPS: Self = Self(1);
+    /// Its libvirt does not answer.
+    pub const LIBVIRT: Self = Self(2);
+    /// Its nova-compute does not run.
+    pub const COMPUTE: Self = Self(4);
+    /// It does not reach its storage.
+    pub const STORAGE: Self = Self(8);
+
+    /// Those of both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether all of these are among them.
+    pub fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
 /// A belief, and whose it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Belief {
@@ -283,6 +314,8 @@ pub struct Host {
     pub maintenance: Maintenance,
     /// Nobody fences it until then, replicated milliseconds.
     pub exempt: u64,
+    /// What is wrong with it although it lives.
+    pub degraded: Degraded,
 }
 
 impl Entry for Host {
@@ -309,6 +342,6 @@ impl Host {
         let Self { enabled, quarantined, forced_down, disabled, must_reboot, .. } = *self;
         let free = !(quarantined || forced_down || disabled || must_reboot);
         let believed = self.belief.detection == Detection::Alive && self.maintenance == Maintenance::None;
-        enabled && free && believed && self.is_open()
+        enabled && free && believed && self.is_open() && self.degraded.is_empty()
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::host::{BOOTS, PROOFS};
 use super::recovery::Status;
-use super::table::{CASES, CLOSED, Failover, HOSTS, PERMITS, RECOVERIES};
+use super::table::{CASES, CLOSED, DRAINS, Failover, HOSTS, MOVES, PERMITS, RECOVERIES, RESTARTS};
 use crate::state::Tables;
 
 /// Every broken one, in words.
@@ -23,11 +23,8 @@ pub(crate) fn check(tables: &Tables, broken: &mut Vec<String>) {
         if host.boot.is_some_and(|boot| host.boots.contains(&boot)) {
             broken.push(format!("INV-13 host {id}: it lives in a boot that is over"));
         }
-        if host.disabled
-            && !host.forced_down
-            && !ha.cases.get(id).is_some_and(|case| case.phase == super::Phase::Returning)
-        {
-            broken.push(format!("INV-14 host {id}: disabled by us and not forced down"));
+        if host.disabled && !host.forced_down && ha.cases.get(id).is_none() {
+            broken.push(format!("INV-14 host {id}: disabled by us, and no case says why"));
         }
         if host.boots.len() > BOOTS || host.proofs.len() > PROOFS {
             broken.push(format!("host {id}: more boots or proofs than are kept"));
@@ -91,6 +88,15 @@ pub(crate) fn check(tables: &Tables, broken: &mut Vec<String>) {
             ));
         }
     }
+    for known in ha.moves.iter().filter(|known| known.is_live()) {
+        // INV-6: nothing is on its way to two places.
+        if ha.recoveries.get(known.instance).is_some_and(|recovery| recovery.live().is_some()) {
+            broken.push(format!("INV-6 instance {}: a migration and an evacuation are alive", known.instance));
+        }
+        if known.tries == 0 {
+            broken.push(format!("INV-5 instance {}: it moves without an intent", known.instance));
+        }
+    }
     let open =
         |life: &super::recovery::Life| ha.hosts.get(life.host).is_some_and(|host| life.incarnation <= host.incarnation);
     if let Some(permit) = ha.permits.iter().find(|permit| !open(&permit.life)) {
@@ -104,6 +110,9 @@ fn bounds(ha: &Failover, broken: &mut Vec<String>) {
         (ha.cases.len(), CASES, ha.cases.is_whole()),
         (ha.recoveries.len(), RECOVERIES, ha.recoveries.is_whole()),
         (ha.permits.len(), PERMITS, ha.permits.is_whole()),
+        (ha.drains.len(), DRAINS, ha.drains.is_whole()),
+        (ha.moves.len(), MOVES, ha.moves.is_whole()),
+        (ha.restarts.len(), RESTARTS, ha.restarts.is_whole()),
         (ha.closed.len(), CLOSED, true),
     ];
     for (at, (length, most, whole)) in tables.into_iter().enumerate() {

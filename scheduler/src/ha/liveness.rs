@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::host::{Detection, Host, HostId};
+use super::host::{Degraded, Detection, Host, HostId};
 use super::order::{Groups, Leader};
 
 /// Timers, milliseconds.
@@ -37,6 +37,10 @@ pub struct Timers {
     pub flap_limit: usize,
     /// See `flap_limit`.
     pub flap_window: u64,
+    /// What an agent says is wrong counts after so long.
+    pub ill: u64,
+    /// A new leader evacuates nothing for so long: calls of the former one may still be on their way.
+    pub quiet: u64,
     /// A longer gap between two looks: the process slept, and knows nothing of the time between.
     pub slept: u64,
 }
@@ -53,6 +57,8 @@ impl Default for Timers {
             newer: 5_000,
             flap_limit: 3,
             flap_window: 3_600_000,
+            ill: 60_000,
+            quiet: 15_000,
             slept: 1_000,
         }
     }
@@ -60,6 +66,8 @@ impl Default for Timers {
 
 /// Intervals between signs of life that are remembered of a host.
 const INTERVALS: usize = 200;
+/// What agents say is wrong.
+const ILLS: [Degraded; 3] = [Degraded::LIBVIRT, Degraded::COMPUTE, Degraded::STORAGE];
 /// Fewer tell nothing of its rhythm.
 const ENOUGH: usize = 10;
 /// Standard deviations at which φ is 8: the normal distribution leaves 10⁻⁸ above it.
@@ -112,6 +120,9 @@ struct Watch {
     last: Option<u64>,
     rhythm: Rhythm,
     boot: Option<Uuid>,
+    /// The member that heard it last, and until when that member was blind: what it did not hear says nothing.
+    member: u64,
+    void: u64,
     /// No suspicion before.
     grace: u64,
     /// The last positive of another group, and since when it says no.
@@ -124,6 +135,10 @@ struct Watch {
     heard: Option<u64>,
     /// When it was suspected.
     suspicions: VecDeque<u64>,
+    /// Since when its agent says that something is wrong: libvirt, nova-compute, storage.
+    ill: [Option<u64>; 3],
+    /// Its agent has said how it is, to this leader.
+    told: bool,
 }
 
 /// A group of observers.
@@ -158,6 +173,8 @@ pub struct Heard {
 /// What a member of pallium has heard of its agents.
 #[derive(Clone, Copy, Debug)]
 pub struct Digest<'a> {
+    /// Which member.
+    pub member: u64,
     /// It is in contact with a majority. What another hears counts for nothing.
     pub in_quorum: bool,
     /// It lost half of its sessions in one sweep: what it does not hear is its own fault.
@@ -241,6 +258,11 @@ impl Liveness {
         self.blind
     }
 
+    /// Whether calls of a former leader may still be on their way.
+    pub fn is_quiet(&self, now: u64) -> bool {
+        now < self.began + self.timers.quiet
+    }
+
     /// When this leadership began, or woke up.
     pub fn began(&self) -> u64 {
         self.began
@@ -250,6 +272,11 @@ impl Liveness {
     pub fn digest(&mut self, digest: &Digest<'_>, now: u64) {
         if !digest.in_quorum {
             return;
+        }
+        if digest.blind {
+            for watch in self.hosts.values_mut().filter(|watch| watch.member == digest.member) {
+                (watch.void, watch.against) = (now, None);
+            }
         }
         for heard in digest.heard {
             let at = now.saturating_sub(heard.age);
@@ -268,7 +295,7 @@ impl Liveness {
             if let Some(last) = watch.last {
                 watch.rhythm.beat(at - last);
             }
-            watch.last = Some(at);
+            (watch.last, watch.member) = (Some(at), digest.member);
             watch.heard = watch.heard.or(Some(at));
             // Any sign of life begins the confirmation anew.
             watch.against = None;
@@ -297,7 +324,7 @@ impl Liveness {
     }
 
     fn age(&self, watch: &Watch, now: u64) -> u64 {
-        now.saturating_sub(watch.last.unwrap_or(0).max(self.began))
+        silence(watch, self.began, now)
     }
 
     /// Milliseconds since the last sign of life of any kind; none: there was none.
@@ -317,6 +344,38 @@ impl Liveness {
     /// Whether a host has been suspected so often that it is not trusted.
     pub fn flaps(&self, host: HostId) -> bool {
         self.hosts.get(&host).is_some_and(|watch| watch.suspicions.len() >= self.timers.flap_limit)
+    }
+
+    /// The last sign of life of the management group, by this leader's clock.
+    pub fn last(&self, host: HostId) -> Option<u64> {
+        self.hosts.get(&host)?.last
+    }
+
+    /// What its agent says is wrong with a host, all of it.
+    pub fn health(&mut self, host: HostId, ill: Degraded, now: u64) {
+        let watch = self.hosts.entry(host).or_default();
+        watch.told = true;
+        for (since, what) in watch.ill.iter_mut().zip(ILLS) {
+            *since = if ill.has(what) { since.or(Some(now)) } else { None };
+        }
+    }
+
+    /// What is wrong with a host that lives, given what the state says is. What a former leader saw stays until
+    /// this one has looked for as long.
+    pub fn degraded(&self, host: HostId, known: Degraded, now: u64) -> Degraded {
+        let Some(watch) = self.hosts.get(&host) else { return known };
+        let timers = &self.timers;
+        let young = watch.suspicions.iter().filter(|at| now.saturating_sub(**at) < timers.flap_window).count();
+        let watched = now.saturating_sub(self.began) >= timers.flap_window;
+        let flaps = young >= timers.flap_limit || known.has(Degraded::FLAPS) && !watched;
+        let mut degraded = if flaps { Degraded::FLAPS } else { Degraded::default() };
+        for (since, what) in watch.ill.iter().zip(ILLS) {
+            let long = since.is_some_and(|since| now.saturating_sub(since) >= timers.ill);
+            if long || known.has(what) && (!watch.told || since.is_some()) {
+                degraded = degraded.and(what);
+            }
+        }
+        degraded
     }
 
     /// Notes that a host was suspected.
@@ -363,6 +422,11 @@ impl Liveness {
     }
 }
 
+/// Silence of the management group: never longer than the leadership, nor than its member was sound.
+fn silence(watch: &Watch, began: u64, now: u64) -> u64 {
+    now.saturating_sub(watch.last.unwrap_or(0).max(began).max(watch.void))
+}
+
 /// Whether another group sees the host run.
 fn runs(timers: &Timers, watch: &Watch, now: u64) -> bool {
     // Newer than the silence: what was seen while the host was still heard does not contradict it.
@@ -372,7 +436,7 @@ fn runs(timers: &Timers, watch: &Watch, now: u64) -> bool {
 }
 
 fn negatives(timers: &Timers, began: u64, watch: &Watch, now: u64) -> Groups {
-    let age = now.saturating_sub(watch.last.unwrap_or(0).max(began));
+    let age = silence(watch, began, now);
     let mut groups = Groups::default();
     if age >= watch.rhythm.suspect(timers.suspect) {
         groups = groups.and(Groups::MANAGEMENT);

@@ -85,6 +85,8 @@ pub enum Waiting {
 pub enum Stays {
     /// Its permit is elsewhere, though Nova lists it here.
     PermitConflict,
+    /// Its host is back before it was on its way: it is started there.
+    Returns,
     /// It runs where a migration was bringing it.
     AdoptLiveMigration,
     /// It was in error before.
@@ -113,6 +115,8 @@ pub enum Status {
     Planned,
     /// An attempt is alive.
     Evacuating,
+    /// It came up there although it was stopped before: it is to be stopped.
+    Stopping(HostId),
     /// It runs there.
     Succeeded(HostId),
     /// It is not evacuated.

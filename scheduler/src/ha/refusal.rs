@@ -9,6 +9,7 @@ use super::host::{Detection, HostId, Incarnation};
 use super::order::Leader;
 use super::proof::Kind;
 use super::recovery::Life;
+use super::reentry::Step;
 
 /// A refusal. Nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -162,6 +163,16 @@ pub enum Refusal {
         /// The kind.
         kind: Kind,
         /// What is missing.
+        why: String,
+    },
+    /// It may not come back like that.
+    #[error("host {host} may not take the step {step:?} of its return: {why}")]
+    Reentry {
+        /// The host.
+        host: HostId,
+        /// The step.
+        step: Step,
+        /// Why.
         why: String,
     },
     /// May not run there.

@@ -87,6 +87,14 @@ pub enum Stop {
     NoPermitOnDead,
     /// A permit leaves a live host only by a migration.
     NoStealing,
+    /// Nova's clean-up on a host that comes back never meets the only copy of an instance.
+    OnlyCopy,
+    /// No guest is left on it whose place is elsewhere.
+    StaleGuests,
+    /// A host is let back in step by step, and watched in between.
+    ReturnOrder,
+    /// Drains at once in a cluster, and migrations at once of a source and a target.
+    DrainLimits,
 }
 
 #[cfg(any(test, feature = "mutants"))]
@@ -96,24 +104,24 @@ mod removed {
     use super::Stop;
 
     thread_local! {
-        static REMOVED: Cell<Option<Stop>> = const { Cell::new(None) };
+        static REMOVED: Cell<u64> = const { Cell::new(0) };
     }
 
     impl Stop {
-        /// Runs something in this thread without this stop.
+        /// Runs something in this thread without this stop; calls may stand in one another.
         pub fn without<T>(self, run: impl FnOnce() -> T) -> T {
-            struct Back(Option<Stop>);
+            struct Back(u64);
             impl Drop for Back {
                 fn drop(&mut self) {
                     REMOVED.set(self.0);
                 }
             }
-            let _back = Back(REMOVED.replace(Some(self)));
+            let _back = Back(REMOVED.replace(REMOVED.get() | 1 << self as u64));
             run()
         }
 
         pub(crate) fn is_removed(self) -> bool {
-            REMOVED.get() == Some(self)
+            REMOVED.get() & 1 << self as u64 != 0
         }
     }
 }
@@ -162,6 +170,10 @@ impl Stop {
         Self::FailedTargetClear,
         Self::NoPermitOnDead,
         Self::NoStealing,
+        Self::OnlyCopy,
+        Self::StaleGuests,
+        Self::ReturnOrder,
+        Self::DrainLimits,
     ];
 
     /// Whether it lets something pass: `safe`, or it was taken out.

@@ -7,11 +7,14 @@ use bitcode::{Decode, Encode};
 
 use super::breaker::{Breaker, Scope};
 use super::case::{Act, Case};
+use super::drain::{Drain, Move};
 use super::host::{Host, HostId};
 use super::keyed::Keyed;
 use super::order::Leader;
+use super::policy::Policy;
 use super::proof::Lease;
 use super::recovery::{Life, Permit, Recovery};
+use super::restart::Restart;
 use crate::checksum::{fold, sum_of};
 use crate::chunked::Chunked;
 use crate::names::Sym;
@@ -28,6 +31,12 @@ pub const RECOVERIES: usize = 262_144;
 pub const CLOSED: usize = 4_096;
 /// Open breakers: more scopes than this are one storm, and the region's breaker stands for them.
 pub const BREAKERS: usize = 4_096;
+/// Drains.
+pub const DRAINS: usize = 4_096;
+/// Instances on their way from hosts that are drained.
+pub const MOVES: usize = 65_536;
+/// Restarts that are remembered.
+pub const RESTARTS: usize = 65_536;
 /// Voters.
 pub const VOTERS: usize = 16;
 
@@ -42,6 +51,12 @@ pub struct Failover {
     pub recoveries: Keyed<Arc<Recovery>>,
     /// Where instances may run.
     pub permits: Keyed<Permit>,
+    /// Instances that were started again where they were.
+    pub restarts: Keyed<Restart>,
+    /// Hosts that are drained.
+    pub drains: Keyed<Arc<Drain>>,
+    /// Instances on their way from them.
+    pub moves: Keyed<Arc<Move>>,
     pub(crate) closed: Chunked<Arc<Case>>,
     /// What is small.
     pub small: Arc<Small>,
@@ -80,6 +95,8 @@ pub struct Small {
     pub voters: Vec<Seat>,
     /// Leases.
     pub lease: Lease,
+    /// The policy.
+    pub policy: Policy,
 }
 
 impl Failover {
@@ -101,11 +118,47 @@ impl Failover {
         }
     }
 
+    /// Whether a restart is still of the place where its instance may run, and of a life that goes on.
+    pub fn stands(&self, restart: &Restart) -> bool {
+        let Restart { instance, life, .. } = *restart;
+        let open = self.hosts.get(life.host).is_some_and(|host| host.is_open() && host.incarnation == life.incarnation);
+        open && self.permits.get(instance).is_some_and(|permit| permit.life == life)
+    }
+
+    /// Whether instances may be sent to a life of a host.
+    pub fn takes(&self, life: Life) -> bool {
+        let host = self.hosts.get(life.host).filter(|host| host.incarnation == life.incarnation);
+        host.is_some_and(|host| host.takes_instances()) && self.cases.get(life.host).is_none()
+    }
+
+    /// Whether an instance may begin to run in a life of a host, as the check at the host asks: its place is
+    /// there, or a migration of ours is bringing it there.
+    pub fn may_begin(&self, instance: uuid::Uuid, life: Life) -> bool {
+        let placed = self.permits.get(instance).is_some_and(|permit| permit.life == life);
+        placed || self.moves.get(instance).is_some_and(|known| known.is_live() && known.to == life)
+    }
+
     /// Whether that life of that host is over and proven so in `epoch`; when.
     pub fn proven(&self, life: Life, epoch: u64) -> Option<u64> {
         let proofs = self.hosts.get(life.host)?.proofs.iter().rev();
         let mut of_life = proofs.filter(|proof| proof.incarnation >= life.incarnation && proof.epoch == epoch);
         of_life.next().map(|proof| proof.at)
+    }
+
+    /// Whether an intent stands in the log as exactly that leader's, and is not over: what a barrier asks.
+    pub fn is_committed(&self, intent: uuid::Uuid, leader: Leader) -> bool {
+        let ops = self.cases.iter().flat_map(|case| &case.ops).map(|op| (op.id, op.by));
+        let begun = self.cases.iter().flat_map(|case| &case.reentry.begun).map(|begun| (begun.op, begun.by));
+        let calls = self.recoveries.iter().filter_map(|recovery| {
+            let attempt = recovery.attempt.as_ref()?;
+            let stopping = matches!(recovery.status, super::recovery::Status::Stopping(_));
+            (attempt.state.is_live() || stopping).then_some((attempt.op, attempt.by))
+        });
+        let restarts = self.restarts.iter().filter(|restart| restart.well.is_none() && self.stands(restart));
+        let restarts = restarts.map(|restart| (restart.op, restart.by));
+        let drains = self.drains.iter().filter_map(|drain| drain.op);
+        let moves = self.moves.iter().filter(|known| known.is_live()).map(|known| (known.op, known.by));
+        ops.chain(drains).chain(moves).chain(begun).chain(calls).chain(restarts).any(|known| known == (intent, leader))
     }
 
     pub(crate) fn host_mut(&mut self, id: HostId) -> Option<&mut Host> {
@@ -138,13 +191,28 @@ impl Failover {
     }
 
     pub(crate) fn sum(&self) -> u64 {
-        let tables = [self.hosts.sum(), self.cases.sum(), self.recoveries.sum(), self.permits.sum()];
+        let tables = [
+            self.hosts.sum(),
+            self.cases.sum(),
+            self.recoveries.sum(),
+            self.permits.sum(),
+            self.restarts.sum(),
+            self.drains.sum(),
+            self.moves.sum(),
+        ];
         fold(tables.into_iter().chain([self.closed.sum(), sum_of(&*self.small)]))
     }
 
     pub(crate) fn sum_anew(&self) -> u64 {
-        let tables =
-            [self.hosts.sum_anew(), self.cases.sum_anew(), self.recoveries.sum_anew(), self.permits.sum_anew()];
+        let tables = [
+            self.hosts.sum_anew(),
+            self.cases.sum_anew(),
+            self.recoveries.sum_anew(),
+            self.permits.sum_anew(),
+            self.restarts.sum_anew(),
+            self.drains.sum_anew(),
+            self.moves.sum_anew(),
+        ];
         fold(tables.into_iter().chain([self.closed.sum_anew(), sum_of(&*self.small)]))
     }
 }

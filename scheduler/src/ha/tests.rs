@@ -4,4 +4,5 @@ mod admission;
 mod bench;
 mod liveness;
 mod paths;
+mod planner;
 mod stops;

@@ -1,7 +1,10 @@
 //! The invariants of the catalogue that need the truth, checked after every event. What the replicated
 //! state alone can break is checked by `Core::check`.
 
+use scheduler::ha::breaker::Scope;
 use scheduler::ha::coordinator::{Barrier, Call};
+use scheduler::ha::host::HostId;
+use scheduler::ha::liveness::Timers;
 use scheduler::ha::order::Leader;
 use scheduler::ha::{CONFIRM, SUSPECT};
 use uuid::Uuid;
@@ -49,7 +52,12 @@ impl World {
         if !self.passes(barrier, from) {
             self.broke(format!("INV-5 {from} sends a call without its barrier: {call:?}"));
         }
+        let quiet = Timers::default().quiet;
+        if matches!(call, Call::Evacuate { .. }) && self.term() > 1 && self.now < self.led + quiet {
+            self.broke(format!("INV-5 {from} evacuates {} ms after it began to lead", self.now - self.led));
+        }
         if let Call::PowerOff { host, .. } = call {
+            self.check_breakers(*host, barrier);
             let now = self.now;
             let host = self.by_id(*host);
             let (silent, first) = (now.saturating_sub(host.heard), host.fences == 0);
@@ -59,10 +67,29 @@ impl World {
         }
     }
 
+    /// INV-9: no fence begins while too many of a scope are away, unless an operator said so.
+    fn check_breakers(&mut self, id: HostId, barrier: &Barrier) {
+        let ha = self.ha();
+        let Some(host) = ha.hosts.get(id) else { return };
+        let begun = ha.cases.get(id).and_then(|case| case.op(barrier.intent)).map_or(0, |op| op.at);
+        // As it was when the intent was applied: an onset since then does not count.
+        let many = Scope::all_of(host).into_iter().find(|scope| {
+            let count = ha.count(*scope);
+            let known = ha.small.breakers.get(scope);
+            let answered = known.is_some_and(|breaker| breaker.answer.is_some());
+            let over = count.unavailable >= scope.threshold(count.hosts) && count.hosts > 4;
+            let before = known.is_some_and(|breaker| breaker.since < begun) || begun == self.now;
+            over && before && !answered
+        });
+        if let Some(scope) = many {
+            self.broke(format!("INV-9 host {id} is fenced, and too many of {scope:?} are away"));
+        }
+    }
+
     /// INV-6, INV-7: Nova never works at two evacuations of one instance.
     pub(super) fn check_taken(&mut self, instance: Uuid) {
         *self.taken.entry(instance).or_default() += 1;
-        let open = self.nova.migrations(instance).filter(|moving| moving.over.is_none()).count();
+        let open = self.nova.migrations(instance).filter(|moving| moving.over.is_none() && !moving.live).count();
         if open > 1 {
             self.broke(format!("INV-7 Nova works at {open} evacuations of {instance}"));
         }

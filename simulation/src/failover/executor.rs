@@ -5,9 +5,10 @@ use scheduler::ha::host::HostId;
 use scheduler::ha::order::{Leader, NovaRead};
 use scheduler::ha::proof::{Power, PowerRead};
 use scheduler::ha::recovery::{Recorded, VmState};
+use scheduler::ha::reentry::ComputeRead;
 use uuid::Uuid;
 
-use super::nova::Trouble;
+use super::nova::{Server, Trouble};
 use super::truth::{Bmc, machine};
 use super::world::{Flaw, Letter, TICK, World};
 
@@ -15,7 +16,17 @@ impl World {
     /// A call of a leader is sent, if it passes its barrier, and arrives a tick later.
     pub(super) fn send(&mut self, call: Call, from: Leader) {
         let barrier = match &call {
-            Call::PowerOff { barrier, .. } | Call::Evacuate { barrier, .. } => Some(*barrier),
+            Call::PowerOff { barrier, .. }
+            | Call::Evacuate { barrier, .. }
+            | Call::PowerOn { barrier, .. }
+            | Call::StartNova { barrier, .. }
+            | Call::Unforce { barrier, .. }
+            | Call::Enable { barrier, .. }
+            | Call::Restart { barrier, .. }
+            | Call::Migrate { barrier, .. }
+            | Call::ForceComplete { barrier, .. }
+            | Call::AbortMigration { barrier, .. }
+            | Call::Stop { barrier, .. } => Some(*barrier),
             _ => None,
         };
         if let Some(barrier) = barrier
@@ -48,12 +59,7 @@ impl World {
 
     /// The intent is in the state, as that leader's, and still open.
     pub(super) fn is_committed(&self, barrier: &Barrier) -> bool {
-        let fence = self.ha().cases.iter().flat_map(|case| &case.ops);
-        let fence = fence.filter(|op| op.id == barrier.intent).any(|op| op.by == barrier.leader);
-        let attempts = self.ha().recoveries.iter().filter_map(|recovery| recovery.live());
-        let attempt =
-            attempts.filter(|attempt| attempt.op == barrier.intent).any(|attempt| attempt.by == barrier.leader);
-        fence || attempt
+        self.ha().is_committed(barrier.intent, barrier.leader)
     }
 
     fn post(&mut self, after: u64, letter: Letter) {
@@ -89,8 +95,12 @@ impl World {
                     }
                 }
                 Letter::Do(call, from) => {
+                    let slow = match self.nova.trouble {
+                        Trouble::Slow(millis) => millis,
+                        _ => 0,
+                    };
                     if let Some(told) = self.act(call) {
-                        self.post(TICK, Letter::Told(from, told));
+                        self.post(TICK + slow, Letter::Told(from, told));
                     }
                 }
             }
@@ -129,7 +139,7 @@ impl World {
             }
             Call::ListServers(host) => {
                 let here = self.nova.servers.iter().filter(|(_, server)| server.host == host);
-                Some(Told::Servers(host, here.map(|(id, server)| (*id, recorded(server.vm))).collect()))
+                Some(Told::Servers(host, here.map(|(id, server)| (*id, recorded(server))).collect()))
             }
             Call::ReadServer(instance) => Some(self.read_server(instance)),
             Call::Evacuate { instance, target, barrier } => {
@@ -145,19 +155,114 @@ impl World {
                 let answer = if lost { Answer::Unknown } else { answer };
                 Some(Told::Evacuated { instance, op: barrier.intent, answer })
             }
+            Call::ReadCompute(id) => Some(Told::Compute(id, self.read_compute(id))),
+            Call::Unforce { host, .. } => {
+                // Nova answers 400 while an evacuation away from it is not cleaned up.
+                let owes =
+                    self.nova.moving.iter().any(|m| m.source == host && !m.live && m.over == Some(true) && !m.clean);
+                let (forced_down, disabled) = self.nova.services.entry(host).or_default();
+                *forced_down &= owes;
+                Some(Told::Service { host, forced_down: *forced_down, disabled: *disabled })
+            }
+            Call::Enable { host, .. } => {
+                let (forced_down, disabled) = self.nova.services.entry(host).or_default();
+                *disabled = false;
+                Some(Told::Service { host, forced_down: *forced_down, disabled: false })
+            }
+            Call::PowerOn { host, .. } => {
+                let host = self.by_id(host);
+                if !host.on && host.bmc == Bmc::Well {
+                    host.boots_at = host.boots_at.or(Some(now + 30_000));
+                }
+                None
+            }
+            Call::StartNova { host, .. } => {
+                self.start_compute(host);
+                None
+            }
+            Call::ListDomains(id) => {
+                let at = self.core.state().now().max(now);
+                let host = self.by_id(id);
+                let answers = host.is_heard() && host.libvirt;
+                answers.then(|| Told::Domains { host: id, running: host.guests.iter().copied().collect(), at })
+            }
+            Call::Restart { instance, host, barrier } => {
+                let there = self.by_id(host);
+                let answer = if there.runs() && there.compute {
+                    there.guests.insert(instance);
+                    Answer::Taken
+                } else {
+                    Answer::Unknown
+                };
+                *self.restarted.entry(instance).or_default() += 1;
+                Some(Told::Restarted { instance, op: barrier.intent, answer })
+            }
+            Call::Migrate { instance, target, barrier, .. } => {
+                let answer = self.nova.migrate(instance, target, now);
+                self.say(&format!("Nova: migrate {instance} to {target}: {answer:?}"));
+                let lost = matches!(self.nova.trouble, Trouble::LostAnswers | Trouble::Late(_));
+                let answer = if lost { Answer::Unknown } else { answer };
+                Some(Told::Migrated { instance, op: barrier.intent, answer })
+            }
+            Call::ForceComplete { migration, .. } => {
+                self.nova.press(migration, true, now);
+                None
+            }
+            Call::AbortMigration { migration, .. } => {
+                self.nova.press(migration, false, now);
+                None
+            }
+            Call::Stop { instance, barrier } => {
+                if let Some(server) = self.nova.servers.get_mut(&instance) {
+                    (server.vm, server.running) = (VmState::Stopped, false);
+                }
+                Some(Told::Stopped { instance, op: barrier.intent, answer: Answer::Taken })
+            }
             Call::ReadDomain { host, instance } => {
                 let at = self.core.state().now().max(now);
                 let host = self.by_id(host);
-                let answers = host.runs() && host.agent;
+                let answers = host.is_heard() && host.libvirt;
                 (answers && !host.guests.contains(&instance)).then_some(Told::Absent { host: host.id, instance, at })
+            }
+        }
+    }
+
+    fn read_compute(&mut self, id: HostId) -> ComputeRead {
+        let host = self.by_id(id);
+        let fresh = host.runs() && host.compute;
+        let from = || self.nova.moving.iter().filter(|moving| moving.source == id && !moving.live);
+        ComputeRead {
+            fresh,
+            open: from().filter(|moving| moving.over.is_none()).map(|moving| moving.instance).collect(),
+            done: from().filter(|m| m.over == Some(true) && !m.clean).map(|moving| moving.instance).collect(),
+            sentinel: self.nova.trouble != Trouble::Partial,
+        }
+    }
+
+    /// A nova-compute starts, by us or by its boot: INV-15, what it deletes must not be the only copy.
+    pub(super) fn start_compute(&mut self, id: HostId) {
+        let host = self.by_id(id);
+        if !host.runs() || host.compute {
+            return;
+        }
+        host.compute = true;
+        for (instance, done) in self.nova.clean_up(id) {
+            self.by_id(id).guests.remove(&instance);
+            let elsewhere = self.hosts.iter().any(|host| host.id != id && host.guests.contains(&instance));
+            let moved = self.nova.servers.get(&instance).is_none_or(|server| server.host != id);
+            if !done || !(elsewhere || moved) {
+                self.broke(format!("INV-15 the only copy of {instance} is deleted on {id}"));
             }
         }
     }
 
     fn read_power(&mut self, id: HostId) -> Option<Told> {
         let believes = self.flaw == Some(Flaw::BelieveCodes);
+        let (nothing, ping) = (self.flaw == Some(Flaw::NoProof), self.flaw == Some(Flaw::TrustPing));
         let host = self.by_id(id);
-        let power = if believes && host.fences > 0 { Power::Off } else { host.power()? };
+        let silent = host.power().is_none();
+        let told = believes && host.fences > 0 || nothing && silent || ping && !host.is_heard();
+        let power = if told { Power::Off } else { host.power()? };
         host.seen_off |= power == Power::Off;
         let who = if host.bmc == Bmc::Strange { HostId(Uuid::from_u128(0xFFFF)) } else { id };
         Some(Told::Power(id, PowerRead { power, raw: format!("{power:?}"), machine: machine(who), at: 0 }))
@@ -175,11 +280,11 @@ impl World {
                 .collect();
             let read = NovaRead {
                 host: server.host,
-                now: recorded(server.vm),
+                now: recorded(server),
                 sentinel,
                 migrations: migrations.iter().map(|migration| migration.id).collect(),
                 moving: migrations.iter().any(|migration| migration.over.is_none()),
-                destination: None,
+                destination: server.destination.map(|host| (host, None)),
             };
             (read, migrations)
         });
@@ -187,6 +292,6 @@ impl World {
     }
 }
 
-fn recorded(vm: VmState) -> Recorded {
-    Recorded { vm, running: vm == VmState::Active, task: false }
+fn recorded(server: &Server) -> Recorded {
+    Recorded { vm: server.vm, running: server.running, task: server.destination.is_some() }
 }

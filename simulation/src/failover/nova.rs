@@ -24,6 +24,8 @@ pub enum Trouble {
     Late(u64),
     /// Lists lack a cell.
     Partial,
+    /// Answers come so late, milliseconds: later than their callers wait when it is more than ten seconds.
+    Slow(u64),
 }
 
 /// A migration.
@@ -33,12 +35,18 @@ pub struct Moving {
     pub id: Uuid,
     /// The instance.
     pub instance: Uuid,
+    /// Where from.
+    pub source: HostId,
     /// Where to.
     pub target: HostId,
     /// When it is done.
     pub done: u64,
     /// It is over, and whether it went well.
     pub over: Option<bool>,
+    /// The source's nova-compute has cleaned up after it.
+    pub clean: bool,
+    /// A migration of what runs or could run on a living source, and no evacuation.
+    pub live: bool,
 }
 
 /// An instance.
@@ -48,6 +56,17 @@ pub struct Server {
     pub host: HostId,
     /// Its state.
     pub vm: VmState,
+    /// Its power state says that it runs.
+    pub running: bool,
+    /// A live migration was bringing it there.
+    pub destination: Option<HostId>,
+}
+
+impl Server {
+    /// One that runs there.
+    pub fn on(host: HostId) -> Self {
+        Self { host, vm: VmState::Active, running: true, destination: None }
+    }
 }
 
 /// Nova.
@@ -63,6 +82,10 @@ pub struct Nova {
     pub trouble: Trouble,
     /// Targets whose libvirt fails what comes.
     pub refusing: Vec<HostId>,
+    /// Instances whose live migration does not end by itself.
+    pub stuck: Vec<Uuid>,
+    /// Instances that it evacuates never (vTPM, shares).
+    pub never: Vec<Uuid>,
     /// How long a rebuild takes, milliseconds.
     pub takes: u64,
     pub(super) made: u128,
@@ -72,14 +95,73 @@ impl Nova {
     /// An evacuation arrives.
     pub fn evacuate(&mut self, instance: Uuid, target: HostId, up: bool, now: u64) -> Answer {
         let Some(server) = self.servers.get(&instance) else { return Answer::Refused { forever: true } };
+        if self.never.contains(&instance) {
+            return Answer::Refused { forever: true };
+        }
         let (forced_down, _) = self.services.get(&server.host).copied().unwrap_or_default();
         if up && !forced_down {
             return Answer::SourceUp;
         }
         self.made += 1;
         let id = Uuid::from_u128(0x9000_0000 + self.made);
-        self.moving.push(Moving { id, instance, target, done: now + self.takes, over: None });
+        let source = server.host;
+        self.moving.push(Moving {
+            id,
+            instance,
+            source,
+            target,
+            done: now + self.takes,
+            over: None,
+            clean: false,
+            live: false,
+        });
         Answer::Taken
+    }
+
+    /// A migration away from a living host: `task_state` keeps a second one out.
+    pub fn migrate(&mut self, instance: Uuid, target: HostId, now: u64) -> Answer {
+        let stuck = self.stuck.contains(&instance);
+        let Some(server) = self.servers.get_mut(&instance) else { return Answer::Refused { forever: true } };
+        if server.destination.is_some() {
+            return Answer::Refused { forever: false };
+        }
+        server.destination = Some(target);
+        self.made += 1;
+        let id = Uuid::from_u128(0x9000_0000 + self.made);
+        let source = server.host;
+        let done = if stuck { u64::MAX } else { now + self.takes };
+        self.moving.push(Moving { id, instance, source, target, done, over: None, clean: true, live: true });
+        Answer::Taken
+    }
+
+    /// A live migration is given up, or finished by force.
+    pub fn press(&mut self, migration: Uuid, force: bool, now: u64) {
+        let Some(moving) = self.moving.iter_mut().find(|moving| moving.id == migration && moving.over.is_none()) else {
+            return;
+        };
+        if force {
+            moving.done = now;
+            return;
+        }
+        moving.over = Some(false);
+        if let Some(server) = self.servers.get_mut(&moving.instance) {
+            server.destination = None;
+        }
+    }
+
+    /// A nova-compute starts: guests of evacuations that were taken are deleted there, done or not.
+    pub fn clean_up(&mut self, host: HostId) -> Vec<(Uuid, bool)> {
+        let mut deleted = Vec::new();
+        for moving in self.moving.iter_mut().filter(|moving| moving.source == host && !moving.clean) {
+            match moving.over {
+                Some(false) => {}
+                over => {
+                    deleted.push((moving.instance, over == Some(true)));
+                    moving.clean = true;
+                }
+            }
+        }
+        deleted
     }
 
     /// Migrations of an instance.

@@ -63,6 +63,24 @@ pub struct TrueHost {
     pub heard: u64,
     /// A BMC read that said off.
     pub seen_off: bool,
+    /// When it comes up again, in a new boot.
+    pub boots_at: Option<u64>,
+    /// It has not said Hello in its present boot.
+    pub greets: bool,
+    /// Its nova-compute runs. After a boot it is held back until it is let start.
+    pub compute: bool,
+    /// Its libvirt answers.
+    pub libvirt: bool,
+    /// Its lease ends then, by its own clock in the world's time; 0: it has none.
+    pub lease: u64,
+    /// Its watchdog was fed last then; none: it has no watchdog that is armed.
+    pub fed: Option<u64>,
+    /// Its clock is slow by so many thousandths.
+    pub slow: u64,
+    /// Requests for a lease so far.
+    pub asks: u64,
+    /// It comes up by itself when its power is gone (PowerRestorePolicy).
+    pub restores: bool,
 }
 
 impl TrueHost {
@@ -87,6 +105,15 @@ impl TrueHost {
             fences: 0,
             heard: 0,
             seen_off: false,
+            boots_at: None,
+            greets: false,
+            compute: true,
+            libvirt: true,
+            lease: 0,
+            fed: None,
+            slow: 0,
+            asks: 0,
+            restores: false,
         }
     }
 
@@ -103,7 +130,21 @@ impl TrueHost {
     /// Power is gone: so are its guests.
     pub fn cut(&mut self) {
         (self.on, self.hung, self.off_at) = (false, false, None);
+        (self.compute, self.lease) = (false, 0);
+        self.fed = self.fed.map(|_| 0);
         self.guests.clear();
+    }
+
+    /// It comes up, in a new boot, with nothing running on it.
+    pub fn boot_up(&mut self) {
+        self.cut();
+        (self.on, self.greets, self.boots_at) = (true, true, None);
+        self.boots += 1;
+    }
+
+    /// Some member of pallium hears its agent.
+    pub fn is_heard(&self) -> bool {
+        self.runs() && self.agent && self.reaches.contains(&true)
     }
 
     /// What its BMC says, if it answers.

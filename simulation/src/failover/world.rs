@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use scheduler::ha::coordinator::{Call, Coordinator, Due, Lead, Told};
-use scheduler::ha::host::{Fencer, Hello, HostId, HostSpec, PlaceNames};
-use scheduler::ha::liveness::{Digest, Heard, Says, Timers};
-use scheduler::ha::order::{Actor, Change, Done, Groups, Leader, Order, PermitCause, Role};
+use scheduler::ha::coordinator::{Call, Coordinator, Told};
+use scheduler::ha::host::{Fencer, Hello, HostId, HostSpec, PlaceNames, Watchdog};
+use scheduler::ha::liveness::Timers;
+use scheduler::ha::order::{Actor, Change, Done, Leader, Order, PermitCause, Role};
 use scheduler::ha::planner::Targets;
-use scheduler::ha::recovery::{Life, VmState};
-use scheduler::ha::{Failover, Phase, Refusal};
+use scheduler::ha::recovery::Life;
+use scheduler::ha::{Failover, Phase, Policy, Refusal};
 use scheduler::{Batch, Command, Core, HostReport, InstanceReport, Inventory, Outcome, Proposer, level};
 use uuid::Uuid;
 
@@ -19,6 +19,13 @@ use super::truth::{Bmc, TrueHost, host, machine, vm};
 /// Milliseconds of a tick.
 pub(super) const TICK: u64 = 500;
 const ELECTION: u64 = 3_000;
+/// A leader that is replaced goes on granting leases for so long, milliseconds.
+const OVERLAP: u64 = 9_000;
+/// A watchdog that must fire.
+pub(super) const SOUND: Watchdog =
+    Watchdog { armed: true, hardware: true, nowayout: true, virtual_host: false, suspends: false, timeout: WATCHDOG };
+/// After so long without being fed, milliseconds.
+pub(super) const WATCHDOG: u64 = 10_000;
 
 /// When a leader dies: at its nth order or call that changes something, before or after it takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +43,49 @@ pub enum Flaw {
     NoBarrier,
     /// A code of success counts as a state.
     BelieveCodes,
+    /// What a BMC does not say counts as off: a proof that is none.
+    NoProof,
+    /// A host that does not answer a ping counts as off.
+    TrustPing,
+    /// A new leader does not wait until calls of the former one are dead.
+    NoQuiet,
+    /// The breakers stop nothing.
+    NoBreaker,
+}
+
+impl Flaw {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::NoBarrier, Self::BelieveCodes, Self::NoProof, Self::TrustPing, Self::NoQuiet, Self::NoBreaker];
+
+    /// Those that can be built into this program: the stops of the state can be taken out only where the
+    /// feature `mutants` says so.
+    pub fn possible() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|flaw| cfg!(feature = "mutants") || *flaw != Self::NoBreaker)
+    }
+
+    /// Runs something with what a flaw takes out of the state's guards.
+    pub fn with<T>(flaw: Option<Self>, run: impl FnOnce() -> T) -> T {
+        #[cfg(feature = "mutants")]
+        if flaw == Some(Self::NoBreaker) {
+            use scheduler::ha::Stop;
+            return Stop::BreakerOpen.without(|| Stop::BreakerCounted.without(run));
+        }
+        let _ = flaw;
+        run()
+    }
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoBarrier => "no-barrier",
+            Self::BelieveCodes => "believe-codes",
+            Self::NoProof => "no-proof",
+            Self::TrustPing => "trust-ping",
+            Self::NoQuiet => "no-quiet",
+            Self::NoBreaker => "no-breaker",
+        }
+    }
 }
 
 pub(super) enum Letter {
@@ -60,6 +110,8 @@ pub struct World {
     pub nova: Nova,
     /// What is broken, in words.
     pub broken: Vec<String>,
+    /// What was left undone when nothing was wrong any more, and nobody was asked.
+    pub left: Vec<String>,
     /// What happened.
     pub log: Vec<String>,
     /// A leader dies there.
@@ -70,17 +122,29 @@ pub struct World {
     pub effects: usize,
     /// Evacuations that Nova took.
     pub taken: BTreeMap<Uuid, u32>,
+    /// Voters that the leader hears.
+    pub voters: Vec<u64>,
     /// A paused leader's calls are kept until it goes on.
     pub paused: bool,
     pub(super) kept: Vec<(Call, Leader)>,
     pub(super) leader: Option<Leading>,
     pub(super) elect: Option<u64>,
     term: u64,
+    /// When the leadership began.
+    pub(super) led: u64,
+    /// Restarts that a host was asked for.
+    pub restarted: BTreeMap<Uuid, u32>,
+    /// How far wall clocks are off, milliseconds.
+    pub skew: i64,
+    /// Members that have lost most of their sessions.
+    pub blind: [bool; 3],
+    /// A former leader goes on granting leases until then.
+    pub(super) ghost: u64,
     pub(super) mail: BTreeMap<(u64, u64), Letter>,
     pub(super) posted: u64,
 }
 
-struct Least<'a>(&'a Core);
+pub(super) struct Least<'a>(pub &'a Core);
 
 /// The emptiest first: stands for the filters and weighers, which are tested elsewhere.
 impl Targets for Least<'_> {
@@ -104,29 +168,41 @@ impl Targets for Least<'_> {
 impl World {
     /// Hosts 1 to `hosts`, `vms` instances on host 1, room for `room` on each host.
     pub fn new(hosts: u128, vms: u128, room: u64) -> Self {
+        Self::spread(hosts, vms, room, |_| 1)
+    }
+
+    /// The same, with each instance on the host that `on` says.
+    pub fn spread(hosts: u128, vms: u128, room: u64, on: impl Fn(u128) -> u128) -> Self {
         let mut world = Self {
             core: Core::new(),
             now: 1_000,
             hosts: (1..=hosts).map(TrueHost::new).collect(),
             nova: Nova { takes: 20_000, ..Nova::default() },
             broken: Vec::new(),
+            left: Vec::new(),
             log: Vec::new(),
             cut: None,
             flaw: None,
             effects: 0,
             taken: BTreeMap::new(),
+            voters: vec![1, 2, 3],
             paused: false,
             kept: Vec::new(),
             leader: None,
             elect: None,
             term: 0,
+            led: 0,
+            restarted: BTreeMap::new(),
+            skew: 0,
+            blind: [false; 3],
+            ghost: 0,
             mail: BTreeMap::new(),
             posted: 0,
         };
         world.apply(Command::Raise { level: level::FAILOVER });
         world.take_over();
         for n in 1..=hosts {
-            let instances: Vec<Uuid> = if n == 1 { (1..=vms).map(vm).collect() } else { Vec::new() };
+            let instances: Vec<Uuid> = (1..=vms).filter(|v| on(*v) == n).map(vm).collect();
             let listed = instances.iter().map(|uuid| InstanceReport {
                 uuid: *uuid,
                 resources: Some(BTreeMap::from([("VCPU".to_owned(), 1)])),
@@ -143,10 +219,12 @@ impl World {
             for instance in instances {
                 let to = Life { host: host(n), incarnation: 1 };
                 world.must(Change::PermitMove { instance, from: None, to, cause: PermitCause::Placed });
-                world.nova.servers.insert(instance, Server { host: host(n), vm: VmState::Active });
+                world.nova.servers.insert(instance, Server::on(host(n)));
                 world.host_mut(n).guests.insert(instance);
             }
         }
+        let policy = Policy { in_place: true, ..Policy::default() };
+        world.order(Role::Operator, Change::Policy(policy)).ok();
         world.effects = 0;
         // The rhythm of each host is known before anything happens.
         world.run(60_000);
@@ -179,19 +257,106 @@ impl World {
 
     /// A host says Hello in the boot that it is in.
     pub fn hello(&mut self, n: u128) -> Done {
+        let hello = self.hello_of(n);
+        self.must(Change::IncarnationOpen { host: host(n), hello: Box::new(hello) })
+    }
+
+    /// What the agent of host `n` says in the boot that it is in.
+    pub(super) fn hello_of(&self, n: u128) -> Hello {
         let true_host = self.host(n);
-        let hello = Hello {
+        Hello {
             boot: true_host.boot(),
             previous: true_host.boots.checked_sub(1).map(|before| super::truth::boot(true_host.id, before)),
             machine: machine(true_host.id),
             permit_check: true,
             ..Hello::default()
-        };
-        self.must(Change::IncarnationOpen { host: host(n), hello: Box::new(hello) })
+        }
+    }
+
+    /// A guest of a host crashes by itself.
+    pub fn crash(&mut self, n: u128, instance: u128) {
+        self.host_mut(n).guests.remove(&vm(instance));
+        self.tell(Told::Crashed { host: host(n), instance: vm(instance) });
+    }
+
+    /// Whoever leads is told something.
+    pub fn tell(&mut self, told: Told) {
+        let now = self.now;
+        if let Some(leading) = &mut self.leader {
+            leading.coordinator.tell(told, now);
+        }
+    }
+
+    /// Host `n` has room for so many instances from now on.
+    pub fn grow(&mut self, n: u128, room: u64) {
+        self.apply(Command::Report(Box::new(HostReport {
+            name: format!("node-{n}"),
+            inventories: Some(BTreeMap::from([("VCPU".to_owned(), Inventory::of(room))])),
+            ..HostReport::default()
+        })));
+    }
+
+    /// Every member starts anew from its snapshot and log.
+    pub fn restart_all(&mut self) {
+        self.core = Core::restore(&self.core.freeze().encode()).expect("a snapshot restores");
+        self.kill_leader();
+    }
+
+    pub(super) fn term(&self) -> u64 {
+        self.term
+    }
+
+    /// A fault is built in.
+    pub fn flaw(&mut self, flaw: Option<Flaw>) {
+        self.flaw = flaw;
+        let (now, timers) = (self.now, self.timers());
+        // What it saw of hosts begins anew with other timers.
+        if flaw == Some(Flaw::NoQuiet)
+            && let Some(leading) = &mut self.leader
+        {
+            leading.coordinator = Coordinator::new(leading.id, timers, now);
+        }
+    }
+
+    fn timers(&self) -> Timers {
+        let quiet = if self.flaw == Some(Flaw::NoQuiet) { 0 } else { Timers::default().quiet };
+        Timers { quiet, ..Timers::default() }
+    }
+
+    /// An order of a person, if anybody leads.
+    pub fn operate(&mut self, change: Change) {
+        if self.leader.is_some() {
+            self.order(Role::Operator, change).ok();
+        }
+    }
+
+    /// The leader's process stops; with `elected` others choose another meanwhile.
+    pub fn pause(&mut self, elected: bool) {
+        let Some(leading) = &self.leader else { return };
+        let id = leading.id;
+        // What it was about to send.
+        self.kept = self
+            .mail
+            .extract_if(.., |_, letter| matches!(letter, Letter::Do(_, from) if *from == id))
+            .filter_map(|(_, letter)| match letter {
+                Letter::Do(call, from) => Some((call, from)),
+                Letter::Told(..) => None,
+            })
+            .collect();
+        if elected {
+            self.kill_leader();
+        } else {
+            self.paused = true;
+        }
     }
 
     fn apply(&mut self, command: Command) -> Outcome {
-        let batch = Batch { proposer: Proposer::default(), now: self.now, wall: self.now, commands: vec![command] };
+        let batch = Batch {
+            proposer: Proposer::default(),
+            now: self.now,
+            wall: self.now.saturating_add_signed(self.skew),
+            commands: vec![command],
+        };
         self.core.apply(&batch).pop().expect("one for each command")
     }
 
@@ -225,158 +390,21 @@ impl World {
 
     /// The leader is gone; another leads after an election. Its answers are lost.
     pub fn kill_leader(&mut self) {
+        // It may believe in itself for a while, and grant what it can.
+        self.ghost = self.now + OVERLAP;
         self.leader = None;
         self.elect = Some(self.now + ELECTION);
         self.say("the leader dies");
     }
 
-    fn take_over(&mut self) {
+    pub(super) fn take_over(&mut self) {
         self.term += 1;
         let id = Leader { term: self.term, node: 1 + self.term % 3 };
-        self.leader = Some(Leading { id, coordinator: Coordinator::new(id, Timers::default(), self.now) });
+        self.leader = Some(Leading { id, coordinator: Coordinator::new(id, self.timers(), self.now) });
         self.elect = None;
+        self.paused = false;
+        self.led = self.now;
         self.say(&format!("{id} leads"));
-    }
-
-    /// Runs for so long.
-    pub fn run(&mut self, millis: u64) {
-        let end = self.now + millis;
-        while self.now < end {
-            self.tick();
-        }
-    }
-
-    /// Runs until something holds, or for so long; whether it does.
-    pub fn until(&mut self, millis: u64, holds: impl Fn(&Self) -> bool) -> bool {
-        let end = self.now + millis;
-        while self.now < end {
-            if holds(self) {
-                return true;
-            }
-            self.tick();
-        }
-        holds(self)
-    }
-
-    fn tick(&mut self) {
-        self.now += TICK;
-        self.truth();
-        if self.elect.is_some_and(|at| self.now >= at) {
-            self.take_over();
-        }
-        self.deliver();
-        self.listen();
-        self.lead();
-        self.check_truth();
-    }
-
-    /// The truth goes on by itself.
-    fn truth(&mut self) {
-        let now = self.now;
-        for host in &mut self.hosts {
-            if host.off_at.is_some_and(|at| now >= at) {
-                host.cut();
-            }
-            if host.runs() && host.agent {
-                for member in 0..3 {
-                    let due = 2_000 + if host.jitter > 0 { (now * 7 + member as u64 * 13) % host.jitter } else { 0 };
-                    if host.reaches[member] && now >= host.last_beat[member] + due {
-                        host.last_beat[member] = now;
-                        host.heard = now;
-                    }
-                }
-            }
-            if host.runs() {
-                host.ran = now;
-            }
-            let stands = !(host.runs() && host.storage);
-            host.still = if stands { host.still.or(Some(now)) } else { None };
-        }
-        for at in 0..self.nova.moving.len() {
-            let moving = self.nova.moving[at];
-            if moving.over.is_some() || now < moving.done {
-                continue;
-            }
-            let target = self.by_id(moving.target);
-            // The target's libvirt refuses a domain that it has.
-            let fails = !target.runs() || target.guests.contains(&moving.instance);
-            let well = !fails && !self.nova.refusing.contains(&moving.target);
-            self.nova.moving[at].over = Some(well);
-            if well {
-                self.by_id(moving.target).guests.insert(moving.instance);
-                if let Some(server) = self.nova.servers.get_mut(&moving.instance) {
-                    server.host = moving.target;
-                }
-            }
-        }
-    }
-
-    /// What the leader hears of hosts.
-    fn listen(&mut self) {
-        let now = self.now;
-        let silent = self.hosts.iter().filter(|host| host.power().is_none()).count();
-        let Some(leading) = &mut self.leader else { return };
-        let liveness = &mut leading.coordinator.liveness;
-        for member in 0..3 {
-            let heard: Vec<_> = self
-                .hosts
-                .iter()
-                .filter(|host| host.last_beat[member] > 0)
-                .map(|host| Heard { host: host.id, age: now - host.last_beat[member], boot: host.boot() })
-                .collect();
-            liveness.digest(&Digest { in_quorum: true, blind: false, heard: &heard }, now);
-        }
-        for host in &self.hosts {
-            let stands = host.still.map_or(0, |since| now - since);
-            let storage = match stands {
-                0 => Says::Runs,
-                30_000.. => Says::Silent,
-                _ => Says::Nothing,
-            };
-            liveness.observe(host.id, Groups::STORAGE, storage, now);
-            let data = if host.runs() && host.data { Says::Runs } else { Says::Silent };
-            liveness.observe(host.id, Groups::DATA, data, now);
-            let lone = host.power().is_none() && self.hosts.len() - silent >= 3;
-            let out_of_band = if lone { Says::Silent } else { Says::Runs };
-            liveness.observe(host.id, Groups::OUT_OF_BAND, out_of_band, now);
-        }
-    }
-
-    fn lead(&mut self) {
-        let Some(leading) = &mut self.leader else { return };
-        if self.paused {
-            return;
-        }
-        let id = leading.id;
-        let targets = Least(&self.core);
-        let lead = Lead {
-            tables: self.core.state().tables(),
-            voters: &[1, 2, 3],
-            targets: &targets,
-            clock: self.now,
-            now: self.now,
-        };
-        for due in leading.coordinator.step(&lead) {
-            let changes = match &due {
-                Due::Propose(change) => !matches!(change, Change::BreakerSet { .. }),
-                Due::Call(call) => !matches!(
-                    call,
-                    Call::ReadPower(_) | Call::ReadServer(_) | Call::ListServers(_) | Call::ReadDomain { .. }
-                ),
-            };
-            self.effects += usize::from(changes);
-            let dies = self.cut.filter(|cut| changes && cut.nth == self.effects);
-            if dies.is_none_or(|cut| cut.after) {
-                match due {
-                    Due::Propose(change) => drop(self.order(Role::Coordinator, change)),
-                    Due::Call(call) => self.send(call, id),
-                }
-            }
-            if dies.is_some() {
-                self.kill_leader();
-                return;
-            }
-        }
     }
 
     /// All of host 1's instances run, once each, and not on host 1.
@@ -425,7 +453,7 @@ fn spec(n: u128) -> HostSpec {
             power: format!("feed-{rack}"),
             chassis: format!("chassis-{n}"),
         },
-        fencers: vec![Fencer::Redfish, Fencer::Manual],
+        fencers: vec![Fencer::Redfish, Fencer::WatchdogLease, Fencer::Manual],
         enabled: true,
         permit_check: true,
         unchecked: false,

@@ -6,15 +6,24 @@ use super::{Cx, Result, invalid, text};
 use crate::ha::case::{Act, Case, CaseId, Cause, Phase};
 use crate::ha::host::{Detection, HostId, Incarnation};
 use crate::ha::order::Done;
-use crate::ha::recovery::{Life, Status};
+use crate::ha::recovery::{Life, Permit, Status};
+use crate::ha::reentry::{Reentry, Step as ReentryStep};
 use crate::ha::refusal::Refusal;
 use crate::ha::stop::Stop;
 use crate::ha::table::CASES;
 
 impl Cx<'_> {
     pub(super) fn case_open(&mut self, id: HostId, incarnation: Incarnation, cause: Cause) -> Result {
-        let host = self.alive(id, incarnation)?;
-        if let Some(case) = self.ha().cases.get(id) {
+        let rebooted = cause == Cause::Rebooted;
+        let host = if rebooted { self.host(id)? } else { self.alive(id, incarnation)? };
+        // What is left of a host that came back and is lost again is the new case's.
+        let over = |case: &Case| {
+            matches!(case.phase, Phase::AwaitReturn | Phase::Returning)
+                && case.id.incarnation < incarnation
+                && case.epoch == self.epoch()
+        };
+        let former = self.ha().cases.get(id);
+        if let Some(case) = former.filter(|case| !over(case)) {
             return Err(Refusal::Case { given: CaseId { host: id, incarnation, seq: 0 }, current: Some(case.id) });
         }
         if !host.enabled {
@@ -26,11 +35,17 @@ impl Cx<'_> {
             Cause::Unreachable => detection == Detection::Unreachable && Stop::OwnWatch.lets(own),
             Cause::PowerOff => matches!(detection, Detection::Suspect | Detection::Unreachable),
             Cause::Operator => self.is_operator(),
+            Cause::Isolated => {
+                let after = self.ha().small.policy.fence_isolated;
+                let long = after > 0 && self.now().saturating_sub(host.belief.since) >= after;
+                detection == Detection::Isolated && Stop::OwnWatch.lets(own) && long
+            }
+            Cause::Rebooted => host.is_open() && host.incarnation > incarnation && host.proof(incarnation).is_some(),
         };
         if !due {
             let given = format!("{cause:?} of a host that is believed to be {detection:?}");
-            let expected =
-                "Unreachable as this leader has watched it, its power off while it is suspected, or an operator";
+            let expected = "Unreachable as this leader has watched it, its power off while it is suspected, a boot that ended \
+                 a life, a policy, or an operator";
             return Err(invalid("cause", &given, expected));
         }
         // What is done goes by the name and the BMC: two hosts of one name would be taken for one another.
@@ -48,7 +63,7 @@ impl Cx<'_> {
             return Err(Refusal::Full { table: "open cases".to_owned(), most: CASES as u64 });
         }
         let seq = host.case_seq + 1;
-        let step = self.step(Phase::Unreachable);
+        let step = self.step(if rebooted { Phase::Fenced } else { Phase::Unreachable });
         let opened = Case {
             id: CaseId { host: id, incarnation, seq },
             epoch: self.epoch(),
@@ -61,9 +76,18 @@ impl Cx<'_> {
             fences: 0,
             ops: Vec::new(),
             plans: 0,
+            reentry: Reentry::default(),
             steps: vec![step],
         };
         let id = opened.id;
+        if former.is_some() {
+            let step = self.step(Phase::Closed);
+            if let Some(case) = self.ha_mut().case_mut(id.host) {
+                case.enter(step);
+            }
+            self.ha_mut().close(id.host);
+        }
+        self.gather(id);
         self.ha_mut().cases.put(Arc::new(opened));
         self.with_host(id.host, |host| host.case_seq = seq);
         Ok(Done::Case(id))
@@ -80,6 +104,8 @@ impl Cx<'_> {
         }
         match to {
             Phase::FencePending => self.unhindered(case, Act::Kill)?,
+            Phase::Returning => self.may_return(case)?,
+            Phase::AwaitReturn if from == Phase::Fenced => self.may_return(case)?,
             Phase::Cleared => self.may_clear(case, from)?,
             Phase::NovaDown | Phase::Planning | Phase::Evacuating => self.may_recover(case, to)?,
             Phase::Recovered | Phase::PartiallyRecovered => self.is_recovered(case, to)?,
@@ -87,7 +113,11 @@ impl Cx<'_> {
             _ => {}
         }
         let step = self.step(to);
+        let life = self.host(id.host)?.incarnation;
         if let Some(case) = self.ha_mut().case_mut(id.host) {
+            if to == Phase::Returning {
+                case.reentry = Reentry { life, ..Reentry::default() };
+            }
             case.enter(step);
         }
         if to.is_terminal() {
@@ -154,6 +184,28 @@ impl Cx<'_> {
         Ok(())
     }
 
+    /// What was permitted in still older lives of a host is of the life that the case is about: a machine
+    /// lives one life at a time, and the proof of the later one is a proof of them all.
+    fn gather(&mut self, id: CaseId) {
+        let life = Life { host: id.host, incarnation: id.incarnation };
+        let older = |permit: &&Permit| permit.life.host == id.host && permit.life.incarnation < id.incarnation;
+        let proven = |permit: &&Permit| self.ha().proven(permit.life, self.epoch()).is_some();
+        let older: Vec<_> = self.ha().permits.iter().filter(older).filter(proven).map(|p| p.instance).collect();
+        for instance in older {
+            self.ha_mut().permits.put(Permit { instance, life });
+        }
+    }
+
+    /// It said Hello in a new life.
+    fn may_return(&self, case: &Case) -> Result<()> {
+        let host = self.host(case.id.host)?;
+        if !host.is_open() || host.incarnation <= case.id.incarnation {
+            let expected = "the host's Hello in a new boot".to_owned();
+            return Err(Refusal::Phase { case: case.id, current: case.phase, what: "its return".to_owned(), expected });
+        }
+        Ok(())
+    }
+
     fn may_close(&self, case: &Case) -> Result<()> {
         let host = self.host(case.id.host)?;
         if host.forced_down || host.disabled || host.quarantined || !host.is_open() {
@@ -200,7 +252,8 @@ impl Cx<'_> {
         let Some(case) = self.ha().cases.get(id) else {
             return Err(invalid("host", "one without an open case", "one that is proven dead, in a case"));
         };
-        let case = self.case(case.id)?;
+        let case_id = case.id;
+        let case = self.case(case_id)?;
         let proven = self.ha().proven(Life { host: id, incarnation: case.id.incarnation }, self.epoch()).is_some();
         if !Stop::NovaOrder.lets(proven && case.phase != Phase::Fenced) {
             let what = "marks in Nova".to_owned();
@@ -213,6 +266,23 @@ impl Cx<'_> {
         if host.forced_down == forced_down && host.disabled == disabled {
             return Ok(Done::Unchanged);
         }
+        // Back to nothing goes step by step, each with its intent.
+        let takes_back = (host.forced_down && !forced_down, host.disabled && !disabled);
+        let begun = |step| case.reentry.life == host.incarnation && case.reentry.begun(step).is_some();
+        let ordered = (!takes_back.0 || begun(ReentryStep::Unforce)) && (!takes_back.1 || begun(ReentryStep::Enable));
+        let returning = case.phase == Phase::Returning;
+        if returning && !self.is_operator() && !Stop::ReturnOrder.lets(ordered) {
+            let (what, expected) = ("taking back marks in Nova".to_owned(), "its step of the return first".to_owned());
+            return Err(Refusal::Phase { case: case.id, current: case.phase, what, expected });
+        }
+        let now = self.now();
+        if returning
+            && takes_back.0
+            && let Some(case) = self.ha_mut().case_mut(id)
+        {
+            case.reentry.unforced = now;
+        }
+        let case = self.case(case_id)?;
         let lost = !forced_down && matches!(case.phase, Phase::Planning | Phase::Evacuating);
         self.with_host(id, |host| (host.forced_down, host.disabled) = (forced_down, disabled));
         let step = self.step(Phase::NovaDown);

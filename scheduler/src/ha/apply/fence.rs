@@ -4,7 +4,7 @@
 use uuid::Uuid;
 
 use super::{Cx, Result, invalid, text};
-use crate::ha::case::{Act, Case, CaseId, FenceOp, FenceOutcome, OPS, Phase};
+use crate::ha::case::{Act, Case, CaseId, Cause, FenceOp, FenceOutcome, OPS, Phase};
 use crate::ha::host::{Detection, Fencer, Host, Machine, Maintenance};
 use crate::ha::order::Done;
 use crate::ha::refusal::Refusal;
@@ -40,9 +40,7 @@ impl Cx<'_> {
         text("machine.serial", machine.serial.as_deref().unwrap_or_default())?;
         self.unhindered(case, Act::Kill)?;
         self.is_safe(case, host, fencer, machine, voters)?;
-        if let Some((scope, trips, count)) = self.ha().stops_kill(host, self.now())
-            && !self.breaker_taken_out(host)
-        {
+        if let Some((scope, trips, count)) = self.ha().stops_kill(host, self.now()) {
             return Err(Refusal::Breaker { scope: self.scope_name(scope), trips, count });
         }
         let (by, at) = (self.order.leader, self.now());
@@ -59,14 +57,6 @@ impl Cx<'_> {
             }
         }
         Ok(Done::Changed)
-    }
-
-    /// Whether only a stop that was taken out stands in the way.
-    fn breaker_taken_out(&self, host: &Host) -> bool {
-        let stored = crate::ha::breaker::Scope::all_of(host)
-            .into_iter()
-            .any(|scope| self.ha().small.breakers.get(&scope).is_some_and(|breaker| breaker.trips.stops_kill()));
-        if stored { Stop::BreakerOpen.lets(false) } else { Stop::BreakerCounted.lets(false) }
     }
 
     /// Section C.5 of the specification.
@@ -86,8 +76,10 @@ impl Cx<'_> {
             ));
         }
         // From the first intent on a case goes on whoever leads; before it this leader must have watched.
-        let watched = host.belief.detection == Detection::Unreachable && host.belief.by == self.order.leader;
-        let ordered = case.cause == crate::ha::case::Cause::Operator;
+        let isolated = case.cause == Cause::Isolated && host.belief.detection == Detection::Isolated;
+        let unreachable = host.belief.detection == Detection::Unreachable;
+        let watched = (unreachable || isolated) && host.belief.by == self.order.leader;
+        let ordered = case.cause == Cause::Operator;
         if case.fences == 0 && !ordered && !Stop::OwnWatch.lets(watched) {
             return unsafe_("this leader has not seen it unreachable: it is watched anew".to_owned());
         }

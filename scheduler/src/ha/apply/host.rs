@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{Cx, Result, invalid, text};
 use crate::ha::case::Phase;
 use crate::ha::host::{
-    BOOTS, Belief, Detection, FENCERS, Fencer, Hello, Host, HostId, HostSpec, Incarnation, Maintenance, PROOFS, Places,
-    Watchdog,
+    BOOTS, Belief, Degraded, Detection, FENCERS, Fencer, Hello, Host, HostId, HostSpec, Incarnation, Maintenance,
+    PROOFS, Places, Watchdog,
 };
 use crate::ha::order::{Done, Groups};
 use crate::ha::proof::{Evidence, Proof};
@@ -191,6 +191,7 @@ impl Cx<'_> {
             }
             host.incarnation += 1;
             host.watchdog = Watchdog::default();
+            host.degraded = Degraded::default();
             host.belief = Belief { detection: Detection::Dead, since: now, by: leader };
             host.quarantined = true;
         });
@@ -303,5 +304,6 @@ fn new_host(id: HostId, nova_host: crate::names::Sym, places: Places) -> Host {
         must_reboot: false,
         maintenance: Maintenance::None,
         exempt: 0,
+        degraded: Degraded::default(),
     }
 }

@@ -1,12 +1,10 @@
 //! Cases, phase by phase: quarantine, fence, prove, force down, disable, plan, evacuate.
 
-use super::{Call, Coordinator, Due, Lead, pace, source_of};
-use crate::ha::case::{Act, Case, FenceOp, FenceOutcome, Phase};
-use crate::ha::host::{Detection, Fencer, Host};
+use super::{Call, Coordinator, Due, Lead, pace};
+use crate::ha::case::{Act, Case, Cause, FenceOp, FenceOutcome, Phase};
+use crate::ha::host::{Detection, Fencer, Host, Maintenance};
 use crate::ha::order::Change;
-use crate::ha::planner;
 use crate::ha::proof::{Evidence, Power};
-use crate::ha::recovery::Status;
 
 impl Coordinator {
     pub(super) fn case(&mut self, case: &Case, host: &Host, lead: &Lead<'_>, due: &mut Vec<Due>) {
@@ -17,17 +15,30 @@ impl Coordinator {
         if solved && case.needs_operator.is_some() {
             due.push(Due::Propose(Change::NeedsOperator { case: case.id, reason: None }));
         }
+        if case.phase.is_proven() && case.phase != Phase::Returning {
+            self.adopt(case, lead, due);
+        }
         match case.phase {
             Phase::Unreachable | Phase::FencePending if alive => self.pending(case, host, lead, due),
             Phase::Fencing if alive => self.fencing(case, host, lead, due),
             Phase::FenceFailed if alive => self.fence_failed(case, host, lead, due),
+            // Back before anything was done about its instances: they are started where their disks are.
+            Phase::Fenced if self.in_place(host, lead) && !host.forced_down => Self::go(case, Phase::AwaitReturn, due),
             Phase::Fenced => Self::go(case, Phase::NovaDown, due),
             Phase::NovaDown => self.nova_down(case, host, lead, due),
             Phase::Planning => self.planning(case, host, lead, due),
             Phase::Evacuating => self.evacuating(case, lead, due),
             Phase::Recovered | Phase::PartiallyRecovered => Self::go(case, Phase::AwaitReturn, due),
+            Phase::AwaitReturn => self.await_return(case, host, lead, due),
+            Phase::Returning => self.returning(case, host, lead, due),
             _ => {}
         }
+    }
+
+    /// Whether what was on a host is started there rather than evacuated: it is back, and did not crash
+    /// before within a day.
+    pub(super) fn in_place(&self, host: &Host, lead: &Lead<'_>) -> bool {
+        lead.ha().small.policy.in_place && host.is_open() && self.crashes(host, lead) < crate::ha::reentry::CRASHES
     }
 
     fn pending(&mut self, case: &Case, host: &Host, lead: &Lead<'_>, due: &mut Vec<Due>) {
@@ -37,20 +48,32 @@ impl Coordinator {
             due.push(Due::Propose(Change::DeathProof { host: host.id, incarnation: host.incarnation, evidence }));
             return;
         }
+        if self.prove_by_lease(host, lead, due) {
+            return;
+        }
         let opinion = self.liveness.opinion(host, self.leader, lead.now);
-        let operator = case.cause == crate::ha::case::Cause::Operator;
+        let operator = case.cause == Cause::Operator;
         // A case that a former leader opened and that nothing was done in is watched anew.
-        let own = host.belief.detection == Detection::Unreachable && host.belief.by == self.leader;
-        if opinion.detection == Detection::Alive || !operator && !own && case.cause != crate::ha::case::Cause::PowerOff
-        {
+        let isolated = case.cause == Cause::Isolated && host.belief.detection == Detection::Isolated;
+        let own = (isolated || host.belief.detection == Detection::Unreachable) && host.belief.by == self.leader;
+        if opinion.detection == Detection::Alive || !operator && !own && case.cause != Cause::PowerOff {
             Self::go(case, Phase::Cleared, due);
             return;
         }
         if !own && !operator {
             return;
         }
+        if lead.clock > case.since.saturating_add(pace::WAITS) {
+            self.ask(
+                case,
+                "it waits to be fenced: look at its BMC and at the breakers, or confirm its death".to_owned(),
+                due,
+            );
+        }
         if case.phase == Phase::Unreachable {
-            Self::go(case, Phase::FencePending, due);
+            if case.held(Act::Kill).is_none() && lead.ha().paused(Act::Kill) <= lead.clock {
+                Self::go(case, Phase::FencePending, due);
+            }
             return;
         }
         self.fence(case, host, 0, lead, due);
@@ -66,11 +89,14 @@ impl Coordinator {
         let hindered = case.held(Act::Kill).is_some()
             || lead.ha().paused(Act::Kill) > now
             || host.exempt > now
+            || host.maintenance == Maintenance::Manual
             || lead.ha().stops_kill(host, now).is_some();
         let Some(&fencer) = host.fencers.get(level) else { return };
         let machine = read.machine.clone();
         let by_bmc = matches!(fencer, Fencer::Redfish | Fencer::Ipmi);
-        if fresh && !hindered && by_bmc && self.takes_turn(case, host, lead) {
+        let again = facts.intended.is_none_or(|at| lead.now >= at + pace::INTEND);
+        if fresh && again && !hindered && by_bmc && self.takes_turn(case, host, lead) {
+            self.hosts.entry(host.id).or_default().intended = Some(lead.now);
             due.push(Due::Propose(Change::FenceIntent {
                 case: case.id,
                 level: level as u8,
@@ -91,6 +117,9 @@ impl Coordinator {
             }
             let evidence = Evidence::FencedOff { op: op.id, reads };
             due.push(Due::Propose(Change::DeathProof { host: host.id, incarnation: host.incarnation, evidence }));
+            return;
+        }
+        if self.prove_by_lease(host, lead, due) {
             return;
         }
         let facts = self.hosts.entry(host.id).or_default();
@@ -124,6 +153,14 @@ impl Coordinator {
         }
     }
 
+    /// A lease that has run out is a proof, whatever its BMC says or does not say.
+    fn prove_by_lease(&self, host: &Host, lead: &Lead<'_>, due: &mut Vec<Due>) -> bool {
+        let Some(evidence) = self.lease_over(host, lead) else { return false };
+        let incarnation = host.incarnation;
+        due.push(Due::Propose(Change::DeathProof { host: host.id, incarnation, evidence }));
+        true
+    }
+
     fn outcome(case: &Case, op: &FenceOp, power: Power, raw: &str, due: &mut Vec<Due>) {
         let outcome = FenceOutcome { power, raw: raw.to_owned(), machine: op.machine.clone(), at: 0 };
         due.push(Due::Propose(Change::FenceOutcome { case: case.id, op: op.id, outcome: Box::new(outcome) }));
@@ -138,6 +175,9 @@ impl Coordinator {
                 None => Evidence::PowerOff(reads),
             };
             due.push(Due::Propose(Change::DeathProof { host: host.id, incarnation: host.incarnation, evidence }));
+            return;
+        }
+        if self.prove_by_lease(host, lead, due) {
             return;
         }
         if case.needs_operator.is_none() {
@@ -176,40 +216,6 @@ impl Coordinator {
             facts.service = None;
             let call = if host.forced_down { Call::Disable(host.id) } else { Call::ForceDown(host.id) };
             due.push(Due::Call(call));
-        }
-    }
-
-    fn planning(&mut self, case: &Case, host: &Host, lead: &Lead<'_>, due: &mut Vec<Due>) {
-        let of_case = || lead.ha().recoveries.iter().filter(|recovery| recovery.case == case.id);
-        let source = source_of(case);
-        let planned = of_case().any(|recovery| recovery.status == Status::Planned);
-        if planned || of_case().any(|recovery| recovery.live().is_some()) {
-            Self::go(case, Phase::Evacuating, due);
-            return;
-        }
-        let unplanned = lead.ha().permits.iter().any(|permit| {
-            permit.life == source && lead.ha().recoveries.get(permit.instance).is_none_or(|r| r.case != case.id)
-        });
-        let waits = of_case().any(|recovery| !recovery.status.is_settled());
-        if case.plans > 0 && !unplanned && !waits {
-            let all = of_case().all(|recovery| !matches!(recovery.status, Status::Stays(_)));
-            Self::go(case, if all { Phase::Recovered } else { Phase::PartiallyRecovered }, due);
-            return;
-        }
-        self.clear_failed(case, lead, due);
-        let facts = self.hosts.entry(host.id).or_default();
-        let listed = facts.servers.as_ref().filter(|(at, _)| lead.now <= at + pace::REPLAN);
-        let Some((_, servers)) = listed else {
-            if facts.asked_nova == 0 || lead.now >= facts.asked_nova + pace::NOVA {
-                facts.asked_nova = lead.now.max(1);
-                due.push(Due::Call(Call::ListServers(host.id)));
-            }
-            return;
-        };
-        if unplanned || facts.planned == 0 || lead.now >= facts.planned + pace::REPLAN {
-            let assignments = planner::plan(lead.tables, case, servers, lead.targets);
-            facts.planned = lead.now.max(1);
-            due.push(Due::Propose(Change::CommitPlan { case: case.id, assignments }));
         }
     }
 }

@@ -5,13 +5,18 @@ use uuid::Uuid;
 use super::{Answer, Call, Coordinator, Due, InstanceFacts, Lead, MOST, MOST_SOURCE, MOST_TARGET, Migration, pace};
 use crate::ha::case::{Act, Case, Phase};
 use crate::ha::order::{Change, Clear, Ended, PermitCause};
-use crate::ha::recovery::{Attempt, AttemptState, Recovery, Status};
+use crate::ha::recovery::{Attempt, AttemptState, Life, Recovery, Status};
 
 impl Coordinator {
     pub(super) fn evacuating(&mut self, case: &Case, lead: &Lead<'_>, due: &mut Vec<Due>) {
         let of_case: Vec<_> =
             lead.ha().recoveries.iter().filter(|recovery| recovery.case == case.id).cloned().collect();
-        let busy = |recovery: &Recovery| matches!(recovery.status, Status::Planned | Status::Evacuating);
+        // A target that is not what it was takes nothing any more: it is planned anew.
+        let fits = |recovery: &Recovery| recovery.attempt.as_ref().is_some_and(|a| lead.ha().takes(a.target));
+        let busy = |recovery: &Recovery| match recovery.status {
+            Status::Planned => fits(recovery),
+            status => matches!(status, Status::Evacuating | Status::Stopping(_)),
+        };
         if !of_case.iter().any(|recovery| busy(recovery)) {
             // What is settled, what waits and what must be planned again: planning tells them apart.
             Self::go(case, Phase::Planning, due);
@@ -21,9 +26,11 @@ impl Coordinator {
         for recovery in &of_case {
             let Some(attempt) = &recovery.attempt else { continue };
             match (recovery.status, attempt.state) {
+                (Status::Planned, _) if !fits(recovery) => {}
                 (Status::Planned, AttemptState::Claimed) if self.may_begin(case, attempt, begun, lead) => {
                     begun += usize::from(self.begin(case, recovery, attempt, lead, due));
                 }
+                (Status::Stopping(_), _) => self.stop_again(recovery, attempt, lead, due),
                 (Status::Evacuating, _) => self.follow(case, recovery, attempt, lead, due),
                 _ => {}
             }
@@ -36,7 +43,7 @@ impl Coordinator {
         let stopped = ha.hosts.get(case.id.host).is_none_or(|host| ha.stops_recover(host).is_some())
             || ha.paused(Act::Recover) > lead.clock
             || case.held(Act::Recover).is_some();
-        !stopped && lead.now >= self.liveness.began() + pace::QUIET
+        !stopped && !self.liveness.is_quiet(lead.now)
     }
 
     /// No new attempt above the limits either. One that is called again is among those that are alive.
@@ -65,13 +72,41 @@ impl Coordinator {
             read_server(facts, recovery.instance, pace::NOVA, lead, due);
             return false;
         };
+        let mut nova = nova.clone();
+        // Somebody else has moved it: where it is found running it stays.
+        if nova.host != case.id.host {
+            if !nova.moving && nova.sentinel {
+                self.found_there(case, recovery.instance, nova.host, lead, due);
+            }
+            return false;
+        }
+        // A drain was bringing it elsewhere when its host died.
+        let drained = lead.ha().moves.get(recovery.instance).filter(|known| known.is_live());
+        nova.destination = nova.destination.or(drained.map(|known| (known.to.host, None)));
+        // A live migration was under way: it runs there, or it is known not to.
+        if let Some((host, None)) = nova.destination {
+            let dead = lead.ha().hosts.get(host).filter(|there| !there.is_open());
+            let last = dead.and_then(|there| Some(Life { host, incarnation: there.proofs.first()?.incarnation }));
+            let clear = match last {
+                Some(life) => Some(Clear::Dead(life)),
+                None => match self.found_there(case, recovery.instance, host, lead, due) {
+                    Some((false, at)) => Some(Clear::Absent { at }),
+                    _ => None,
+                },
+            };
+            if clear.is_none() {
+                return false;
+            }
+            nova.destination = Some((host, clear));
+        }
+        let facts = self.instances.entry(recovery.instance).or_default();
         due.push(Due::Propose(Change::AttemptIntent {
             case: case.id,
             instance: recovery.instance,
             number: attempt.number,
             target: attempt.target,
             op,
-            nova: Box::new(nova.clone()),
+            nova: Box::new(nova),
         }));
         facts.read = None;
         true
@@ -190,6 +225,31 @@ impl Coordinator {
         }
     }
 
+    /// It came up running although it was stopped before (a second attempt of one in error does that).
+    fn stop_again(&mut self, recovery: &Recovery, attempt: &Attempt, lead: &Lead<'_>, due: &mut Vec<Due>) {
+        let instance = recovery.instance;
+        let op = Uuid::new_v5(&attempt.op, format!("stop/{}/{}", self.leader, lead.clock / pace::REPLAN).as_bytes());
+        let barrier = self.barrier(attempt.op);
+        let facts = self.instances.entry(instance).or_default();
+        let read = facts.read.as_ref().filter(|(at, ..)| lead.now <= at + pace::READ).map(|(_, read, _)| read.now);
+        let sent = facts.sent.filter(|(sent, _)| *sent == attempt.op);
+        match read {
+            None => read_server(facts, instance, pace::NOVA, lead, due),
+            Some(now) if !now.running => due.push(Due::Propose(Change::Stop { instance, op: attempt.op, done: true })),
+            Some(_) if attempt.by == self.leader && facts.stopping == Some(attempt.op) => {
+                if sent.is_none_or(|(_, at)| lead.now >= at + pace::REPLAN) {
+                    facts.sent = Some((attempt.op, lead.now));
+                    due.push(Due::Call(Call::Stop { instance, barrier }));
+                }
+                facts.read = None;
+            }
+            Some(_) => {
+                facts.stopping = Some(op);
+                due.push(Due::Propose(Change::Stop { instance, op, done: false }));
+            }
+        }
+    }
+
     /// The permit of an instance whose attempt failed goes back once the target is known to be without it.
     pub(super) fn clear_failed(&mut self, case: &Case, lead: &Lead<'_>, due: &mut Vec<Due>) {
         let failed: Vec<_> = lead
@@ -223,7 +283,7 @@ impl Coordinator {
     }
 }
 
-fn read_server(facts: &mut InstanceFacts, instance: Uuid, every: u64, lead: &Lead<'_>, due: &mut Vec<Due>) {
+pub(super) fn read_server(facts: &mut InstanceFacts, instance: Uuid, every: u64, lead: &Lead<'_>, due: &mut Vec<Due>) {
     if facts.asked == 0 || lead.now >= facts.asked + every {
         facts.asked = lead.now.max(1);
         due.push(Due::Call(Call::ReadServer(instance)));

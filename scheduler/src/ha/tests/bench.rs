@@ -8,7 +8,8 @@ use crate::ha::case::{CaseId, Cause, FenceOutcome, Phase};
 use crate::ha::host::{Detection, Fencer, Hello, HostId, HostSpec, Machine, PlaceNames, Watchdog};
 use crate::ha::order::{Actor, Assignment, Change, Done, Groups, Leader, NovaRead, Order, PermitCause, Role, To};
 use crate::ha::proof::{Evidence, Power, PowerRead};
-use crate::ha::recovery::{Life, Recorded, VmState};
+use crate::ha::recovery::{Life, Recorded, Stays, VmState};
+use crate::ha::reentry::{ComputeRead, Seen, Step};
 use crate::ha::{Case, Failover, Host, Recovery, Refusal};
 use crate::level;
 use crate::snapshot::Frozen;
@@ -265,6 +266,26 @@ impl Bench {
         assert_eq!(done, Done::Planned { planned: 2, waiting: 0, stays: 0 });
         self.phase(1, Phase::Evacuating);
         case
+    }
+
+    /// Host 1 is dead, nothing of it moves, and it is back in a new boot.
+    pub fn returning(&mut self) -> CaseId {
+        let case = self.planning(1);
+        let stays = (1..=4).map(|v| Self::assignment(v, To::Stays(Stays::LocalDisk))).collect();
+        self.must(Change::CommitPlan { case, assignments: stays });
+        self.phase(1, Phase::PartiallyRecovered);
+        self.phase(1, Phase::AwaitReturn);
+        self.must(Change::IncarnationOpen { host: host(1), hello: Box::new(hello(1, 1)) });
+        self.phase(1, Phase::Returning);
+        self.now += 1_000;
+        case
+    }
+
+    /// A step of the return of host 1, with all that it needs.
+    pub fn reenter(&self, step: Step) -> Change {
+        let compute = ComputeRead { fresh: true, sentinel: true, ..ComputeRead::default() };
+        let seen = Box::new(Seen { compute: Some(compute), domains: Some((Vec::new(), self.now)) });
+        Change::Reenter { case: self.id(1), step, op: op(70 + step as u128), seen }
     }
 
     pub fn attempt(&self, v: u128, target: u128, at: u128) -> Change {

@@ -22,7 +22,7 @@ fn heard(every: u64, jitter: u64, until: u64) -> Liveness {
 
 fn beat(liveness: &mut Liveness, now: u64, age: u64) {
     let heard = [Heard { host: host(1), age, boot: boot(1, 0) }];
-    liveness.digest(&Digest { in_quorum: true, blind: false, heard: &heard }, now);
+    liveness.digest(&Digest { member: 1, in_quorum: true, blind: false, heard: &heard }, now);
 }
 
 /// Looks every half second from one time to the next, with peers that say no; the first time it is said.
@@ -93,7 +93,7 @@ fn a_new_leader_and_one_that_slept_begin_anew_and_a_member_without_a_quorum_is_n
     let at = when(&mut liveness, &mut bench, Detection::Suspect, 720_000, 800_000).expect("suspected");
     assert_eq!(at, 740_000);
     let heard = [Heard { host: host(1), age: 0, boot: boot(1, 0) }];
-    liveness.digest(&Digest { in_quorum: false, blind: false, heard: &heard }, 740_000);
+    liveness.digest(&Digest { member: 1, in_quorum: false, blind: false, heard: &heard }, 740_000);
     assert!(liveness.youngest(host(1), 740_000).is_some_and(|age| age > 100_000));
 }
 
@@ -106,4 +106,16 @@ fn suspicions_are_counted_for_an_hour() {
     assert!(!liveness.flaps(host(1)), "the first is over");
     liveness.suspected(host(1), 3_800_000);
     assert!(liveness.flaps(host(1)));
+}
+
+#[test]
+fn what_a_blind_member_does_not_hear_says_nothing() {
+    let mut bench = Bench::new();
+    let mut liveness = heard(2_000, 0, 600_000);
+    for now in (600_000..660_000).step_by(500) {
+        liveness.digest(&Digest { member: 1, in_quorum: true, blind: true, heard: &[] }, now);
+        assert_eq!(when(&mut liveness, &mut bench, Detection::Suspect, now, now + 1), None);
+    }
+    let at = when(&mut liveness, &mut bench, Detection::Suspect, 660_000, 700_000).expect("suspected");
+    assert_eq!(at, 665_500);
 }

@@ -9,6 +9,7 @@ use crate::ha::case::{Cause, Phase};
 use crate::ha::host::Detection;
 use crate::ha::order::{Change, Clear, Done, Ended, PermitCause, To};
 use crate::ha::recovery::{AttemptState, Recorded, Status, VmState, Waiting};
+use crate::ha::reentry::Step;
 
 #[test]
 fn a_dead_host_is_recovered_and_comes_back() {
@@ -49,11 +50,17 @@ fn a_dead_host_is_recovered_and_comes_back() {
     bench.must(Change::IncarnationOpen { host: host(1), hello: Box::new(hello(1, 1)) });
     assert!((bench.host(1).incarnation, bench.host(1).quarantined) == (3, true), "let in step by step");
     bench.phase(1, Phase::Returning);
+    bench.must(bench.reenter(Step::StartNova));
+    bench.now += 1_000;
+    bench.must(bench.reenter(Step::Unforce));
     bench.must(Change::NovaMark { host: host(1), forced_down: false, disabled: true });
+    assert!(bench.order(bench.reenter(Step::Enable)).is_err(), "it is watched for a minute");
+    bench.now += 60_000;
+    bench.must(bench.reenter(Step::Enable));
     bench.must(Change::NovaMark { host: host(1), forced_down: false, disabled: false });
     let closing = Change::CasePhase { case, from: Phase::Returning, to: Phase::Closed };
     assert!(bench.order(closing.clone()).is_err(), "it is quarantined");
-    bench.as_operator(Change::QuarantineEnd(host(1)));
+    bench.must(bench.reenter(Step::Admit));
     bench.must(closing);
     assert!(bench.host(1).takes_instances() && bench.ha().cases.is_empty() && bench.ha().recoveries.is_empty());
     let steps: Vec<_> =

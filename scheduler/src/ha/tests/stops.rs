@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use super::bench::{BOTH, Bench, boot, hello, host, life, machine, off, op, spec, vm};
+use super::bench::{BOTH, Bench, boot, hello, host, life, machine, nova, off, op, spec, vm};
 use crate::ha::Stop;
 use crate::ha::case::{Act, Cause, Phase};
+use crate::ha::drain;
 use crate::ha::host::{Detection, Maintenance, Watchdog};
 use crate::ha::order::{Change, Clear, Done, Ended, Groups, Leader, NovaRead, PermitCause, Role, Voter};
 use crate::ha::proof::{Evidence, Lease, LeaseMode, Power, PowerRead, Token};
-use crate::ha::recovery::{AttemptState, Permit};
+use crate::ha::recovery::{AttemptState, Life, Permit};
+use crate::ha::reentry::Step;
 
 /// A stop, and the way to an order that only it refuses.
 type Row = (Stop, fn(&mut Bench) -> Change);
@@ -338,6 +340,70 @@ const ROWS: &[Row] = &[
     (Stop::NoStealing, |bench| {
         let cause = PermitCause::Adopted { at: bench.now };
         Change::PermitMove { instance: vm(1), from: Some(life(1)), to: life(3), cause }
+    }),
+    (Stop::OnlyCopy, |bench| {
+        bench.returning();
+        let mut change = bench.reenter(Step::StartNova);
+        if let Change::Reenter { seen, .. } = &mut change {
+            seen.compute.as_mut().expect("read").open.push(vm(1));
+        }
+        change
+    }),
+    // Done, says Nova, and its place is still here: its clean-up would delete it.
+    (Stop::OnlyCopy, |bench| {
+        bench.returning();
+        let mut change = bench.reenter(Step::StartNova);
+        if let Change::Reenter { seen, .. } = &mut change {
+            seen.compute.as_mut().expect("read").done.push(vm(1));
+        }
+        change
+    }),
+    (Stop::StaleGuests, |bench| {
+        bench.returning();
+        bench.must(bench.reenter(Step::StartNova));
+        bench.now += 1_000;
+        let mut change = bench.reenter(Step::Unforce);
+        if let Change::Reenter { seen, .. } = &mut change {
+            seen.domains.as_mut().expect("listed").0.push(vm(5));
+        }
+        change
+    }),
+    (Stop::ReturnOrder, |bench| {
+        bench.returning();
+        Change::NovaMark { host: host(1), forced_down: false, disabled: true }
+    }),
+    (Stop::ReturnOrder, |bench| {
+        bench.returning();
+        bench.must(bench.reenter(Step::StartNova));
+        bench.now += 1_000;
+        bench.must(bench.reenter(Step::Unforce));
+        bench.must(Change::NovaMark { host: host(1), forced_down: false, disabled: true });
+        let settle = |bench: &mut Bench, v| {
+            let to = Life { host: host(1), incarnation: 3 };
+            let cause = PermitCause::SameHostNewBoot;
+            bench.must(Change::PermitMove { instance: vm(v), from: Some(life(1)), to, cause })
+        };
+        (1..=4).for_each(|v| drop(settle(bench, v)));
+        bench.reenter(Step::Enable)
+    }),
+    (Stop::DrainLimits, |bench| {
+        for n in [1, 2] {
+            bench.as_operator(Change::DrainOpen { host: host(n), incarnation: 1, mode: Maintenance::Auto });
+        }
+        bench.must(Change::DrainStep { host: host(1), step: Box::new(drain::Step::Begin) });
+        Change::DrainStep { host: host(2), step: Box::new(drain::Step::Begin) }
+    }),
+    // The third of one source.
+    (Stop::DrainLimits, |bench| {
+        bench.as_operator(Change::DrainOpen { host: host(1), incarnation: 1, mode: Maintenance::Auto });
+        let step = |step| Change::DrainStep { host: host(1), step: Box::new(step) };
+        bench.must(step(drain::Step::Begin));
+        let way = |v: u128| (vm(v), drain::Way::To { life: life(v + 2), live: true });
+        bench.must(step(drain::Step::Plan((1..=3).map(way).collect())));
+        for v in [1, 2] {
+            bench.must(step(drain::Step::Intent(vm(v), op(50 + v), Box::new(nova(1)))));
+        }
+        step(drain::Step::Intent(vm(3), op(53), Box::new(nova(1))))
     }),
 ];
 

@@ -1,0 +1,105 @@
+//! Permits: by what right an instance may run elsewhere.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::{Cx, Result};
+use crate::ha::order::{Done, PermitCause};
+use crate::ha::recovery::{Life, Permit, Recovery, Status};
+use crate::ha::refusal::Refusal;
+use crate::ha::stop::Stop;
+use crate::ha::table::PERMITS;
+
+impl Cx<'_> {
+    pub(in crate::ha::apply) fn permit_move(
+        &mut self,
+        instance: Uuid,
+        from: Option<Life>,
+        to: Life,
+        cause: PermitCause,
+    ) -> Result {
+        let current = self.ha().permits.get(instance).map(|permit| permit.life);
+        if current == Some(to) {
+            return Ok(Done::Unchanged);
+        }
+        if current != from {
+            return Err(Refusal::Permit { instance, given: from, current });
+        }
+        let recovery = self.ha().recoveries.get(instance);
+        let live = recovery.is_some_and(|recovery| recovery.live().is_some());
+        if live && !Stop::OneAttempt.lets(false) {
+            let number = recovery.and_then(|r| r.attempt.as_ref()).map_or(0, |attempt| attempt.number);
+            let why = "it is alive: its end moves the permit".to_owned();
+            return Err(Refusal::Attempt { instance, number, why });
+        }
+        let back = matches!(cause, PermitCause::AttemptFailed(_));
+        let open =
+            self.ha().hosts.get(to.host).is_some_and(|host| host.is_open() && host.incarnation == to.incarnation);
+        if !back && !Stop::NoPermitOnDead.lets(open) {
+            return Err(Refusal::Target {
+                host: to.host,
+                why: format!("it is not in incarnation {}, or that is over", to.incarnation),
+            });
+        }
+        let refused = Refusal::Permit { instance, given: Some(to), current };
+        let dead = from.and_then(|life| self.ha().proven(life, self.epoch()));
+        match (cause, from) {
+            (PermitCause::Placed, None) if self.ha().permits.len() >= PERMITS => {
+                return Err(Refusal::Full { table: "permits".to_owned(), most: PERMITS as u64 });
+            }
+            (PermitCause::Placed, None) => {}
+            (PermitCause::Migrated(_), Some(from)) => {
+                // Away from a live host by a migration that both saw; from a dead one it is an adoption.
+                let alive = self
+                    .ha()
+                    .hosts
+                    .get(from.host)
+                    .is_some_and(|host| host.is_open() && host.incarnation == from.incarnation);
+                if !alive || recovery.is_some() {
+                    return Err(refused);
+                }
+            }
+            (PermitCause::AttemptFailed(clear), Some(from)) => {
+                let failed = recovery.and_then(|recovery| Some((recovery.source(), recovery.attempt.as_ref()?)));
+                let Some((source, attempt)) = failed.filter(|(_, attempt)| attempt.failed.is_some()) else {
+                    return Err(refused);
+                };
+                if attempt.target != from || source != to {
+                    return Err(refused);
+                }
+                if !Stop::FailedTargetClear.lets(self.is_clear(from.host, clear, attempt.over, true)) {
+                    let why = "the target is not known to be without it since the attempt failed".to_owned();
+                    return Err(Refusal::Attempt { instance, number: attempt.number, why });
+                }
+            }
+            (PermitCause::SameHostNewBoot, Some(from)) => {
+                if !Stop::NoStealing.lets(from.host == to.host && dead.is_some()) {
+                    return Err(refused);
+                }
+            }
+            (PermitCause::Adopted { at }, Some(_)) => {
+                let seen = dead.is_some_and(|proven| at > proven && at <= self.now());
+                if !Stop::NoStealing.lets(seen) {
+                    return Err(refused);
+                }
+            }
+            _ => return Err(refused),
+        }
+        self.settle_elsewhere(instance, to, cause);
+        self.ha_mut().permits.put(Permit { instance, life: to });
+        Ok(Done::Changed)
+    }
+
+    /// An instance that got its place otherwise needs no attempt any more.
+    pub(in crate::ha::apply) fn settle_elsewhere(&mut self, instance: Uuid, to: Life, cause: PermitCause) {
+        let elsewhere = matches!(cause, PermitCause::Adopted { .. } | PermitCause::SameHostNewBoot);
+        let Some(recovery) = self.ha().recoveries.get(instance).filter(|_| elsewhere) else { return };
+        let mut recovery = Recovery::clone(recovery);
+        self.forget_move(instance);
+        self.unclaim(&recovery);
+        recovery.status = Status::Succeeded(to.host);
+        recovery.attempt = None;
+        self.ha_mut().recoveries.put(Arc::new(recovery));
+    }
+}

@@ -1,0 +1,278 @@
+//! Calls to other systems as values, the barrier that stands in front of them, and what they came to.
+
+use uuid::Uuid;
+
+use crate::ha::breaker::Trips;
+use crate::ha::host::{Degraded, HostId};
+use crate::ha::order::{Change, Leader, NovaRead};
+use crate::ha::proof::PowerRead;
+use crate::ha::recovery::Recorded;
+use crate::ha::reentry::ComputeRead;
+
+/// What an executor must make sure of right before it writes to the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Barrier {
+    /// It still leads, as exactly this leader.
+    pub leader: Leader,
+    /// The intent that is committed, under that leader.
+    pub intent: Uuid,
+    /// A majority has confirmed the leadership by a read index no longer ago, milliseconds; pauses and
+    /// breakers are read again there.
+    pub confirmed: u64,
+    /// The connection is new, is tried once, and is closed after so long, milliseconds.
+    pub deadline: u64,
+}
+
+/// A call to another system. Reads need no barrier, and neither do marks in Nova: they are the same
+/// however often and by whomever they are set, and only a proven case sets them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// Power state and identity from a BMC, in one session.
+    ReadPower(HostId),
+    /// Power off, at once and hard.
+    PowerOff {
+        /// The host.
+        host: HostId,
+        /// What it must pass.
+        barrier: Barrier,
+    },
+    /// Sets `forced_down`, then reads the service.
+    ForceDown(HostId),
+    /// Disables the service with our reason, then reads it.
+    Disable(HostId),
+    /// What Nova lists on a host.
+    ListServers(HostId),
+    /// An instance with all its migrations, beside a row that is known to be there.
+    ReadServer(Uuid),
+    /// Evacuates an instance.
+    Evacuate {
+        /// The instance.
+        instance: Uuid,
+        /// Where to.
+        target: HostId,
+        /// What it must pass.
+        barrier: Barrier,
+    },
+    /// All domains that run on a host, by its agent.
+    ListDomains(HostId),
+    /// What Nova says of a host that comes back: its nova-compute, and evacuations away from it.
+    ReadCompute(HostId),
+    /// Power on.
+    PowerOn {
+        /// The host.
+        host: HostId,
+        /// What it must pass.
+        barrier: Barrier,
+    },
+    /// Lets nova-compute of a host in quarantine start, by its agent.
+    StartNova {
+        /// The host.
+        host: HostId,
+        /// What it must pass.
+        barrier: Barrier,
+    },
+    /// Takes `forced_down` back, then reads the service.
+    Unforce {
+        /// The host.
+        host: HostId,
+        /// What it must pass.
+        barrier: Barrier,
+    },
+    /// Enables the service that was disabled for us, then reads it.
+    Enable {
+        /// The host.
+        host: HostId,
+        /// What it must pass.
+        barrier: Barrier,
+    },
+    /// Migrates an instance away from a host that is drained: live, or stopped and confirmed.
+    Migrate {
+        /// The instance.
+        instance: Uuid,
+        /// Where to.
+        target: HostId,
+        /// It runs meanwhile.
+        live: bool,
+        /// What it must pass.
+        barrier: Barrier,
+    },
+    /// Finishes a live migration by force: the guest stands still for it.
+    ForceComplete {
+        /// The instance.
+        instance: Uuid,
+        /// Its migration.
+        migration: Uuid,
+        /// What it must pass.
+        barrier: Barrier,
+    },
+    /// Gives a live migration up.
+    AbortMigration {
+        /// The instance.
+        instance: Uuid,
+        /// Its migration.
+        migration: Uuid,
+        /// What it must pass.
+        barrier: Barrier,
+    },
+    /// Starts an instance again on its host: Nova's hard reboot.
+    Restart {
+        /// The instance.
+        instance: Uuid,
+        /// Its host.
+        host: HostId,
+        /// What it must pass.
+        barrier: Barrier,
+    },
+    /// Stops an instance that was stopped before it was evacuated.
+    Stop {
+        /// The instance.
+        instance: Uuid,
+        /// What it must pass.
+        barrier: Barrier,
+    },
+    /// Whether an instance is among the domains of a host, by its agent.
+    ReadDomain {
+        /// The host.
+        host: HostId,
+        /// The instance.
+        instance: Uuid,
+    },
+}
+
+/// What is due.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Due {
+    /// A change to propose, as this leader.
+    Propose(Change),
+    /// A call.
+    Call(Call),
+}
+
+/// A migration of an instance, as Nova has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Migration {
+    /// Its uuid.
+    pub id: Uuid,
+    /// It is over, and whether it went well.
+    pub over: Option<bool>,
+}
+
+/// What Nova answered to an evacuation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Taken.
+    Taken,
+    /// Refused, and nothing was taken.
+    Refused {
+        /// For good, or of this target only.
+        forever: bool,
+    },
+    /// Refused because the source's service is up: `forced_down` was lost.
+    SourceUp,
+    /// No answer, or one that says nothing.
+    Unknown,
+    /// It was not sent: the barrier did not hold.
+    NotSent,
+}
+
+/// What came back from a call.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Told {
+    /// A power state.
+    Power(HostId, PowerRead),
+    /// The marks of a service.
+    Service {
+        /// The host.
+        host: HostId,
+        /// It is forced down.
+        forced_down: bool,
+        /// It is disabled.
+        disabled: bool,
+    },
+    /// What Nova lists on a host.
+    Servers(HostId, Vec<(Uuid, Recorded)>),
+    /// An instance; none: Nova has no such instance.
+    Server {
+        /// The instance.
+        instance: Uuid,
+        /// What Nova says.
+        read: Option<(NovaRead, Vec<Migration>)>,
+        /// The row that must be there was there.
+        sentinel: bool,
+    },
+    /// The answer to an evacuation.
+    Evacuated {
+        /// The instance.
+        instance: Uuid,
+        /// Names the intent.
+        op: Uuid,
+        /// The answer.
+        answer: Answer,
+    },
+    /// All domains that run on a host.
+    Domains {
+        /// The host.
+        host: HostId,
+        /// What runs there.
+        running: Vec<Uuid>,
+        /// When the list was taken in, replicated milliseconds.
+        at: u64,
+    },
+    /// What Nova says of a host that comes back.
+    Compute(HostId, ComputeRead),
+    /// The answer to a restart.
+    Restarted {
+        /// The instance.
+        instance: Uuid,
+        /// Names the intent.
+        op: Uuid,
+        /// The answer.
+        answer: Answer,
+    },
+    /// The answer to a migration.
+    Migrated {
+        /// The instance.
+        instance: Uuid,
+        /// Names the intent.
+        op: Uuid,
+        /// The answer.
+        answer: Answer,
+    },
+    /// How much of a live migration is left.
+    Progress {
+        /// The instance.
+        instance: Uuid,
+        /// Bytes.
+        remaining: u64,
+    },
+    /// The answer to a stop.
+    Stopped {
+        /// The instance.
+        instance: Uuid,
+        /// Names the intent.
+        op: Uuid,
+        /// The answer.
+        answer: Answer,
+    },
+    /// A guest crashed by itself, on a host that lives.
+    Crashed {
+        /// The host.
+        host: HostId,
+        /// The instance.
+        instance: Uuid,
+    },
+    /// What is wrong with a host that lives, by its agent: all of it.
+    Health(HostId, Degraded),
+    /// What somebody sees of the breaker's reasons that cannot be counted: a storage backend stands still, or
+    /// Nova cannot act. It holds for half a minute.
+    Trouble(Trips),
+    /// An agent's list of domains lacks an instance.
+    Absent {
+        /// The host.
+        host: HostId,
+        /// The instance.
+        instance: Uuid,
+        /// When the list was taken in, replicated milliseconds.
+        at: u64,
+    },
+}

@@ -1,0 +1,397 @@
+//! Drains: whose turn it is, a plan, and migrations few at a time until nothing is left that can move. A drain
+//! yields to cases of its cluster: nothing new is moved while instances of a dead host look for room.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use super::{Answer, Call, Coordinator, Due, Lead, pace};
+use crate::ha::case::Act;
+use crate::ha::drain::{
+    BACKOFF, Drain, Left, MOST_CELL, MOST_SOURCE, MOST_TARGET, Move, MoveState, Over, STALLED, STUCK, Stage, Step, Way,
+};
+use crate::ha::host::{Host, HostId, Maintenance};
+use crate::ha::order::Change;
+use crate::ha::planner;
+use crate::ha::recovery::{Life, Recorded, VmState};
+
+/// What this leader knows of a migration.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Progress {
+    /// The least memory that was left, and since when, by its own clock.
+    least: Option<(u64, u64)>,
+    /// The intent to press on that was proposed, and whether the call was sent.
+    pressed: Option<(Uuid, bool)>,
+}
+
+impl Coordinator {
+    /// How much of a migration is left, in bytes.
+    pub(super) fn progress(&mut self, instance: Uuid, remaining: u64, now: u64) {
+        let known = self.progress.entry(instance).or_default();
+        if known.least.is_none_or(|(least, _)| remaining < least) {
+            known.least = Some((remaining, now));
+        }
+    }
+
+    pub(super) fn drains(&mut self, lead: &Lead<'_>, due: &mut Vec<Due>) {
+        let drains: Vec<_> = lead.ha().drains.iter().cloned().collect();
+        self.progress.retain(|instance, _| lead.ha().moves.get(*instance).is_some());
+        let epoch = lead.tables.counters().epoch;
+        for drain in drains.iter().filter(|drain| drain.epoch == epoch) {
+            let Some(host) = lead.ha().hosts.get(drain.host) else { continue };
+            let here = host.is_open() && host.incarnation == drain.incarnation;
+            if !here {
+                self.lost(drain, host, lead, due);
+                continue;
+            }
+            let of: Vec<_> = lead.ha().moves.iter().filter(|known| known.from.host == drain.host).cloned().collect();
+            for known in of.iter().filter(|known| known.is_live()) {
+                self.follow_move(drain, known, lead, due);
+            }
+            match drain.stage {
+                Stage::Waiting => self.wait_for_turn(drain, host, lead, due),
+                Stage::Moving => self.empty(drain, host, &of, lead, due),
+                Stage::Over(_) => self.give_back(drain, host, lead, due),
+            }
+        }
+    }
+
+    fn step_of_drain(drain: &Drain, step: Step, due: &mut Vec<Due>) {
+        due.push(Due::Propose(Change::DrainStep { host: drain.host, step: Box::new(step) }));
+    }
+
+    /// Its host died: what was on its way is its case's.
+    fn lost(&mut self, drain: &Drain, host: &Host, lead: &Lead<'_>, due: &mut Vec<Due>) {
+        if !matches!(drain.stage, Stage::Over(_)) {
+            due.push(Due::Propose(Change::DrainEnd { host: drain.host, over: Over::Lost }));
+        } else if host.is_open() && lead.ha().cases.get(host.id).is_none() && drain.disabled {
+            self.service(drain, host, false, lead, due);
+        } else if host.is_open() && lead.ha().cases.get(host.id).is_none() {
+            Self::step_of_drain(drain, Step::Disabled(false), due);
+        }
+    }
+
+    /// Enables or disables the service, and says so when it is so.
+    fn service(&mut self, drain: &Drain, host: &Host, disable: bool, lead: &Lead<'_>, due: &mut Vec<Due>) {
+        let own = drain.op.filter(|(_, by)| *by == self.leader).map(|(op, _)| op);
+        let facts = self.facts(host);
+        match facts.service.take() {
+            Some((_, disabled)) if disabled == disable => {
+                Self::step_of_drain(drain, Step::Disabled(disable), due);
+                return;
+            }
+            _ => {}
+        }
+        if facts.asked_nova > 0 && lead.now < facts.asked_nova + pace::NOVA {
+            return;
+        }
+        facts.asked_nova = lead.now.max(1);
+        match own {
+            // A mark of ours is the same however often it is set.
+            _ if disable => due.push(Due::Call(Call::Disable(host.id))),
+            Some(op) => due.push(Due::Call(Call::Enable { host: host.id, barrier: self.barrier(op) })),
+            None => {
+                let crate::ha::Leader { term, node } = self.leader;
+                let op = Uuid::new_v5(&host.id.0, format!("drain/{term}/{node}/{}", drain.since).as_bytes());
+                Self::step_of_drain(drain, Step::Service(op), due);
+            }
+        }
+    }
+
+    fn wait_for_turn(&mut self, drain: &Drain, host: &Host, lead: &Lead<'_>, due: &mut Vec<Due>) {
+        let ha = lead.ha();
+        let cluster = host.places.cluster;
+        let there = |id: HostId| ha.hosts.get(id).is_some_and(|host| host.places.cluster == cluster);
+        let moving = ha.drains.iter().filter(|other| other.stage == Stage::Moving && there(other.host)).count();
+        if moving < ha.small.policy.drains as usize
+            && !self.yields(host, lead)
+            && (!ha.small.policy.keep_spare || spares(host, lead))
+        {
+            Self::step_of_drain(drain, Step::Begin, due);
+        }
+    }
+
+    /// A case of its cluster that is not recovered, an operator's pause, or calls of a former leader.
+    fn yields(&self, host: &Host, lead: &Lead<'_>) -> bool {
+        let ha = lead.ha();
+        let cluster = host.places.cluster;
+        let busy = ha.cases.iter().any(|case| {
+            let there = ha.hosts.get(case.id.host).is_some_and(|host| host.places.cluster == cluster);
+            there && case.phase.is_unrecovered()
+        });
+        busy || ha.paused(Act::Recover) > lead.clock || self.liveness.is_quiet(lead.now)
+    }
+
+    fn empty(&mut self, drain: &Drain, host: &Host, of: &[std::sync::Arc<Move>], lead: &Lead<'_>, due: &mut Vec<Due>) {
+        if !drain.disabled {
+            self.service(drain, host, true, lead, due);
+            return;
+        }
+        let life = Life { host: host.id, incarnation: host.incarnation };
+        let facts = self.facts(host);
+        let listed = facts.servers.as_ref().filter(|(at, _)| lead.now <= at + pace::REPLAN);
+        let Some((_, servers)) = listed else {
+            if facts.asked_nova == 0 || lead.now >= facts.asked_nova + pace::NOVA {
+                facts.asked_nova = lead.now.max(1);
+                due.push(Due::Call(Call::ListServers(host.id)));
+            }
+            return;
+        };
+        let servers: BTreeMap<Uuid, Recorded> = servers.iter().copied().collect();
+        let here = lead.ha().permits.iter().filter(|permit| permit.life == life).map(|permit| permit.instance);
+        let mut all: Vec<Uuid> = here.chain(servers.keys().copied()).collect();
+        all.sort_unstable();
+        all.dedup();
+        let settled = |instance: Uuid| drain.left.iter().any(|(left, _)| *left == instance);
+        let known = |instance: Uuid| of.iter().find(|known| known.instance == instance);
+        let waits = |known: &Move| {
+            let wait = BACKOFF[usize::from(known.tries.saturating_sub(1)).min(BACKOFF.len() - 1)];
+            lead.clock < known.at.saturating_add(wait)
+        };
+        let open: Vec<_> = all
+            .iter()
+            .copied()
+            .filter(|id| {
+                !settled(*id) && known(*id).is_none_or(|known| known.state == MoveState::Failed && !waits(known))
+            })
+            // What has just moved may be in an older list.
+            .filter(|id| lead.ha().permits.get(*id).is_none_or(|permit| permit.life == life))
+            .collect();
+        if !open.is_empty() && !self.yields(host, lead) {
+            let ways = ways(&open, life, &servers, of, lead);
+            Self::step_of_drain(drain, Step::Plan(ways), due);
+            return;
+        }
+        if open.is_empty() && of.is_empty() {
+            let over = if drain.left.is_empty() { Over::Succeeded } else { Over::Partial };
+            due.push(Due::Propose(Change::DrainEnd { host: host.id, over }));
+            return;
+        }
+        self.begin_moves(drain, host, of, lead, due);
+    }
+
+    fn begin_moves(
+        &mut self,
+        drain: &Drain,
+        host: &Host,
+        of: &[std::sync::Arc<Move>],
+        lead: &Lead<'_>,
+        due: &mut Vec<Due>,
+    ) {
+        if self.yields(host, lead) {
+            return;
+        }
+        let ha = lead.ha();
+        let live = || ha.moves.iter().filter(|known| known.is_live());
+        let in_cell =
+            |known: &Move| ha.hosts.get(known.from.host).is_some_and(|from| from.places.cell == host.places.cell);
+        let mut source = live().filter(|known| known.from.host == host.id).count();
+        let mut cell = live().filter(|known| in_cell(known)).count();
+        let mut targets: BTreeMap<HostId, usize> = BTreeMap::new();
+        for known in live() {
+            *targets.entry(known.to.host).or_default() += 1;
+        }
+        for known in of.iter().filter(|known| known.state == MoveState::Claimed) {
+            let target = targets.entry(known.to.host).or_default();
+            if source >= MOST_SOURCE || cell >= MOST_CELL || *target >= MOST_TARGET {
+                continue;
+            }
+            // The target is not what it was: another one is looked for.
+            if !ha
+                .hosts
+                .get(known.to.host)
+                .is_some_and(|to| to.takes_instances() && to.incarnation == known.to.incarnation)
+            {
+                Self::step_of_drain(drain, Step::Failed(known.instance), due);
+                continue;
+            }
+            if self.intend(drain, known, lead, due) {
+                (source, cell, *target) = (source + 1, cell + 1, *target + 1);
+            }
+        }
+    }
+
+    /// An intent, once Nova has said how the instance stands.
+    fn intend(&mut self, drain: &Drain, known: &Move, lead: &Lead<'_>, due: &mut Vec<Due>) -> bool {
+        let crate::ha::Leader { term, node } = self.leader;
+        let instance = known.instance;
+        let name = format!("{}/move/{term}/{node}/{}/{}", known.from, known.tries, lead.clock / pace::REPLAN);
+        let op = Uuid::new_v5(&instance, name.as_bytes());
+        let facts = self.instances.entry(instance).or_default();
+        let fresh = facts.read.as_ref().filter(|(at, ..)| lead.now <= at + pace::READ);
+        let Some((_, nova, _)) = fresh.cloned() else {
+            super::evacuation::read_server(facts, instance, pace::NOVA, lead, due);
+            return false;
+        };
+        facts.read = None;
+        if nova.host != known.from.host || nova.moving || nova.now.task || !nova.sentinel {
+            return false;
+        }
+        Self::step_of_drain(drain, Step::Intent(instance, op, Box::new(nova)), due);
+        true
+    }
+
+    fn follow_move(&mut self, drain: &Drain, known: &Move, lead: &Lead<'_>, due: &mut Vec<Due>) {
+        let instance = known.instance;
+        let own = known.by == self.leader;
+        let barrier = self.barrier(known.op);
+        let facts = self.instances.entry(instance).or_default();
+        if known.state == MoveState::Intent && own && facts.sent.is_none_or(|(op, _)| op != known.op) {
+            facts.sent = Some((known.op, lead.now));
+            due.push(Due::Call(Call::Migrate { instance, target: known.to.host, live: known.live, barrier }));
+            return;
+        }
+        let refused = matches!(facts.answer, Some((op, Answer::Refused { .. })) if op == known.op && own);
+        let Some((read_at, nova, migrations)) = facts.read.take() else {
+            super::evacuation::read_server(facts, instance, pace::NOVA, lead, due);
+            return;
+        };
+        if !nova.sentinel {
+            return;
+        }
+        let new: Vec<_> = migrations.iter().filter(|migration| !known.baseline.contains(&migration.id)).collect();
+        let done = new.iter().find(|migration| migration.over == Some(true)).filter(|_| nova.host == known.to.host);
+        let open = new.iter().find(|migration| migration.over.is_none());
+        match (done, open) {
+            (Some(migration), _) => Self::step_of_drain(drain, Step::Moved(instance, migration.id), due),
+            (None, Some(migration)) if known.state == MoveState::Intent => {
+                Self::step_of_drain(drain, Step::Running(instance, migration.id), due);
+            }
+            (None, Some(migration)) => self.press(drain, known, migration.id, lead, due),
+            // Every migration of it ended, and it is where it was.
+            (None, None) if !new.is_empty() && nova.host == known.from.host && !nova.moving => {
+                Self::step_of_drain(drain, Step::Failed(instance), due);
+            }
+            (None, None) if new.is_empty() => {
+                let facts = self.instances.entry(instance).or_default();
+                let since = *facts.traceless.get_or_insert(read_at);
+                // Nova takes no second one while the first is on its way.
+                if refused || read_at >= since + pace::HORIZON {
+                    facts.traceless = None;
+                    Self::step_of_drain(drain, Step::Failed(instance), due);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// One that does not get on is finished by force where the policy says so, and given up when it is stuck.
+    fn press(&mut self, drain: &Drain, known: &Move, migration: Uuid, lead: &Lead<'_>, due: &mut Vec<Due>) {
+        let instance = known.instance;
+        let progress = self.progress.entry(instance).or_default();
+        let stalled = progress.least.is_some_and(|(_, since)| lead.now >= since + STALLED);
+        let stuck = lead.clock >= known.at.saturating_add(STUCK);
+        let force = lead.ha().small.policy.force_complete && stalled && !stuck;
+        if !stuck && !force {
+            return;
+        }
+        match progress.pressed {
+            Some((op, sent)) if op == known.op && known.by == self.leader => {
+                if !sent {
+                    progress.pressed = Some((op, true));
+                    let barrier = self.barrier(op);
+                    due.push(Due::Call(if force {
+                        Call::ForceComplete { instance, migration, barrier }
+                    } else {
+                        Call::AbortMigration { instance, migration, barrier }
+                    }));
+                }
+                // Forced in vain: given up when it is stuck.
+                if sent && stuck && lead.clock >= known.at.saturating_add(2 * STUCK) {
+                    self.progress.remove(&instance);
+                }
+            }
+            _ => {
+                let crate::ha::Leader { term, node } = self.leader;
+                let what = if force { "force" } else { "abort" };
+                let name = format!("{migration}/{what}/{term}/{node}/{}", lead.clock / STUCK);
+                let op = Uuid::new_v5(&instance, name.as_bytes());
+                progress.pressed = Some((op, false));
+                Self::step_of_drain(drain, Step::Press(instance, op), due);
+            }
+        }
+    }
+
+    /// Back at work: its service is enabled, and the drain is forgotten.
+    fn give_back(&mut self, drain: &Drain, host: &Host, lead: &Lead<'_>, due: &mut Vec<Due>) {
+        let busy = lead.ha().moves.iter().any(|known| known.from.host == host.id && known.is_live());
+        if host.maintenance != Maintenance::None || busy || lead.ha().cases.get(host.id).is_some() {
+            return;
+        }
+        if drain.disabled {
+            self.service(drain, host, false, lead, due);
+        } else {
+            Self::step_of_drain(drain, Step::Disabled(false), due);
+        }
+    }
+}
+
+/// Where each goes, or why it stays.
+fn ways(
+    open: &[Uuid],
+    life: Life,
+    servers: &BTreeMap<Uuid, Recorded>,
+    of: &[std::sync::Arc<Move>],
+    lead: &Lead<'_>,
+) -> Vec<(Uuid, Way)> {
+    let mut ways = Vec::new();
+    let mut movable = Vec::new();
+    for instance in open.iter().copied() {
+        let permitted = lead.ha().permits.get(instance).is_some_and(|permit| permit.life == life);
+        let left = match servers.get(&instance) {
+            _ if !permitted => Some(Left::Permit),
+            None => Some(Left::State),
+            Some(recorded) if recorded.task => Some(Left::Busy),
+            Some(recorded) if !matches!(recorded.vm, VmState::Active | VmState::Stopped) => Some(Left::State),
+            Some(_) if lead.targets.stays(instance).is_some() => Some(Left::Fixed),
+            Some(_) => None,
+        };
+        match (left, servers.get(&instance)) {
+            (Some(why), _) => ways.push((instance, Way::Left(why))),
+            (None, Some(recorded)) => {
+                let excluded = of.iter().find(|known| known.instance == instance);
+                let excluded = excluded.map(|known| known.excluded.clone()).unwrap_or_default();
+                movable.push((instance, *recorded, excluded));
+            }
+            (None, None) => {}
+        }
+    }
+    let instances: Vec<_> = movable.iter().map(|(instance, _, excluded)| (*instance, excluded.clone())).collect();
+    let found = planner::places(lead.tables, life, &instances, lead.targets);
+    ways.extend(movable.into_iter().zip(found).map(|((instance, recorded, _), to)| {
+        let live = recorded.vm == VmState::Active;
+        (instance, to.map_or(Way::Left(Left::NoTarget), |life| Way::To { life, live }))
+    }));
+    ways
+}
+
+/// Whether the cluster can do without a host: what is on its fullest other one still fits into the rest (a
+/// necessary condition of `hosts 1`, class by class).
+fn spares(host: &Host, lead: &Lead<'_>) -> bool {
+    let ha = lead.ha();
+    let mut free: BTreeMap<_, u64> = BTreeMap::new();
+    let mut used: Vec<Vec<(crate::names::Sym, u64, u64)>> = Vec::new();
+    let mut own: Vec<(crate::names::Sym, u64)> = Vec::new();
+    for other in ha.hosts.iter().filter(|other| other.places.cluster == host.places.cluster) {
+        let name = lead.tables.names.text(other.nova_host);
+        let row = lead.tables.row_of_node(crate::domain::Domain::Nova, name, None);
+        let Some(provider) = row.and_then(|row| lead.tables.provider(row)) else { continue };
+        if other.id == host.id {
+            own = provider.inventories.iter().map(|(class, _)| (*class, provider.used(*class))).collect();
+        } else if other.takes_instances() {
+            let of = provider.inventories.iter().map(|(class, inventory)| {
+                let used = provider.used(*class);
+                (*class, used, inventory.capacity().saturating_sub(used))
+            });
+            let of: Vec<_> = of.collect();
+            for (class, _, room) in &of {
+                *free.entry(*class).or_default() += room;
+            }
+            used.push(of);
+        }
+    }
+    let fits = |class, needed: u64, without: u64| free.get(&class).is_none_or(|free| free - without >= needed);
+    let itself = own.iter().all(|(class, used)| fits(*class, *used, 0));
+    let drained = |class| own.iter().find(|(known, _)| *known == class).map_or(0, |(_, used)| *used);
+    itself && used.iter().all(|of| of.iter().all(|(class, used, room)| fits(*class, used + drained(*class), *room)))
+}

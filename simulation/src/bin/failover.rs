@@ -1,0 +1,101 @@
+//! Lives through random worlds of failover: `--seeds N --seed S --minutes M [--mutant NAME] [--print]`. A seed
+//! that finds something prints what, its last events, and how to see it again.
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use simulation::failover::random::{Plan, live};
+use simulation::failover::{Flaw, World};
+
+/// Events of a seed that found something.
+const EVENTS: usize = 200;
+
+struct Asked {
+    seed: u64,
+    seeds: u64,
+    minutes: u64,
+    mutant: Option<Flaw>,
+    print: bool,
+}
+
+fn asked() -> Result<Asked, String> {
+    let mut asked = Asked { seed: 1, seeds: 1, minutes: 30, mutant: None, print: false };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut number = || -> Result<u64, String> {
+            let given = words.next().ok_or(format!("{word}: nothing given, a number expected"))?;
+            given.parse().map_err(|_| format!("{word}: '{given}' given, a number expected"))
+        };
+        match word.as_str() {
+            "--seed" => asked.seed = number()?,
+            "--seeds" => asked.seeds = number()?,
+            "--minutes" => asked.minutes = number()?,
+            "--print" => asked.print = true,
+            "--mutant" => {
+                let name = words.next().unwrap_or_default();
+                let known = || Flaw::ALL.map(Flaw::name).join(", ");
+                let flaw = Flaw::ALL.into_iter().find(|flaw| flaw.name() == name);
+                asked.mutant =
+                    Some(flaw.ok_or_else(|| format!("--mutant: '{name}' given, one of {} expected", known()))?);
+            }
+            other => {
+                return Err(format!("'{other}': unknown; --seed, --seeds, --minutes, --mutant, --print are known"));
+            }
+        }
+    }
+    Ok(asked)
+}
+
+fn report(seed: u64, minutes: u64, mutant: Option<Flaw>, world: &World) -> String {
+    let last = world.log.len().saturating_sub(EVENTS);
+    let mutant = mutant.map(|flaw| format!(" --mutant {}", flaw.name())).unwrap_or_default();
+    let broken: Vec<_> = world.broken.iter().map(|what| format!("BROKEN {what}")).collect();
+    format!(
+        "{}\n{}\nagain: cargo xtask failover --seed {seed} --minutes {minutes}{mutant} --print",
+        world.log[last..].join("\n"),
+        broken.join("\n")
+    )
+}
+
+fn main() -> ExitCode {
+    let asked = match asked() {
+        Ok(asked) => asked,
+        Err(why) => {
+            eprintln!("{why}");
+            return ExitCode::from(2);
+        }
+    };
+    let (next, failed, left) = (AtomicU64::new(asked.seed), AtomicU64::new(0), AtomicU64::new(0));
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= asked.seed + asked.seeds {
+                        return;
+                    }
+                    let (minutes, flaw) = (asked.minutes, asked.mutant);
+                    let world = live(Plan { seed, minutes, flaw });
+                    if asked.print {
+                        println!("{}", world.log.join("\n"));
+                    }
+                    for what in &world.left {
+                        left.fetch_add(1, Ordering::Relaxed);
+                        println!("LEFT by seed {seed}: {what}");
+                    }
+                    if !world.broken.is_empty() {
+                        failed.fetch_add(1, Ordering::Relaxed);
+                        println!("{}", report(seed, minutes, flaw, &world));
+                    }
+                }
+            });
+        }
+    });
+    let (failed, left) = (failed.into_inner(), left.into_inner());
+    println!(
+        "{} seeds of {} min: {failed} broke an invariant, {left} things were left undone",
+        asked.seeds, asked.minutes
+    );
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,282 @@
+//! One tick: the truth goes on, agents are heard, whoever leads says what is due, its orders are applied,
+//! and calls and their answers travel.
+
+use scheduler::ha::coordinator::lease::Ask;
+use scheduler::ha::coordinator::{Call, Due, Lead, Told};
+use scheduler::ha::host::Degraded;
+use scheduler::ha::liveness::{Digest, Heard, Says};
+use scheduler::ha::order::{Change, Groups, Role};
+use scheduler::ha::proof::LeaseMode;
+use scheduler::ha::recovery::VmState;
+
+use super::truth::TrueHost;
+use super::world::{Least, SOUND, TICK, WATCHDOG, World};
+
+impl TrueHost {
+    /// Its agent feeds the watchdog while its lease lives; unfed, it resets the host.
+    fn watch(&mut self, now: u64) {
+        let Some(fed) = self.fed else { return };
+        // Armed with the first lease.
+        if self.lease == 0 || !self.on {
+            return;
+        }
+        if self.runs() && self.agent && now < self.lease {
+            self.fed = Some(now);
+        } else if now >= fed + WATCHDOG + WATCHDOG * self.slow / 1_000 {
+            self.boot_up();
+            self.hung = false;
+        }
+    }
+}
+
+impl World {
+    /// Runs for so long.
+    pub fn run(&mut self, millis: u64) {
+        let end = self.now + millis;
+        while self.now < end {
+            self.tick();
+        }
+    }
+
+    /// Runs until something holds, or for so long; whether it does.
+    pub fn until(&mut self, millis: u64, holds: impl Fn(&Self) -> bool) -> bool {
+        let end = self.now + millis;
+        while self.now < end {
+            if holds(self) {
+                return true;
+            }
+            self.tick();
+        }
+        holds(self)
+    }
+
+    fn tick(&mut self) {
+        self.now += TICK;
+        self.truth();
+        if self.elect.is_some_and(|at| self.now >= at) {
+            self.take_over();
+        }
+        self.deliver();
+        self.listen();
+        self.speak();
+        self.lead();
+        self.check_truth();
+    }
+
+    /// The truth goes on by itself.
+    fn truth(&mut self) {
+        let now = self.now;
+        for host in &mut self.hosts {
+            if host.off_at.is_some_and(|at| now >= at) {
+                host.cut();
+                if host.restores {
+                    host.boots_at = Some(now + 60_000);
+                }
+            }
+            if host.boots_at.is_some_and(|at| now >= at) {
+                host.boot_up();
+            }
+            host.watch(now);
+            if host.runs() && host.agent {
+                for member in 0..3 {
+                    let due = 2_000 + if host.jitter > 0 { (now * 7 + member as u64 * 13) % host.jitter } else { 0 };
+                    if host.reaches[member] && now >= host.last_beat[member] + due {
+                        host.last_beat[member] = now;
+                        host.heard = now;
+                    }
+                }
+            }
+            if host.runs() && host.compute {
+                host.ran = now;
+            }
+            let stands = !(host.runs() && host.storage);
+            host.still = if stands { host.still.or(Some(now)) } else { None };
+        }
+        for at in 0..self.nova.moving.len() {
+            let moving = self.nova.moving[at];
+            if moving.over.is_some() || now < moving.done {
+                continue;
+            }
+            if moving.live && !self.by_id(moving.source).runs() {
+                // Its source is gone, and so is what ran there; Nova goes on believing in it.
+                continue;
+            }
+            let target = self.by_id(moving.target);
+            if target.runs() && !target.compute {
+                // The message waits for its nova-compute.
+                continue;
+            }
+            let boot = target.boot();
+            // The hook of libvirt: what was meant for a former boot is not started in this one.
+            let denied = self.ha().permits.get(moving.instance).is_some_and(|permit| {
+                let known = self.ha().hosts.get(moving.target);
+                let now = known.filter(|known| known.boot == Some(boot)).map(|known| known.incarnation);
+                permit.life.host == moving.target && now != Some(permit.life.incarnation)
+            });
+            let target = self.by_id(moving.target);
+            // The target's libvirt refuses a domain that it has.
+            let fails = !target.runs() || target.guests.contains(&moving.instance);
+            let well = !fails && !denied && !self.nova.refusing.contains(&moving.target);
+            self.nova.moving[at].over = Some(well);
+            if moving.live {
+                if let Some(server) = self.nova.servers.get_mut(&moving.instance) {
+                    server.destination = None;
+                }
+                if well {
+                    self.by_id(moving.source).guests.remove(&moving.instance);
+                }
+            }
+            if well {
+                self.by_id(moving.target).guests.insert(moving.instance);
+                if let Some(server) = self.nova.servers.get_mut(&moving.instance) {
+                    server.host = moving.target;
+                    // What was in error comes up running.
+                    server.running |= server.vm == VmState::Error;
+                }
+            }
+        }
+    }
+
+    /// What the leader hears of hosts.
+    fn listen(&mut self) {
+        let now = self.now;
+        let silent = self.hosts.iter().filter(|host| host.power().is_none()).count();
+        let Some(leading) = &mut self.leader else { return };
+        let liveness = &mut leading.coordinator.liveness;
+        for member in 0..3 {
+            let heard: Vec<_> = self
+                .hosts
+                .iter()
+                .filter(|host| host.last_beat[member] > 0)
+                .map(|host| Heard { host: host.id, age: now - host.last_beat[member], boot: host.boot() })
+                .collect();
+            liveness.digest(
+                &Digest { member: member as u64, in_quorum: true, blind: self.blind[member], heard: &heard },
+                now,
+            );
+        }
+        for moving in self.nova.moving.iter().filter(|moving| moving.live && moving.over.is_none()) {
+            let remaining = moving.done.saturating_sub(now).min(1_000_000);
+            leading.coordinator.tell(Told::Progress { instance: moving.instance, remaining }, now);
+        }
+        let liveness = &mut leading.coordinator.liveness;
+        for host in &self.hosts {
+            let stands = host.still.map_or(0, |since| now - since);
+            let storage = match stands {
+                0 => Says::Runs,
+                30_000.. => Says::Silent,
+                _ => Says::Nothing,
+            };
+            liveness.observe(host.id, Groups::STORAGE, storage, now);
+            let data = if host.runs() && host.data { Says::Runs } else { Says::Silent };
+            liveness.observe(host.id, Groups::DATA, data, now);
+            let lone = host.power().is_none() && self.hosts.len() - silent >= 3;
+            let out_of_band = if lone { Says::Silent } else { Says::Runs };
+            liveness.observe(host.id, Groups::OUT_OF_BAND, out_of_band, now);
+        }
+    }
+
+    /// Agents ask for leases with each heartbeat, and say how they are; new boots say Hello.
+    fn speak(&mut self) {
+        let now = self.now;
+        if self.paused {
+            return;
+        }
+        for at in 0..self.hosts.len() {
+            let host = &self.hosts[at];
+            if !host.is_heard() || host.last_beat.iter().all(|beat| *beat != now) {
+                continue;
+            }
+            let ill = if host.libvirt { Degraded::default() } else { Degraded::LIBVIRT };
+            let (id, boot, greets) = (host.id, host.boot(), host.greets);
+            let ask = Ask { host: id, boot, seq: host.asks };
+            let granted = match &mut self.leader {
+                Some(leading) => {
+                    let targets = Least(&self.core);
+                    let tables = self.core.state().tables();
+                    let lead = Lead { tables, voters: &self.voters, targets: &targets, clock: now, now };
+                    leading.coordinator.tell(Told::Health(id, ill), now);
+                    leading.coordinator.grant(ask, 0, &lead).map(|grant| grant.ttl)
+                }
+                None => None,
+            };
+            let lease = self.core.state().tables().failover().small.lease;
+            let ghost = (lease.mode == LeaseMode::Strict && now < self.ghost).then_some(lease.ttl);
+            let host = &mut self.hosts[at];
+            host.asks += 1;
+            if let Some(ttl) = granted.or(ghost) {
+                // By its own clock since it asked.
+                host.lease = now + ttl + ttl * host.slow / 1_000;
+                host.fed = host.fed.map(|_| now);
+            }
+            self.arm(at);
+            if !self.hosts[at].compute && !greets {
+                let free = self.ha().hosts.get(id).is_some_and(|known| known.boot == Some(boot) && !known.quarantined);
+                if free && self.ha().cases.get(id).is_none() {
+                    self.start_compute(id);
+                }
+            }
+            if greets && self.leader.is_some() {
+                let n = at as u128 + 1;
+                let hello = Box::new(self.hello_of(n));
+                let said = self.order(Role::Coordinator, Change::IncarnationOpen { host: id, hello });
+                self.hosts[at].greets = said.is_err();
+            }
+        }
+    }
+
+    /// That a watchdog is armed is replicated before anybody relies on it.
+    fn arm(&mut self, at: usize) {
+        let host = &self.hosts[at];
+        let armed = host.fed.is_some() && host.lease > 0;
+        let known = self.ha().hosts.get(host.id).filter(|known| known.boot == Some(host.boot()));
+        let Some(known) = known.filter(|known| armed && known.watchdog != SOUND) else { return };
+        if self.leader.is_some() {
+            let (host, incarnation) = (host.id, known.incarnation);
+            let change = Change::Watchdog { host, incarnation, watchdog: SOUND };
+            self.order(Role::Coordinator, change).ok();
+        }
+    }
+
+    fn lead(&mut self) {
+        let Some(leading) = &mut self.leader else { return };
+        if self.paused {
+            return;
+        }
+        let id = leading.id;
+        let targets = Least(&self.core);
+        let lead = Lead {
+            tables: self.core.state().tables(),
+            voters: &self.voters,
+            targets: &targets,
+            clock: self.now,
+            now: self.now,
+        };
+        for due in leading.coordinator.step(&lead) {
+            let changes = match &due {
+                Due::Propose(change) => !matches!(change, Change::BreakerSet { .. }),
+                Due::Call(call) => !matches!(
+                    call,
+                    Call::ReadPower(_)
+                        | Call::ReadServer(_)
+                        | Call::ListServers(_)
+                        | Call::ListDomains(_)
+                        | Call::ReadCompute(_)
+                        | Call::ReadDomain { .. }
+                ),
+            };
+            self.effects += usize::from(changes);
+            let dies = self.cut.filter(|cut| changes && cut.nth == self.effects);
+            if dies.is_none_or(|cut| cut.after) {
+                match due {
+                    Due::Propose(change) => drop(self.order(Role::Coordinator, change)),
+                    Due::Call(call) => self.send(call, id),
+                }
+            }
+            if dies.is_some() {
+                self.kill_leader();
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Random worlds: a seed draws an estate and the faults of hosts, BMCs, networks, Nova, leaders and people, lives
+//! with them for a while, heals everything, and says what is left. The same seed gives the same life.
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use scheduler::ha::breaker::{Decision, ScopeName};
+use scheduler::ha::case::Act;
+use scheduler::ha::drain::Over;
+use scheduler::ha::host::Maintenance;
+use scheduler::ha::order::{Change, Role};
+use scheduler::ha::proof::{Evidence, Lease, LeaseMode, Token};
+use scheduler::ha::{Phase, Policy};
+
+use super::nova::Trouble;
+use super::truth::{Bmc, host, vm};
+use super::world::{Flaw, World};
+
+/// A life.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// The seed.
+    pub seed: u64,
+    /// Simulated minutes with faults; half an hour without follows.
+    pub minutes: u64,
+    /// A fault built in on purpose.
+    pub flaw: Option<Flaw>,
+}
+
+/// Milliseconds between two draws.
+const STEP: u64 = 5_000;
+/// Minutes without faults at the end.
+const CALM: u64 = 40;
+
+/// Lives it; what is broken is in the world.
+pub fn live(plan: Plan) -> World {
+    Flaw::with(plan.flaw, || lived(plan))
+}
+
+fn lived(plan: Plan) -> World {
+    let mut rng = SmallRng::seed_from_u64(plan.seed);
+    let hosts = rng.random_range(5..=16_u128);
+    let vms = rng.random_range(2..=10_u128);
+    let mut world = World::spread(hosts, vms, rng.random_range(3..=8), |n| 1 + (n * 7) % 3.min(hosts));
+    world.flaw(plan.flaw);
+    settle(&mut world, &mut rng);
+    // Few kinds of faults at a time find more than all at once.
+    let kinds: Vec<u8> = (0..KINDS).filter(|_| rng.random_bool(0.45)).collect();
+    let pace = rng.random_range(0.02..0.25);
+    world.say(&format!("seed {}: {hosts} hosts, {vms} instances, faults {kinds:?}", plan.seed));
+    let end = world.now + plan.minutes * 60_000;
+    let mut heals: Vec<(u64, u8, u128)> = Vec::new();
+    while world.now < end && world.broken.is_empty() {
+        let now = world.now;
+        let (due, later): (Vec<_>, Vec<_>) = heals.into_iter().partition(|(at, ..)| *at <= now);
+        heals = later;
+        for (_, kind, n) in due {
+            heal(&mut world, kind, n);
+        }
+        if !kinds.is_empty() && rng.random_bool(pace) {
+            let kind = kinds[rng.random_range(0..kinds.len())];
+            // The hosts with instances are the interesting ones.
+            let n = if rng.random_bool(0.6) { rng.random_range(1..=3.min(hosts)) } else { rng.random_range(1..=hosts) };
+            harm(&mut world, kind, n, &mut rng);
+            heals.push((now + rng.random_range(1_000..400_000), kind, n));
+        }
+        world.run(STEP);
+    }
+    for kind in 0..KINDS {
+        for n in 1..=hosts {
+            heal(&mut world, kind, n);
+        }
+    }
+    if world.broken.is_empty() {
+        calm(&mut world);
+    }
+    world
+}
+
+/// What an operator has settled.
+fn settle(world: &mut World, rng: &mut SmallRng) {
+    let policy = Policy {
+        fence_isolated: if rng.random_bool(0.3) { 60_000 } else { 0 },
+        power_on: rng.random_bool(0.5),
+        in_place: rng.random_bool(0.8),
+        error_instances: rng.random_bool(0.5),
+        ..Policy::default()
+    };
+    world.order(Role::Operator, Change::Policy(policy)).ok();
+    if rng.random_bool(0.4) {
+        let voter = |node| scheduler::ha::order::Voter {
+            node,
+            host: None,
+            chassis: "control".to_owned(),
+            power: "control".to_owned(),
+        };
+        world.order(Role::Coordinator, Change::Voters((1..=3).map(voter).collect())).ok();
+        let lease = Lease { mode: LeaseMode::Strict, ..Lease::default() };
+        world.order(Role::Operator, Change::LeaseEpoch(lease)).ok();
+        for host in &mut world.hosts {
+            host.fed = Some(0);
+            host.slow = if rng.random_bool(0.3) { 10 } else { 0 };
+        }
+        world.run(10_000);
+    }
+}
+
+const KINDS: u8 = 23;
+
+fn harm(world: &mut World, kind: u8, n: u128, rng: &mut SmallRng) {
+    world.say(&format!("harm {kind} to host {n}"));
+    let now = world.now;
+    let until = now + rng.random_range(10_000..600_000);
+    match kind {
+        0 => world.host_mut(n).cut(),
+        1 => world.host_mut(n).hung = world.host(n).on,
+        2 => world.host_mut(n).reaches = [false; 3],
+        3 => world.host_mut(n).reaches[rng.random_range(0..3)] = false,
+        4 => (world.host_mut(n).storage, world.host_mut(n).data) = (rng.random_bool(0.5), rng.random_bool(0.5)),
+        5 => world.host_mut(n).agent = false,
+        6 => {
+            let modes = [Bmc::Silent, Bmc::Lies, Bmc::Refuses, Bmc::Stuck, Bmc::Strange];
+            world.bmc(n, modes[rng.random_range(0..modes.len())]);
+        }
+        7 => {
+            let troubles = [
+                Trouble::Down,
+                Trouble::LostAnswers,
+                Trouble::Late(rng.random_range(1_000..150_000)),
+                Trouble::Partial,
+                Trouble::Slow(rng.random_range(1_000..20_000)),
+            ];
+            world.trouble(troubles[rng.random_range(0..troubles.len())]);
+        }
+        8 => world.nova.refusing.push(host(n)),
+        9 => world.kill_leader(),
+        10 => world.pause(rng.random_bool(0.7)),
+        11 => world.host_mut(n).boot_up(),
+        12 => world.restart_all(),
+        13 => world.host_mut(n).libvirt = false,
+        14 => world.skew = rng.random_range(-7_200_000..7_200_000),
+        15 => world.host_mut(n).restores = true,
+        16 => {
+            let act = if rng.random_bool(0.5) { Act::Kill } else { Act::Recover };
+            world.operate(Change::Pause { act, until });
+        }
+        17 => {
+            let mode = [Maintenance::Manual, Maintenance::Auto][rng.random_range(0..2)];
+            world.operate(Change::Maintenance { host: host(n), mode });
+        }
+        18 => {
+            let scopes: Vec<ScopeName> = ["rack-0", "rack-1"].map(|rack| ScopeName::Cluster(rack.to_owned())).into();
+            let scope = if rng.random_bool(0.5) { ScopeName::Region } else { scopes[rng.random_range(0..2)].clone() };
+            world.operate(Change::BreakerAck { scope, decision: Decision::ProceedAll, until });
+        }
+        19 => confirm(world, n),
+        22 => {
+            if let Some(incarnation) = world.ha().hosts.get(host(n)).map(|host| host.incarnation) {
+                world.operate(Change::DrainOpen { host: host(n), incarnation, mode: Maintenance::Auto });
+            }
+        }
+        20 => {
+            // A person evacuates by hand what surely does not run any more.
+            let instance = vm(rng.random_range(1..=10));
+            let from = world.nova.servers.get(&instance).map(|server| server.host);
+            let dead = from.is_some_and(|from| !world.by_id(from).on);
+            if dead && world.nova.migrations(instance).all(|moving| moving.over.is_some()) {
+                world.nova.evacuate(instance, host(n), false, now);
+            }
+        }
+        _ => {
+            let guest = world.host(n).guests.first().copied();
+            if let Some(guest) = guest.filter(|_| world.host(n).runs()) {
+                world.crash(n, guest.as_u128() - vm(0).as_u128());
+            }
+        }
+    }
+}
+
+/// A person who looked confirms what is so.
+fn confirm(world: &mut World, n: u128) {
+    let Some(case) = world.ha().cases.get(host(n)).map(|case| (case.id, case.phase)) else { return };
+    if world.host(n).on {
+        return;
+    }
+    let token = Token { case: case.0, phase: case.1, at: world.now };
+    let evidence = Evidence::Operator { token, youngest: Some(60_000) };
+    world.operate(Change::DeathProof { host: host(n), incarnation: case.0.incarnation, evidence });
+}
+
+fn heal(world: &mut World, kind: u8, n: u128) {
+    match kind {
+        0 | 1 | 15 => {
+            let now = world.now;
+            let host = world.host_mut(n);
+            host.restores = false;
+            host.hung = false;
+            if !host.on {
+                host.boots_at = host.boots_at.or(Some(now + 30_000));
+            }
+        }
+        2 | 3 => world.host_mut(n).reaches = [true; 3],
+        4 => (world.host_mut(n).storage, world.host_mut(n).data) = (true, true),
+        5 => world.host_mut(n).agent = true,
+        6 => world.bmc(n, Bmc::Well),
+        7 => world.trouble(Trouble::None),
+        8 => world.nova.refusing.clear(),
+        10 => world.go_on(),
+        13 => world.host_mut(n).libvirt = true,
+        14 => world.skew = 0,
+        16 => {
+            for act in [Act::Kill, Act::Recover] {
+                if world.ha().paused(act) > 0 {
+                    world.operate(Change::Pause { act, until: 0 });
+                }
+            }
+        }
+        22 => {
+            world.operate(Change::DrainEnd { host: host(n), over: Over::Cancelled });
+            if world.ha().hosts.get(host(n)).is_some_and(|host| host.maintenance == Maintenance::Auto) {
+                world.operate(Change::Maintenance { host: host(n), mode: Maintenance::None });
+            }
+        }
+        17 => {
+            if world.ha().hosts.get(host(n)).is_some_and(|host| host.maintenance != Maintenance::None) {
+                world.operate(Change::Maintenance { host: host(n), mode: Maintenance::None });
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Nothing is wrong any more. Every case is over, or a person was asked; every instance runs once, or it is told
+/// why not.
+fn calm(world: &mut World) {
+    world.run(CALM * 60_000);
+    let mut left = Vec::new();
+    for case in world.ha().cases.iter() {
+        let waits = matches!(case.phase, Phase::AwaitReturn)
+            && !world.ha().hosts.get(case.id.host).is_some_and(|h| h.is_open());
+        if case.needs_operator.is_none() && !waits {
+            left.push(format!("INV-27 case {} is in {} and nobody is asked", case.id, case.phase));
+        }
+    }
+    for (instance, server) in &world.nova.servers {
+        let runs = world.hosts.iter().filter(|host| host.guests.contains(instance)).count();
+        let told =
+            world.ha().cases.iter().any(|case| case.needs_operator.is_some() || case.phase == Phase::AwaitReturn);
+        let tired = world.ha().restarts.get(*instance).is_some_and(|known| known.well == Some(false));
+        if runs == 0 && !told && !tired {
+            left.push(format!("INV-26 instance {instance} runs nowhere, Nova has it on {}", server.host));
+        }
+        let permit = world.ha().permits.get(*instance).map(|permit| permit.life.host);
+        if runs == 1 && !told && permit != Some(server.host) {
+            left.push(format!("INV-21 instance {instance}: Nova has it on {}, its permit is {permit:?}", server.host));
+        }
+    }
+    for what in left {
+        world.say(&format!("LEFT {what}"));
+        world.left.push(what);
+    }
+}

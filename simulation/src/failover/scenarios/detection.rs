@@ -1,0 +1,242 @@
+//! Detection: who is silent, and who is dead.
+
+use scheduler::ha::Phase;
+use scheduler::ha::coordinator::{Barrier, Call};
+use scheduler::ha::host::{Degraded, Detection};
+use scheduler::ha::order::Leader;
+use uuid::Uuid;
+
+use super::{Scenario, VMS, detection, hang, recovered, untouched, want};
+use crate::failover::nova::Trouble;
+use crate::failover::truth::{Bmc, host, vm};
+use crate::failover::world::World;
+
+/// Those of this family.
+pub(super) const ALL: &[Scenario] = &[
+    Scenario {
+        id: "DET-01",
+        what: "power loss, BMC alive",
+        run: |world| {
+            world.host_mut(1).cut();
+            let proven = world.until(16_000, |world| world.phase(1).is_some_and(Phase::is_proven));
+            want(proven, "", "proven within 16 s")?;
+            recovered(world, 120_000)
+        },
+    },
+    Scenario {
+        id: "DET-02",
+        what: "kernel hang, BMC on",
+        run: |world| {
+            hang(world, 1);
+            let seen = world.until(27_000, |world| detection(world, 1) == Some(Detection::Unreachable));
+            want(seen, "", "Unreachable within 25 s and two ticks")?;
+            recovered(world, 120_000)
+        },
+    },
+    Scenario {
+        id: "DET-03",
+        what: "the agent crashes, the host runs",
+        run: |world| {
+            world.host_mut(1).agent = false;
+            untouched(world, 600_000)
+        },
+    },
+    Scenario {
+        id: "DET-04",
+        what: "the management network of a host is cut",
+        run: |world| {
+            world.host_mut(1).reaches = [false; 3];
+            world.run(60_000);
+            want(detection(world, 1) == Some(Detection::Isolated), "", "Isolated")?;
+            world.host_mut(1).reaches = [true; 3];
+            let back = world.until(60_000, |world| detection(world, 1) == Some(Detection::Alive));
+            want(back, "", "Alive again by itself")?;
+            untouched(world, 60_000)
+        },
+    },
+    Scenario {
+        id: "DET-06",
+        what: "a host reaches one member of three",
+        run: |world| {
+            world.host_mut(1).reaches = [false, false, true];
+            untouched(world, 300_000)
+        },
+    },
+    Scenario {
+        id: "DET-07",
+        what: "heartbeats of all come up to 3 s late",
+        run: |world| {
+            world.hosts.iter_mut().for_each(|host| host.jitter = 3_000);
+            untouched(world, 600_000)
+        },
+    },
+    Scenario {
+        id: "DET-10",
+        what: "the leader dies 14 s into a suspicion",
+        run: |world| {
+            hang(world, 1);
+            world.bmc(1, Bmc::Well);
+            world.until(30_000, |world| detection(world, 1) == Some(Detection::Suspect));
+            world.run(14_000);
+            world.kill_leader();
+            let led = world.now + 3_000;
+            world.until(120_000, |world| world.fences() > 0);
+            want(world.now >= led + 20_000 + 15_000, "", "warm-up and confirmation anew")?;
+            recovered(world, 120_000)
+        },
+    },
+    Scenario {
+        id: "DET-11",
+        what: "the leader dies every 20 s while a host is off",
+        run: |world| {
+            world.host_mut(1).cut();
+            for _ in 0..15 {
+                world.run(20_000);
+                world.kill_leader();
+            }
+            want(world.phase(1).is_some_and(Phase::is_proven), "", "proven by its BMC meanwhile")?;
+            recovered(world, 180_000)
+        },
+    },
+    Scenario {
+        id: "DET-13",
+        what: "the leader is stopped with a power-off in its queue",
+        run: |world| {
+            let barrier = Barrier {
+                leader: Leader { term: 1, node: 2 },
+                intent: Uuid::nil(),
+                confirmed: 1_000,
+                deadline: 10_000,
+            };
+            world.keep(Call::PowerOff { host: host(3), barrier });
+            world.keep(Call::Evacuate { instance: vm(1), target: host(4), barrier });
+            world.paused = true;
+            world.run(5_000);
+            world.kill_leader();
+            world.run(40_000);
+            world.go_on();
+            untouched(world, 60_000)
+        },
+    },
+    Scenario {
+        id: "DET-05",
+        what: "the storage network of a host is cut",
+        run: |world| {
+            world.host_mut(1).storage = false;
+            untouched(world, 600_000)
+        },
+    },
+    Scenario {
+        id: "DET-08",
+        what: "a member is paused 4 s of every 5 s",
+        run: |world| {
+            for _ in 0..60 {
+                world.blind = [true, false, false];
+                world.hosts.iter_mut().for_each(|host| host.reaches[0] = false);
+                world.run(4_000);
+                world.blind = [false; 3];
+                world.hosts.iter_mut().for_each(|host| host.reaches[0] = true);
+                world.run(1_000);
+            }
+            untouched(world, 60_000)
+        },
+    },
+    Scenario {
+        id: "DET-09",
+        what: "one member hears three hosts that the others do not",
+        run: |world| {
+            for n in 1..=3 {
+                world.host_mut(n).reaches = [false, true, false];
+            }
+            for n in 4..=12 {
+                world.host_mut(n).reaches = [true, false, true];
+            }
+            untouched(world, 300_000)
+        },
+    },
+    Scenario {
+        id: "DET-12",
+        what: "the leader's wall clock jumps an hour back, two ahead",
+        run: |world| {
+            world.skew = -3_600_000;
+            world.run(60_000);
+            world.skew = 7_200_000;
+            untouched(world, 60_000)?;
+            hang(world, 1);
+            recovered(world, 120_000)
+        },
+    },
+    Scenario {
+        id: "DET-14",
+        what: "libvirt hangs, the heartbeat is fresh",
+        run: |world| {
+            world.host_mut(1).libvirt = false;
+            world.run(90_000);
+            let ill = world.ha().hosts.get(host(1)).is_some_and(|host| host.degraded.has(Degraded::LIBVIRT));
+            want(ill, "", "degraded after a minute")?;
+            untouched(world, 600_000)?;
+            world.host_mut(1).libvirt = true;
+            world.run(5_000);
+            let well = world.ha().hosts.get(host(1)).is_some_and(|host| host.takes_instances());
+            want(well, "degraded, and well again by itself", "well again")
+        },
+    },
+    Scenario {
+        id: "DET-16",
+        what: "a kernel panic and a boot within 90 s",
+        run: |world| {
+            world.host_mut(1).cut();
+            world.bmc(1, Bmc::Silent);
+            world.run(30_000);
+            world.host_mut(1).boot_up();
+            world.bmc(1, Bmc::Well);
+            let home = world.until(300_000, |world| world.all_home(VMS) && world.phase(1).is_none());
+            let once = world.restarted.values().all(|count| *count == 1);
+            want(home && once && world.taken.is_empty(), "P3, restarted in place, none moved", "all at home, once")
+        },
+    },
+    Scenario {
+        id: "DET-17",
+        what: "a guest panics",
+        run: |world| {
+            world.crash(1, 1);
+            let back = world.until(60_000, |world| world.all_home(VMS));
+            let alone = world.ha().cases.is_empty() && world.restarted.len() == 1;
+            want(back && alone, "restarted on its host, no case", "one restart, no case")
+        },
+    },
+    Scenario {
+        id: "DET-18",
+        what: "hosts die one by one, and nothing is recovered",
+        run: |world| {
+            *world = World::new(12, VMS, 1);
+            for n in [1, 2, 3] {
+                world.host_mut(n).cut();
+                world.trouble(Trouble::Down);
+                world.run(360_000);
+            }
+            let before = world.fences();
+            hang(world, 4);
+            world.run(300_000);
+            want(world.fences() == before, "the total that is not recovered opens it", "no fence of the fourth")
+        },
+    },
+    Scenario {
+        id: "DET-20",
+        what: "a host that flaps",
+        run: |world| {
+            for _ in 0..3 {
+                world.host_mut(1).reaches = [false; 3];
+                world.run(20_000);
+                world.host_mut(1).reaches = [true; 3];
+                world.run(60_000);
+            }
+            let flaps = world.ha().hosts.get(host(1)).is_some_and(|host| host.degraded.has(Degraded::FLAPS));
+            want(flaps, "", "degraded after three suspicions")?;
+            untouched(world, 60_000)?;
+            world.run(3_700_000);
+            let well = world.ha().hosts.get(host(1)).is_some_and(|host| host.takes_instances());
+            want(well, "degraded for an hour, then trusted again", "trusted again after an hour")
+        },
+    },
+];

@@ -1,0 +1,297 @@
+//! Evacuation: every instance once.
+
+use scheduler::ha::Phase;
+use scheduler::ha::order::Done;
+use scheduler::ha::recovery::{Status, Stays, VmState};
+
+use super::{Scenario, VMS, asked, called, hang, policy, recovered, returned, want};
+use crate::failover::nova::Trouble;
+use crate::failover::truth::{host, vm};
+use crate::failover::world::World;
+
+/// Those of this family.
+pub(super) const ALL: &[Scenario] = &[
+    Scenario {
+        id: "EVA-02",
+        what: "the leader dies after Nova took the calls",
+        run: |world| {
+            world.host_mut(1).cut();
+            world.until(120_000, called);
+            world.kill_leader();
+            recovered(world, 180_000)
+        },
+    },
+    Scenario {
+        id: "EVA-03",
+        what: "Nova takes the calls and the answers are lost",
+        run: |world| {
+            world.trouble(Trouble::LostAnswers);
+            world.host_mut(1).cut();
+            recovered(world, 180_000)
+        },
+    },
+    Scenario {
+        id: "EVA-04",
+        what: "calls of a dead leader arrive 9 s later",
+        run: |world| {
+            world.trouble(Trouble::Late(9_000));
+            world.host_mut(1).cut();
+            world.until(120_000, |world| world.ha().recoveries.iter().any(|recovery| recovery.live().is_some()));
+            world.run(1_000);
+            world.kill_leader();
+            recovered(world, 240_000)
+        },
+    },
+    Scenario {
+        id: "EVA-05",
+        what: "two targets fail what comes",
+        run: |world| {
+            world.nova.refusing = vec![host(2), host(3)];
+            world.host_mut(1).cut();
+            let moved = world.until(300_000, |world| world.all_moved(VMS));
+            want(moved, "second attempts on other targets", "all elsewhere by a second attempt")
+        },
+    },
+    Scenario {
+        id: "EVA-06",
+        what: "a target dies while it rebuilds",
+        run: |world| {
+            world.host_mut(1).cut();
+            world.until(120_000, called);
+            let target = world.nova.moving[0].target;
+            let dying = world.hosts.iter().position(|host| host.id == target).unwrap_or(0) as u128 + 1;
+            world.host_mut(dying).cut();
+            let moved = world.until(400_000, |world| world.all_moved(VMS));
+            want(moved, "its instances go on once it is proven dead", "all elsewhere, once each")
+        },
+    },
+    Scenario {
+        id: "EVA-07",
+        what: "a target dies after it was reached",
+        run: |world| {
+            world.host_mut(1).cut();
+            recovered(world, 120_000)?;
+            let dying = (2..=12).find(|n| !world.host(*n).guests.is_empty()).unwrap_or(2);
+            world.host_mut(dying).cut();
+            let moved = world.until(400_000, |world| world.all_moved(VMS));
+            want(moved, "handed over to the case of the target", "all elsewhere, once each")
+        },
+    },
+    Scenario {
+        id: "EVA-08",
+        what: "room for two of four, and later for all",
+        run: |world| {
+            *world = World::new(3, VMS, 1);
+            world.host_mut(1).cut();
+            world.run(120_000);
+            let two = world.taken.len() == 2;
+            want(two, "", "two of four moved")?;
+            world.grow(2, 4);
+            recovered(world, 120_000)
+        },
+    },
+    Scenario {
+        id: "EVA-13",
+        what: "a user deletes an instance on its way",
+        run: |world| {
+            world.host_mut(1).cut();
+            world.until(120_000, called);
+            world.nova.servers.remove(&vm(1));
+            world.nova.moving.retain(|moving| moving.instance != vm(1));
+            let over = world.until(180_000, |world| world.phase(1) == Some(Phase::AwaitReturn));
+            let free = world.ha().permits.get(vm(1)).is_none();
+            want(over && free, "vanished, the claim is free", "Vanished")
+        },
+    },
+    Scenario {
+        id: "EVA-16",
+        what: "Nova lists one instance of four",
+        run: |world| {
+            let kept: Vec<_> = (2..=VMS).filter_map(|n| Some((vm(n), world.nova.servers.remove(&vm(n))?))).collect();
+            world.host_mut(1).cut();
+            world.run(180_000);
+            let one = world.taken.len() == 1;
+            let held = kept
+                .iter()
+                .all(|(id, _)| world.ha().permits.get(*id).is_some_and(|permit| permit.life.host == host(1)));
+            want(one && held, "one moved, three held for a person", "no instance lost")
+        },
+    },
+    Scenario {
+        id: "EVA-20",
+        what: "all members restart in the middle of a case",
+        run: |world| {
+            world.host_mut(1).cut();
+            world.until(120_000, called);
+            world.restart_all();
+            recovered(world, 180_000)
+        },
+    },
+    Scenario {
+        id: "EVA-22",
+        what: "one is stopped, one in error",
+        run: |world| {
+            let state = |world: &mut World, n, vm_state| {
+                if let Some(server) = world.nova.servers.get_mut(&vm(n)) {
+                    server.vm = vm_state;
+                }
+            };
+            state(world, 1, VmState::Stopped);
+            state(world, 2, VmState::Error);
+            world.host_mut(1).cut();
+            let over = world.until(180_000, |world| world.phase(1) == Some(Phase::AwaitReturn));
+            let left = !world.taken.contains_key(&vm(2)) && world.taken.len() == 3;
+            want(over && left, "the stopped one moves, the one in error stays", "three moved, one left")
+        },
+    },
+    Scenario {
+        id: "EVA-23",
+        what: "forced_down is taken back before the calls",
+        run: |world| {
+            hang(world, 1);
+            world.until(120_000, |world| world.phase(1) == Some(Phase::Evacuating));
+            world.nova.services.insert(host(1), (false, true));
+            let again = world.until(60_000, |world| world.phase(1) == Some(Phase::NovaDown));
+            want(again, "", "back to NovaDown")?;
+            recovered(world, 240_000)
+        },
+    },
+    Scenario {
+        id: "EVA-24",
+        what: "Nova takes the calls 120 s after our timeout",
+        run: |world| {
+            world.trouble(Trouble::Late(120_000));
+            world.host_mut(1).cut();
+            world.until(120_000, |world| world.phase(1) == Some(Phase::Evacuating));
+            world.run(140_000);
+            world.trouble(Trouble::None);
+            let over = |world: &World| world.all_moved(VMS) && world.phase(1) == Some(Phase::AwaitReturn);
+            let moved = world.until(400_000, over);
+            let targets = (1..=VMS).all(|n| {
+                let mut targets: Vec<_> = world.nova.migrations(vm(n)).map(|moving| moving.target).collect();
+                targets.dedup();
+                targets.len() == 1
+            });
+            want(moved && targets, "the same target, one domain each", "never another target")
+        },
+    },
+    Scenario {
+        id: "EVA-26",
+        what: "os-migrations lacks a cell",
+        run: |world| {
+            world.trouble(Trouble::Partial);
+            world.host_mut(1).cut();
+            world.run(120_000);
+            want(world.taken.is_empty(), "", "no conclusion from a partial answer")?;
+            world.trouble(Trouble::None);
+            recovered(world, 180_000)
+        },
+    },
+    Scenario {
+        id: "EVA-01",
+        what: "the leader dies after the intents, in front of the calls",
+        run: |world| {
+            world.host_mut(1).cut();
+            let intent = |world: &World| world.ha().recoveries.iter().any(|known| known.live().is_some());
+            world.trouble(Trouble::Down);
+            world.until(120_000, |world| world.phase(1) == Some(Phase::Fenced));
+            world.trouble(Trouble::None);
+            world.until(60_000, intent);
+            world.kill_leader();
+            recovered(world, 240_000)
+        },
+    },
+    Scenario {
+        id: "EVA-12",
+        what: "Nova refuses two of four for good",
+        run: |world| {
+            world.nova.never = vec![vm(1), vm(2)];
+            world.host_mut(1).cut();
+            let over = world.until(180_000, |world| world.phase(1) == Some(Phase::AwaitReturn));
+            let stay = (1..=2).all(|n| {
+                let known = world.ha().recoveries.get(vm(n)).map(|known| known.status);
+                known == Some(Status::Stays(Stays::Refused))
+            });
+            want(over && stay && world.taken.len() == 2, "", "two moved, two refused")?;
+            world.host_mut(1).boot_up();
+            let home = world.until(300_000, |world| (1..=2).all(|n| world.host(1).guests.contains(&vm(n))));
+            want(home, "they start where they were when the host is back", "two at home")
+        },
+    },
+    Scenario {
+        id: "EVA-14",
+        what: "a host that was proven dead says Hello in the same boot",
+        run: |world| {
+            hang(world, 1);
+            world.until(120_000, |world| world.phase(1) == Some(Phase::Evacuating));
+            let said = world.hello(1);
+            let held = world.ha().cases.get(host(1)).is_some_and(|case| case.held_recover.is_some());
+            world.run(120_000);
+            let stopped = held && asked(world) && world.taken.is_empty();
+            want(said == Done::ProofViolated && stopped, "page, attempts stop", "ProofViolated, nothing started")
+        },
+    },
+    Scenario {
+        id: "EVA-15",
+        what: "the host is back while evacuations are not over",
+        run: |world| {
+            world.nova.takes = 200_000;
+            world.host_mut(1).cut();
+            world.until(120_000, called);
+            world.host_mut(1).boot_up();
+            world.run(150_000);
+            want(!world.host(1).compute, "", "nova-compute kept from starting")?;
+            recovered(world, 300_000).or_else(|_| returned(world, 60_000))?;
+            returned(world, 300_000)
+        },
+    },
+    Scenario {
+        id: "EVA-17",
+        what: "somebody evacuates an instance by hand meanwhile",
+        run: |world| {
+            world.host_mut(1).cut();
+            world.until(120_000, |world| world.phase(1) == Some(Phase::Planning));
+            let now = world.now;
+            world.nova.evacuate(vm(1), host(7), false, now);
+            let over = world.until(400_000, |world| world.all_moved(VMS) && world.phase(1) == Some(Phase::AwaitReturn));
+            let left = !world.taken.contains_key(&vm(1));
+            want(over && left, "the foreign move is adopted where it is found", "all elsewhere, no second call")
+        },
+    },
+    Scenario {
+        id: "EVA-25",
+        what: "the source of a live migration dies at switch-over",
+        run: |world| {
+            let moving = |world: &mut World, n, to| {
+                if let Some(server) = world.nova.servers.get_mut(&vm(n)) {
+                    server.destination = Some(host(to));
+                }
+            };
+            moving(world, 1, 2);
+            moving(world, 2, 3);
+            world.host_mut(1).guests.remove(&vm(1));
+            world.host_mut(2).guests.insert(vm(1));
+            world.host_mut(1).cut();
+            let there = |world: &World| world.ha().permits.get(vm(1)).is_some_and(|known| known.life.host == host(2));
+            let adopted = world.until(240_000, there);
+            world.run(60_000);
+            let left = !world.taken.contains_key(&vm(1)) && !world.taken.contains_key(&vm(2));
+            want(adopted && left, "adopted at the destination, the other left for a person", "adopted, not evacuated")
+        },
+    },
+    Scenario {
+        id: "EVA-27",
+        what: "one in error and stopped before is evacuated",
+        run: |world| {
+            policy(world, |policy| policy.error_instances = true)?;
+            if let Some(server) = world.nova.servers.get_mut(&vm(1)) {
+                (server.vm, server.running) = (VmState::Error, false);
+            }
+            world.nova.refusing = vec![host(2)];
+            world.host_mut(1).cut();
+            let over = world.until(400_000, |world| world.phase(1) == Some(Phase::AwaitReturn));
+            let stopped = world.nova.servers.get(&vm(1)).is_some_and(|server| !server.running);
+            want(over && stopped && world.all_moved(VMS), "ends stopped", "elsewhere, and stopped")
+        },
+    },
+];

@@ -1,0 +1,267 @@
+//! Fencing: power-offs, and BMCs that lie.
+
+use scheduler::ha::Phase;
+use scheduler::ha::host::Maintenance;
+use scheduler::ha::order::{Change, Role, Voter};
+
+use super::{Scenario, asked, called, hang, leased, policy, recovered, returned, untouched, want};
+use crate::failover::truth::{Bmc, host};
+
+/// Those of this family.
+pub(super) const ALL: &[Scenario] = &[
+    Scenario {
+        id: "FEN-01",
+        what: "the host is off already",
+        run: |world| {
+            world.host_mut(1).cut();
+            recovered(world, 120_000)?;
+            want(world.fences() == 0, "state read, nothing sent", "no power-off sent")
+        },
+    },
+    Scenario {
+        id: "FEN-02",
+        what: "the reset answers 400, the power goes 6 s later",
+        run: |world| {
+            hang(world, 1);
+            world.bmc(1, Bmc::Refuses);
+            recovered(world, 180_000)
+        },
+    },
+    Scenario {
+        id: "FEN-03",
+        what: "the BMC says 204 and does nothing",
+        run: |world| {
+            hang(world, 1);
+            world.bmc(1, Bmc::Lies);
+            world.run(300_000);
+            let asks = world.ha().cases.get(host(1)).is_some_and(|case| case.needs_operator.is_some());
+            want(asks && world.taken.is_empty(), "not believed, an operator is asked", "no proof, NeedsOperator")
+        },
+    },
+    Scenario {
+        id: "FEN-04",
+        what: "PoweringOff for ever",
+        run: |world| {
+            hang(world, 1);
+            world.bmc(1, Bmc::Stuck);
+            world.run(600_000);
+            let asks = world.ha().cases.get(host(1)).is_some_and(|case| case.needs_operator.is_some());
+            want(asks && world.taken.is_empty(), "no proof, an operator is asked", "no proof, NeedsOperator")
+        },
+    },
+    Scenario {
+        id: "FEN-06",
+        what: "the BMC cannot be reached",
+        run: |world| {
+            world.host_mut(1).cut();
+            world.bmc(1, Bmc::Silent);
+            world.run(300_000);
+            want(world.taken.is_empty() && world.fences() == 0, "nothing started without a proof", "nothing")?;
+            world.bmc(1, Bmc::Well);
+            recovered(world, 180_000)
+        },
+    },
+    Scenario {
+        id: "FEN-07",
+        what: "the host is back before anything is sent",
+        run: |world| {
+            hang(world, 1);
+            world.until(60_000, |world| world.phase(1) == Some(Phase::Unreachable));
+            world.host_mut(1).hung = false;
+            world.run(30_000);
+            want(world.fences() == 0 && world.ha().cases.is_empty(), "cleared", "cleared, no power-off")
+        },
+    },
+    Scenario {
+        id: "FEN-08",
+        what: "the host is back 1 s after the power-off was sent",
+        run: |world| {
+            hang(world, 1);
+            world.until(60_000, |world| world.fences() > 0);
+            world.host_mut(1).hung = false;
+            recovered(world, 180_000)
+        },
+    },
+    Scenario {
+        id: "FEN-09",
+        what: "the leader dies after the power-off was sent",
+        run: |world| {
+            hang(world, 1);
+            world.until(60_000, |world| world.fences() > 0);
+            world.kill_leader();
+            recovered(world, 180_000)?;
+            let cases = world.ha().hosts.get(host(1)).map(|host| host.case_seq);
+            want(cases == Some(1), "one case, proven by the next leader", "one case")
+        },
+    },
+    Scenario {
+        id: "FEN-10",
+        what: "the host powers itself on during the evacuation",
+        run: |world| {
+            world.host_mut(1).cut();
+            world.until(120_000, called);
+            world.host_mut(1).boot_up();
+            recovered(world, 180_000)?;
+            let quarantined = world.ha().hosts.get(host(1)).is_some_and(|host| host.quarantined);
+            want(quarantined, "quarantined, the attempts finish", "quarantine")
+        },
+    },
+    Scenario {
+        id: "FEN-15",
+        what: "a voter runs on the host, another one is down",
+        run: |world| {
+            let on = |node, n: u128| Voter {
+                node,
+                host: Some(host(n)),
+                chassis: format!("chassis-{n}"),
+                power: "feed-0".to_owned(),
+            };
+            let voters = Change::Voters(vec![on(1, 1), on(2, 2), on(3, 3)]);
+            want(world.order(Role::Coordinator, voters).is_ok(), "", "voters")?;
+            world.voters = vec![1, 2];
+            hang(world, 1);
+            untouched(world, 120_000)?;
+            world.voters = vec![1, 2, 3];
+            recovered(world, 120_000)
+        },
+    },
+    Scenario {
+        id: "FEN-16",
+        what: "the BMC is that of another machine",
+        run: |world| {
+            hang(world, 1);
+            world.bmc(1, Bmc::Strange);
+            untouched(world, 300_000)
+        },
+    },
+    Scenario {
+        id: "FEN-18",
+        what: "a host in manual maintenance hangs, then loses power",
+        run: |world| {
+            let manual = Change::Maintenance { host: host(1), mode: Maintenance::Manual };
+            want(world.order(Role::Operator, manual).is_ok(), "", "maintenance")?;
+            hang(world, 1);
+            untouched(world, 120_000)?;
+            world.host_mut(1).cut();
+            recovered(world, 120_000)?;
+            want(world.fences() == 0, "no power action, P1 is enough", "no power action")
+        },
+    },
+    Scenario {
+        id: "FEN-05",
+        what: "a host and its BMC lose power, leases are given",
+        run: |world| {
+            leased(world)?;
+            world.host_mut(1).cut();
+            world.bmc(1, Bmc::Silent);
+            let began = world.now;
+            let proven = world.until(65_000, |world| world.phase(1).is_some_and(Phase::is_proven));
+            want(proven && world.now >= began + 34_000, "", "P4, not before 36 s after the last grant")?;
+            recovered(world, 120_000)
+        },
+    },
+    Scenario {
+        id: "FEN-05b",
+        what: "the same without leases",
+        run: |world| {
+            world.host_mut(1).cut();
+            world.bmc(1, Bmc::Silent);
+            world.run(600_000);
+            want(asked(world) && world.taken.is_empty(), "nothing started, an operator is asked", "NeedsOperator")
+        },
+    },
+    Scenario {
+        id: "FEN-12",
+        what: "the leader changes 1 s after a grant",
+        run: |world| {
+            leased(world)?;
+            world.bmc(1, Bmc::Silent);
+            world.host_mut(1).cut();
+            world.run(1_000);
+            world.kill_leader();
+            let led = world.now + 3_000;
+            let proven = world.until(120_000, |world| world.phase(1).is_some_and(Phase::is_proven));
+            want(proven && world.now >= led + 45_000, "", "P4, not before 45 s of the new leader")?;
+            recovered(world, 120_000)
+        },
+    },
+    Scenario {
+        id: "FEN-13",
+        what: "the agent's clock is 1 % slow",
+        run: |world| {
+            leased(world)?;
+            world.host_mut(1).slow = 10;
+            world.run(30_000);
+            world.host_mut(1).reaches = [false; 3];
+            (world.host_mut(1).storage, world.host_mut(1).data) = (false, false);
+            world.bmc(1, Bmc::Silent);
+            let proven = world.until(90_000, |world| world.phase(1).is_some_and(Phase::is_proven));
+            want(proven && world.host(1).boots == 1, "", "its watchdog fired before the proof")?;
+            recovered(world, 120_000)
+        },
+    },
+    Scenario {
+        id: "FEN-20",
+        what: "quorum is lost for 60 s, leases are strict",
+        run: |world| {
+            leased(world)?;
+            world.kill_leader();
+            world.elect = Some(world.now + 60_000);
+            world.run(120_000);
+            let reset = world.hosts.iter().filter(|host| host.boots > 0).count();
+            world.run(300_000);
+            let none = world.taken.is_empty();
+            want(reset == 12 && none, "every leased host resets itself, nothing moves", "12 resets, P3 for each")
+        },
+    },
+    Scenario {
+        id: "FEN-21",
+        what: "an isolated host under fence_after 60 s",
+        run: |world| {
+            policy(world, |policy| policy.fence_isolated = 60_000)?;
+            world.host_mut(1).reaches = [false; 3];
+            world.run(65_000);
+            want(world.fences() == 0, "", "not fenced before")?;
+            recovered(world, 180_000)?;
+            want(world.host(1).fences > 0, "fenced by policy, then recovered", "a fence")
+        },
+    },
+    Scenario {
+        id: "FEN-22",
+        what: "a fenced host comes back",
+        run: |world| {
+            hang(world, 1);
+            recovered(world, 120_000)?;
+            world.host_mut(1).boot_up();
+            returned(world, 300_000)
+        },
+    },
+    Scenario {
+        id: "FEN-23",
+        what: "a fenced host is powered on by policy",
+        run: |world| {
+            policy(world, |policy| policy.power_on = true)?;
+            hang(world, 1);
+            recovered(world, 120_000)?;
+            returned(world, 600_000)
+        },
+    },
+    Scenario {
+        id: "FEN-24",
+        what: "a host that came back dies again on its way in",
+        run: |world| {
+            hang(world, 1);
+            recovered(world, 120_000)?;
+            world.host_mut(1).boot_up();
+            world.until(120_000, |world| world.phase(1) == Some(Phase::Returning));
+            world.run(10_000);
+            // Within its boot grace only its BMC tells.
+            world.host_mut(1).cut();
+            world.run(400_000);
+            world.host_mut(1).boot_up();
+            world.run(300_000);
+            let kept = world.ha().hosts.get(host(1)).is_some_and(|host| !host.takes_instances());
+            want(kept && asked(world), "an operator must let it in after two deaths", "kept out, NeedsOperator")
+        },
+    },
+];

@@ -1,0 +1,192 @@
+//! Planned work: a host is emptied while it lives.
+
+use scheduler::ha::Phase;
+use scheduler::ha::drain::{Left, MOST_SOURCE, Over, Stage};
+use scheduler::ha::host::Maintenance;
+use scheduler::ha::order::{Change, Role};
+use scheduler::ha::recovery::VmState;
+
+use super::{Scenario, VMS, hang, policy, recovered, want};
+use crate::failover::truth::{host, vm};
+use crate::failover::world::World;
+
+fn drain(world: &mut World, n: u128, mode: Maintenance) -> Result<String, String> {
+    let open = Change::DrainOpen { host: host(n), incarnation: 1, mode };
+    want(world.order(Role::Operator, open).is_ok(), "", "a drain")
+}
+
+fn stage(world: &World, n: u128) -> Option<Stage> {
+    world.ha().drains.get(host(n)).map(|drain| drain.stage)
+}
+
+fn over(world: &mut World, n: u128, how: Over, within: u64) -> Result<String, String> {
+    world.until(within, |world| matches!(stage(world, n), Some(Stage::Over(_))));
+    let reached = stage(world, n) == Some(Stage::Over(how));
+    want(reached, &format!("{how:?}"), &format!("{how:?}; it is {:?}", stage(world, n)))
+}
+
+/// The host is at work again, and nothing is left of the drain.
+fn given_back(world: &mut World, n: u128) -> Result<String, String> {
+    let clear = Change::Maintenance { host: host(n), mode: Maintenance::None };
+    want(world.order(Role::Operator, clear).is_ok(), "", "maintenance cleared")?;
+    let back = world.until(60_000, |world| world.ha().drains.get(host(n)).is_none());
+    let enabled = world.nova.services.get(&host(n)).is_none_or(|(_, disabled)| !disabled);
+    want(back && enabled, "", "the service enabled, the drain forgotten")
+}
+
+/// Those of this family.
+pub(super) const ALL: &[Scenario] = &[
+    Scenario {
+        id: "MNT-01",
+        what: "a host is drained",
+        run: |world| {
+            drain(world, 1, Maintenance::Auto)?;
+            let mut most = 0;
+            while stage(world, 1) != Some(Stage::Over(Over::Succeeded)) && world.now < 600_000 {
+                world.run(500);
+                most = most.max(world.nova.moving.iter().filter(|moving| moving.over.is_none()).count());
+            }
+            want(world.all_moved(VMS) && most <= MOST_SOURCE, "", "all elsewhere, two at a time")?;
+            let disabled = world.nova.services.get(&host(1)).is_some_and(|(_, disabled)| *disabled);
+            want(disabled, "", "disabled meanwhile")?;
+            given_back(world, 1)?;
+            want(world.fences() == 0, "two at a time, disabled, given back", "no fence")
+        },
+    },
+    Scenario {
+        id: "MNT-02",
+        what: "one instance of a drained host is in error",
+        run: |world| {
+            if let Some(server) = world.nova.servers.get_mut(&vm(1)) {
+                server.vm = VmState::Error;
+            }
+            drain(world, 1, Maintenance::Auto)?;
+            over(world, 1, Over::Partial, 600_000)?;
+            let left = world.ha().drains.get(host(1)).map(|drain| drain.left.clone());
+            want(left == Some(vec![(vm(1), Left::State)]), "Partial, and it is listed", "the one in error listed")
+        },
+    },
+    Scenario {
+        id: "MNT-03",
+        what: "a live migration does not end",
+        run: |world| {
+            world.nova.stuck = vec![vm(1)];
+            drain(world, 1, Maintenance::Auto)?;
+            over(world, 1, Over::Partial, 6_000_000)?;
+            let tried = world.nova.migrations(vm(1)).count();
+            let left = world.ha().drains.get(host(1)).is_some_and(|drain| drain.left == [(vm(1), Left::Tried)]);
+            want(left && tried == 3, "given up three times, listed", "three tries")
+        },
+    },
+    Scenario {
+        id: "MNT-03b",
+        what: "the same, and it may be finished by force",
+        run: |world| {
+            policy(world, |policy| policy.force_complete = true)?;
+            world.nova.stuck = vec![vm(1)];
+            drain(world, 1, Maintenance::Auto)?;
+            over(world, 1, Over::Succeeded, 600_000)?;
+            want(world.all_moved(VMS), "forced after two minutes without progress", "all elsewhere")
+        },
+    },
+    Scenario {
+        id: "MNT-04",
+        what: "a drained host loses power half-way",
+        run: |world| {
+            drain(world, 1, Maintenance::Auto)?;
+            let half =
+                world.until(300_000, |world| world.nova.moving.iter().filter(|m| m.over == Some(true)).count() == 2);
+            want(half, "", "half of them moved")?;
+            world.run(10_000);
+            let flying: Vec<_> = world.nova.moving.iter().filter(|m| m.over.is_none()).map(|m| m.instance).collect();
+            world.host_mut(1).cut();
+            let ended = world.until(300_000, |world| world.phase(1) == Some(Phase::AwaitReturn));
+            let lost = stage(world, 1) == Some(Stage::Over(Over::Lost));
+            let rest = (1..=VMS).map(vm).filter(|v| !flying.contains(v));
+            let once =
+                rest.into_iter().all(|v| world.hosts.iter().filter(|host| host.guests.contains(&v)).count() == 1);
+            want(ended && lost && once, "the drain is over, the case takes the rest", "each runs once")
+        },
+    },
+    Scenario {
+        id: "MNT-05",
+        what: "another host of the cluster dies during a drain",
+        run: |world| {
+            *world = World::spread(10, VMS, 8, |n| if n == 1 { 2 } else { 1 });
+            drain(world, 1, Maintenance::Auto)?;
+            world.run(3_000);
+            hang(world, 2);
+            world.until(120_000, |world| world.phase(2).is_some());
+            let before = world.nova.moving.iter().filter(|moving| moving.live).count();
+            world.until(120_000, |world| world.phase(2) == Some(Phase::AwaitReturn));
+            let meanwhile = world.nova.moving.iter().filter(|moving| moving.live).count() - before;
+            over(world, 1, Over::Succeeded, 900_000)?;
+            want(meanwhile == 0 && world.all_moved(1), "the drain yields, then goes on", "no new migration meanwhile")
+        },
+    },
+    Scenario {
+        id: "MNT-06",
+        what: "a drain would leave no room for another host's death",
+        run: |world| {
+            *world = World::spread(3, 6, 4, |n| 1 + n % 3);
+            policy(world, |policy| policy.keep_spare = true)?;
+            drain(world, 1, Maintenance::Auto)?;
+            world.run(300_000);
+            want(stage(world, 1) == Some(Stage::Waiting), "", "it waits")?;
+            world.grow(2, 12);
+            world.grow(3, 12);
+            over(world, 1, Over::Succeeded, 600_000)
+        },
+    },
+    Scenario {
+        id: "MNT-08",
+        what: "a host that is given up dies",
+        run: |world| {
+            world.order(Role::Operator, Change::Maintenance { host: host(1), mode: Maintenance::Termination }).ok();
+            hang(world, 1);
+            recovered(world, 180_000)
+        },
+    },
+    Scenario {
+        id: "MNT-11",
+        what: "a drain is taken back half-way",
+        run: |world| {
+            drain(world, 1, Maintenance::Auto)?;
+            world.until(300_000, |world| world.nova.moving.iter().any(|moving| moving.over == Some(true)));
+            let cancel = Change::DrainEnd { host: host(1), over: Over::Cancelled };
+            want(world.order(Role::Operator, cancel).is_ok(), "", "taken back")?;
+            let begun = world.nova.moving.len();
+            world.run(120_000);
+            let still = world.nova.moving.len() == begun && world.ha().drains.is_empty() && world.ha().moves.is_empty();
+            let enabled = world.nova.services.get(&host(1)) == Some(&(false, false));
+            want(still && enabled, "what was on its way arrives, no more", "nothing new, enabled again")
+        },
+    },
+    Scenario {
+        id: "MNT-12",
+        what: "two hosts of a cluster are to be drained",
+        run: |world| {
+            *world = World::spread(10, VMS, 8, |n| 1 + n % 2);
+            drain(world, 1, Maintenance::Auto)?;
+            drain(world, 2, Maintenance::Auto)?;
+            let mut both = false;
+            while stage(world, 2) != Some(Stage::Over(Over::Succeeded)) && world.now < 1_200_000 {
+                world.run(500);
+                both |= [1, 2].map(|n| stage(world, n)) == [Some(Stage::Moving); 2];
+            }
+            want(!both && world.now < 1_200_000, "one after the other", "one at a time")
+        },
+    },
+    Scenario {
+        id: "MNT-13",
+        what: "the leader dies in the middle of a drain",
+        run: |world| {
+            drain(world, 1, Maintenance::Auto)?;
+            world.until(300_000, |world| world.nova.moving.iter().any(|moving| moving.over.is_none()));
+            world.kill_leader();
+            over(world, 1, Over::Succeeded, 900_000)?;
+            let once = (1..=VMS).all(|n| world.nova.migrations(vm(n)).count() == 1);
+            want(once && world.all_moved(VMS), "each moved once", "one migration each")
+        },
+    },
+];

@@ -1,0 +1,129 @@
+//! What people do: restores, confirmations, overrides.
+
+use scheduler::ha::Phase;
+use scheduler::ha::case::Act;
+use scheduler::ha::host::Hello;
+use scheduler::ha::order::{Change, Done, Role};
+use scheduler::ha::proof::{Evidence, Token};
+use uuid::Uuid;
+
+use super::{Scenario, VMS, hang, recovered, restore, untouched, want};
+use crate::failover::truth::{Bmc, host, machine};
+
+/// Those of this family.
+pub(super) const ALL: &[Scenario] = &[
+    Scenario {
+        id: "RST-01",
+        what: "a backup with an open case is restored, the host is back",
+        run: |world| {
+            hang(world, 1);
+            world.until(120_000, |world| world.phase(1) == Some(Phase::NovaDown));
+            let backup = world.core.freeze();
+            recovered(world, 120_000)?;
+            let back = world.host_mut(1);
+            (back.on, back.boots) = (true, 1);
+            let (fences, taken) = (world.fences(), world.taken.clone());
+            restore(world, backup);
+            hang(world, 5);
+            world.run(600_000);
+            let still = world.fences() == fences && world.taken == taken;
+            want(still, "paused: nothing on old authority", "no fence and no evacuation after the restore")
+        },
+    },
+    Scenario {
+        id: "OPS-11",
+        what: "confirm-dead is sent again after the host came back",
+        run: |world| {
+            hang(world, 1);
+            world.bmc(1, Bmc::Silent);
+            world.until(60_000, |world| world.phase(1) == Some(Phase::FencePending));
+            let Some(case) = world.ha().cases.get(host(1)).map(|case| case.id) else {
+                return Err("expected: a case".to_owned());
+            };
+            let token = Token { case, phase: Phase::FencePending, at: world.now };
+            world.host_mut(1).hung = false;
+            world.run(60_000);
+            let evidence = Evidence::Operator { token, youngest: Some(500) };
+            let confirm = Change::DeathProof { host: host(1), incarnation: 1, evidence };
+            let refused = world.order(Role::Operator, confirm).is_err();
+            want(refused && world.all_home(VMS), "refused", "a refusal")
+        },
+    },
+    Scenario {
+        id: "DET-19",
+        what: "a clone says Hello with the victim's certificate",
+        run: |world| {
+            let hello =
+                Hello { boot: Uuid::from_u128(77), machine: machine(host(1)), permit_check: true, ..Hello::default() };
+            let change = Change::IncarnationOpen { host: host(1), hello: Box::new(hello) };
+            let said = world.order(Role::Coordinator, change);
+            let alive = world.ha().hosts.get(host(1)).is_some_and(|host| host.is_open() && host.quarantined);
+            untouched(world, 60_000)?;
+            want(matches!(said, Ok(Done::Quarantined(_))) && alive, "quarantined, no proof", "quarantine")
+        },
+    },
+    Scenario {
+        id: "FEN-17",
+        what: "a person confirms the death of an incarnation that is over",
+        run: |world| {
+            hang(world, 1);
+            world.bmc(1, Bmc::Silent);
+            world.until(60_000, |world| world.phase(1) == Some(Phase::FencePending));
+            let Some(case) = world.ha().cases.get(host(1)).map(|case| case.id) else {
+                return Err("expected: a case".to_owned());
+            };
+            let token = Token { case, phase: Phase::FencePending, at: world.now };
+            world.host_mut(1).boot_up();
+            world.run(5_000);
+            let evidence = Evidence::Operator { token, youngest: None };
+            let confirm = Change::DeathProof { host: host(1), incarnation: 1, evidence };
+            want(world.order(Role::Operator, confirm).is_err(), "rejected", "a refusal")
+        },
+    },
+    Scenario {
+        id: "FEN-25",
+        what: "a person confirms the death of a host without a BMC",
+        run: |world| {
+            world.host_mut(1).cut();
+            world.bmc(1, Bmc::Silent);
+            world.until(60_000, |world| world.phase(1) == Some(Phase::FencePending));
+            let Some(case) = world.ha().cases.get(host(1)).map(|case| case.id) else {
+                return Err("expected: a case".to_owned());
+            };
+            let token = Token { case, phase: Phase::FencePending, at: world.now };
+            let evidence = Evidence::Operator { token, youngest: Some(40_000) };
+            let confirm = Change::DeathProof { host: host(1), incarnation: 1, evidence };
+            want(world.order(Role::Operator, confirm).is_ok(), "", "P7")?;
+            recovered(world, 120_000)
+        },
+    },
+    Scenario {
+        id: "API-08",
+        what: "fencing is paused for 10 min, a host hangs at 9",
+        run: |world| {
+            let until = world.now + 600_000;
+            let pause = Change::Pause { act: Act::Kill, until };
+            want(world.order(Role::Operator, pause).is_ok(), "", "a pause")?;
+            world.run(540_000);
+            hang(world, 1);
+            world.run(59_000);
+            want(world.fences() == 0, "", "nothing while paused")?;
+            recovered(world, 120_000)
+        },
+    },
+    Scenario {
+        id: "CLU-02",
+        what: "the leader's wall clock jumps two hours either way",
+        run: |world| {
+            let until = world.now + 60_000;
+            let pause = Change::Pause { act: Act::Kill, until };
+            want(world.order(Role::Operator, pause).is_ok(), "", "a pause")?;
+            hang(world, 1);
+            world.skew = 7_200_000;
+            world.run(50_000);
+            world.skew = -7_200_000;
+            want(world.fences() == 0, "", "the pause holds")?;
+            recovered(world, 120_000)
+        },
+    },
+];

@@ -1,0 +1,162 @@
+//! Storms and partitions: many at once.
+
+use scheduler::ha::Phase;
+use scheduler::ha::breaker::{Decision, ScopeName, Trips};
+use scheduler::ha::coordinator::Told;
+use scheduler::ha::order::{Change, Role};
+
+use super::{Scenario, VMS, hang, recovered, untouched, want};
+use crate::failover::nova::Trouble;
+use crate::failover::truth::{Bmc, host};
+use crate::failover::world::World;
+
+/// Those of this family.
+pub(super) const ALL: &[Scenario] = &[
+    Scenario {
+        id: "STO-01",
+        what: "a rack loses its management network",
+        run: |world| {
+            for n in 1..=10 {
+                world.host_mut(n).reaches = [false; 3];
+            }
+            untouched(world, 300_000)?;
+            for n in 1..=10 {
+                world.host_mut(n).reaches = [true; 3];
+            }
+            let closed = world.until(400_000, |world| world.ha().small.breakers.is_empty());
+            want(closed, "breaker opens and closes, nothing fenced", "the breaker closed again")
+        },
+    },
+    Scenario {
+        id: "STO-03",
+        what: "pallium hears nobody",
+        run: |world| {
+            let all = |world: &mut World, up| world.hosts.iter_mut().for_each(|host| host.reaches = [up; 3]);
+            all(world, false);
+            world.hosts.iter_mut().for_each(|host| (host.storage, host.data) = (false, false));
+            untouched(world, 300_000)?;
+            world.hosts.iter_mut().for_each(|host| (host.storage, host.data) = (true, true));
+            all(world, true);
+            untouched(world, 120_000)
+        },
+    },
+    Scenario {
+        id: "STO-07",
+        what: "three of ten hang one after another",
+        run: |world| {
+            for n in [2, 3] {
+                hang(world, n);
+                world.bmc(n, Bmc::Lies);
+            }
+            world.run(100_000);
+            let before = world.fences();
+            hang(world, 1);
+            world.run(200_000);
+            want(world.host(1).fences == 0 && before > 0, "the third opens the breaker", "no fence of the third")
+        },
+    },
+    Scenario {
+        id: "STO-08",
+        what: "the breaker is open, an operator lets one host go on",
+        run: |world| {
+            for n in [1, 2, 3] {
+                hang(world, n);
+            }
+            untouched(world, 120_000)?;
+            let scope = ScopeName::Cluster("rack-0".to_owned());
+            let until = world.now + 600_000;
+            let ack = Change::BreakerAck { scope, decision: Decision::Proceed(vec![host(1)]), until };
+            want(world.order(Role::Operator, ack).is_ok(), "", "an answer")?;
+            recovered(world, 120_000)?;
+            let one = world.host(1).fences > 0 && world.host(2).fences + world.host(3).fences == 0;
+            want(one, "that one only", "no other one")
+        },
+    },
+    Scenario {
+        id: "STO-10",
+        what: "Nova answers 503 for 10 min after the fence",
+        run: |world| {
+            hang(world, 1);
+            world.until(60_000, |world| world.fences() > 0);
+            world.trouble(Trouble::Down);
+            world.run(600_000);
+            want(world.taken.is_empty(), "", "nothing while Nova is down")?;
+            world.trouble(Trouble::None);
+            recovered(world, 300_000)
+        },
+    },
+    Scenario {
+        id: "STO-02",
+        what: "a rack loses power, with the BMCs of half of it",
+        run: |world| {
+            *world = World::new(30, VMS, 8);
+            for n in 1..=10 {
+                world.host_mut(n).cut();
+                if n > 5 {
+                    world.bmc(n, Bmc::Silent);
+                }
+            }
+            world.run(300_000);
+            let off = (1..=5).all(|n| world.phase(n).is_some_and(Phase::is_proven));
+            let dark = (6..=10).all(|n| world.phase(n).is_none_or(|phase| !phase.is_proven()));
+            want(off && dark && world.fences() == 0, "", "those whose BMC says off are proven, no others")?;
+            want(world.all_moved(VMS), "five by P1, five wait for a person", "the instances of host 1 elsewhere")
+        },
+    },
+    Scenario {
+        id: "STO-04",
+        what: "10 hosts are cut off with a minority",
+        run: |world| {
+            for n in 1..=10 {
+                let host = world.host_mut(n);
+                (host.reaches, host.storage, host.data) = ([false; 3], false, false);
+            }
+            untouched(world, 300_000)
+        },
+    },
+    Scenario {
+        id: "STO-05",
+        what: "a storage backend stands still for 5 min",
+        run: |world| {
+            for _ in 0..20 {
+                world.tell(Told::Trouble(Trips::BACKEND));
+                world.run(15_000);
+            }
+            hang(world, 1);
+            world.tell(Told::Trouble(Trips::BACKEND));
+            untouched(world, 25_000)?;
+            recovered(world, 300_000)
+        },
+    },
+    Scenario {
+        id: "STO-06",
+        what: "12 hosts boot within 2 min without a word",
+        run: |world| {
+            for n in 1..=12 {
+                world.host_mut(n).boot_up();
+                world.run(10_000);
+            }
+            let home = world.until(300_000, |world| world.all_home(VMS) && world.ha().cases.is_empty());
+            want(home && world.taken.is_empty(), "P3 for each, restarted in place", "all at home, none moved")
+        },
+    },
+    Scenario {
+        id: "STO-09",
+        what: "two hosts in a cluster, both silent",
+        run: |world| {
+            *world = World::new(2, VMS, 8);
+            hang(world, 1);
+            hang(world, 2);
+            untouched(world, 300_000)
+        },
+    },
+    Scenario {
+        id: "STO-11",
+        what: "every answer of Nova comes 8 s late",
+        run: |world| {
+            world.trouble(Trouble::Slow(8_000));
+            world.host_mut(1).cut();
+            recovered(world, 400_000)
+        },
+    },
+];
