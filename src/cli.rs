@@ -9,6 +9,7 @@ mod failure;
 mod output;
 mod schema;
 mod serve;
+mod simulate;
 mod verify;
 mod wording;
 
@@ -43,6 +44,7 @@ enum Command {
     Agent(agent::Args),
     Certs(certs::Args),
     Verify(verify::Args),
+    Simulate(simulate::Args),
     Completions(completions::Args),
     Schema(schema::Args),
 }
@@ -56,6 +58,7 @@ pub fn run() -> ExitCode {
         Command::Agent(args) => agent::run(args),
         Command::Certs(args) => certs::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Simulate(args) => simulate::run(&args),
         Command::Completions(args) => {
             completions::run(&args);
             Ok(())

@@ -129,9 +129,9 @@ impl<L: Ledger> Hands<L> {
             Call::ReadDomain { host, instance } => {
                 view.absent(host, instance).map(|at| Told::Absent { host, instance, at })
             }
-            Call::Evacuate { .. } => None,
             // A host's return, restarts in place and drains: nothing carries them out yet.
-            Call::ListDomains(_)
+            Call::Evacuate { .. }
+            | Call::ListDomains(_)
             | Call::ReadCompute(_)
             | Call::PowerOn { .. }
             | Call::StartNova { .. }

@@ -17,6 +17,7 @@ pub mod features;
 pub mod manila;
 pub mod nova;
 pub mod nova_stock;
+pub mod packing;
 pub mod pods;
 pub mod rules;
 mod weighted_mean;
@@ -84,6 +85,7 @@ macro_rules! steps {
             pods::node_affinity::NodeAffinity,
             pods::node_available::NodeAvailable,
             pods::node_capacity::NodeCapacity,
+            packing::device_slots::DeviceSlots,
             rules::cel_filter::CelFilter;
             weighers:
             nova::kvm_binpack::KvmBinpack,
@@ -111,6 +113,11 @@ macro_rules! steps {
             nova_stock::pci::PCIWeigher,
             nova_stock::ram::RAMWeigher,
             pods::binpack::Binpack,
+            packing::fit::Packing,
+            packing::fragmentation::FragmentationGradient,
+            packing::lifetime::LifetimeAlignment,
+            packing::random_choice::RandomChoice,
+            packing::slot_prices::SlotPrices,
             rules::cel_score::CelScore;
         }
     };
@@ -140,13 +147,14 @@ pub fn registry() -> Registry {
 }
 
 /// The text of the shipped pipelines.
-const SHIPPED: [&str; 10] = [
+const SHIPPED: [&str; 11] = [
     include_str!("../../deploy/pipelines/kvm-general-purpose-load-balancing.yaml"),
     include_str!("../../deploy/pipelines/kvm-hana-bin-packing.yaml"),
     include_str!("../../deploy/pipelines/vmware-general-purpose-load-balancing.yaml"),
     include_str!("../../deploy/pipelines/vmware-hana-bin-packing.yaml"),
     include_str!("../../deploy/pipelines/nova-general.yaml"),
     include_str!("../../deploy/pipelines/nova-default.yaml"),
+    include_str!("../../deploy/pipelines/nova-packing.yaml"),
     include_str!("../../deploy/pipelines/cinder-external-scheduler.yaml"),
     include_str!("../../deploy/pipelines/manila-external-scheduler.yaml"),
     include_str!("../../deploy/pipelines/machines-scheduler.yaml"),
@@ -210,6 +218,7 @@ mod tests {
                 "manila-external-scheduler",
                 "nova-default",
                 "nova-general",
+                "nova-packing",
                 "pods-scheduler",
                 "vmware-general-purpose-load-balancing",
                 "vmware-hana-bin-packing"

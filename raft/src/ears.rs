@@ -190,9 +190,9 @@ impl Ears {
 }
 
 impl Overheard {
-    /// As liveness takes it in.
-    pub fn digest(&self) -> Digest<'_> {
-        Digest { in_quorum: self.in_quorum, blind: self.blind, heard: &self.heard }
+    /// As liveness takes it in, from that member.
+    pub fn digest(&self, member: u64) -> Digest<'_> {
+        Digest { member, in_quorum: self.in_quorum, blind: self.blind, heard: &self.heard }
     }
 }
 

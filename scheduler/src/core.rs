@@ -152,6 +152,17 @@ impl Core {
         Self { state, index, overlay, clock, ..Self::default() }
     }
 
+    /// A core of its own that goes on from here, for questions of the kind "what if": the state is shared until one of the two
+    /// changes it, the index is copied. Claims in flight are not in it, nor is the detail of decisions.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let overlay = Overlay::default();
+        let index =
+            if self.overlay.is_empty() { self.index.clone() } else { Index::build(self.state.tables(), &overlay) };
+        let state = State::of(self.state.tables().clone());
+        Self { state, index, overlay, clock: self.clock, run: self.run, ..Self::default() }
+    }
+
     /// A consistent copy of the state; cheap.
     pub fn freeze(&self) -> Frozen {
         Frozen(self.state.tables().clone())

@@ -72,6 +72,19 @@ pub struct Column {
     pub used: Vec<u64>,
     /// Largest amount that one more consumer may take: min(capacity − used, max_unit), at least 0.
     pub fit: Vec<u64>,
+    /// Largest capacity of any row.
+    pub largest: u64,
+}
+
+impl Column {
+    fn set_capacity(&mut self, at: usize, capacity: u64) {
+        let old = std::mem::replace(&mut self.capacity[at], capacity);
+        if capacity >= self.largest {
+            self.largest = capacity;
+        } else if old == self.largest {
+            self.largest = self.capacity.iter().copied().max().unwrap_or(0);
+        }
+    }
 }
 
 /// Changes of use that are remembered.
@@ -366,7 +379,7 @@ impl Index {
                 (Some(provider), Some(_)) => overlay.used(provider, row, class),
                 _ => 0,
             };
-            column.capacity[at] = capacity;
+            column.set_capacity(at, capacity);
             column.used[at] = used;
             column.fit[at] = capacity.saturating_sub(used).min(inventory.map_or(0, |inventory| inventory.max_unit));
             // A sum, since the classes come in no particular order.
@@ -398,7 +411,7 @@ impl PartialEq for Index {
                 let end = values.iter().rposition(|&value| value != 0).map_or(0, |at| at + 1);
                 values[..end].to_vec()
             };
-            (trim(&column.capacity), trim(&column.used), trim(&column.fit))
+            (trim(&column.capacity), trim(&column.used), trim(&column.fit), column.largest)
         };
         let columns = |index: &Self| {
             index

@@ -10,6 +10,7 @@ pub mod failover;
 pub mod fixtures;
 pub mod fleet;
 pub mod requests;
+pub mod trace;
 
 pub use clusterless::Driver;
 pub use fleet::{FLAVORS, Flavor, FleetSpec};

@@ -13,7 +13,7 @@ use crate::spec::{host, uuid};
 use crate::support::agents::{Agent, hello, id, watched};
 use crate::support::nodes::{Node, ready, settled, three, until};
 
-async fn case(server: &Server, name: &str) -> Option<Value> {
+fn case(server: &Server, name: &str) -> Option<Value> {
     let told = server.ctl(&["ha", "case", name, "-o", "json"]).ok()?;
     serde_json::from_str(&told).ok()
 }
@@ -84,10 +84,10 @@ fn a_silent_host_becomes_a_case_and_an_operator_ends_the_doubt() {
 
         // Its agent is away, and so it is for its neighbour.
         a.abort();
-        let found = until("a case", async || case(&servers[leader], "a").await).await;
+        let found = until("a case", async || case(&servers[leader], "a")).await;
         assert_eq!(found["proof"], Value::Null, "silence is no proof: {found}");
         let waits = until("a pending fence", async || {
-            let case = case(one, "a").await?;
+            let case = case(one, "a")?;
             (case["phase"] == "fence_pending" || case["phase"] == "fence_failed").then_some(case)
         });
         let waits = waits.await;
@@ -99,8 +99,7 @@ fn a_silent_host_becomes_a_case_and_an_operator_ends_the_doubt() {
         })
         .await;
         let dead =
-            until("the recovery's begin", async || case(one, "a").await.filter(|case| case["phase"] == "nova_down"))
-                .await;
+            until("the recovery's begin", async || case(one, "a").filter(|case| case["phase"] == "nova_down")).await;
         assert!(dead["proof"].as_str().is_some_and(|proof| proof.starts_with("P7")), "{dead}");
         let hosts: Value =
             serde_json::from_str(&one.ctl(&["ha", "hosts", "-o", "json"]).expect("hosts")).expect("JSON");

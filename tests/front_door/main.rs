@@ -11,6 +11,7 @@ mod guests;
 mod pipelines;
 mod pods;
 mod repeats;
+mod simulate;
 mod storage;
 #[path = "../support/support.rs"]
 mod support;

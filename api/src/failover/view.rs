@@ -195,7 +195,7 @@ fn brief(tables: &Tables, case: &Case) -> ha::FailoverCase {
         held_kill: case.held_kill.clone(),
         held_recover: case.held_recover.clone(),
         needs_operator: case.needs_operator.clone(),
-        proof: proof.map(|proof| evidence(proof)),
+        proof: proof.map(evidence),
         counts: count(of(tables, case).map(|recovery| state(recovery.status).0)),
         ..ha::FailoverCase::default()
     }

@@ -140,8 +140,8 @@ impl Leading {
             }
         }
         let (members, seen) = self.node.ears().all(self.leader.node);
-        for (_, told) in &members {
-            coordinator.liveness.digest(&told.digest(), now);
+        for (member, told) in &members {
+            coordinator.liveness.digest(&told.digest(*member), now);
         }
         for seen in seen {
             coordinator.liveness.observe(seen.host, seen.group, seen.says, now);

@@ -222,15 +222,13 @@ impl Coordinator {
                 facts.read = None;
                 facts.missing = if sentinel { facts.missing.or(Some(now)) } else { None };
             }
-            Told::Evacuated { instance, op, answer } => {
-                self.instances.entry(instance).or_default().answer = Some((op, answer));
-            }
             Told::Domains { host, running, at } => {
                 self.hosts.entry(host).or_default().domains = Some((running, at));
             }
             Told::Compute(host, read) => self.hosts.entry(host).or_default().compute = Some((now, read)),
             Told::Progress { instance, remaining } => self.progress(instance, remaining, now),
-            Told::Restarted { instance, op, answer }
+            Told::Evacuated { instance, op, answer }
+            | Told::Restarted { instance, op, answer }
             | Told::Migrated { instance, op, answer }
             | Told::Stopped { instance, op, answer } => {
                 self.instances.entry(instance).or_default().answer = Some((op, answer));

@@ -3,6 +3,7 @@
 //! ```text
 //! cortex  score(h) = base(h) + Σ m × f(h) × tanh(a(h))             base(h) = tanh(weight(h))
 //! nova    score(h) = base(h) + Σ m × f(h) × (a(h) − low) / (high − low)    base(h) = weight(h)
+//! raw     score(h) = base(h) + Σ m × f(h) × a(h)                   base(h) = weight(h)
 //! ```
 //!
 //! m is the multiplier in the pipeline and f(h) the factor that the weigher gives the host, 1 for most.
@@ -25,6 +26,8 @@ pub enum Scoring {
     Cortex,
     /// Each weigher's activations stretched to 0…1 over the hosts that are left.
     Nova,
+    /// Activations as they are: for a weigher whose values mean something by themselves, as a packing score does.
+    Raw,
 }
 
 impl Scoring {
@@ -112,6 +115,7 @@ impl Shape {
         let hosts = activations.iter().zip(total).enumerate();
         match (self.scoring, self.span) {
             (Scoring::Cortex, _) => hosts.for_each(|(at, (&a, total))| *total += weight(at) * tanh(a)),
+            (Scoring::Raw, _) => hosts.for_each(|(at, (&a, total))| *total += weight(at) * a),
             (Scoring::Nova, None) => {}
             (Scoring::Nova, Some(span)) => {
                 let least = self.bounds.min.unwrap_or(f64::NEG_INFINITY);
@@ -158,6 +162,15 @@ pub(crate) fn tidy(activations: &mut [f64]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::{Bounds, Factors, Scoring, Shape, extremes, tidy};
+
+    #[test]
+    fn raw_activations_count_as_they_are() {
+        let shape = Shape::new(Scoring::Raw, -2.0, Factors::Each(vec![1.0, 3.0]), Bounds::default());
+        let mut total = vec![1.0; 2];
+        shape.add(&[40.0, -0.5], &mut total);
+        assert_eq!(total, [-79.0, 4.0]);
+        assert!(!shape.is_relative());
+    }
 
     fn shares(bounds: Bounds, factors: Factors, mut activations: Vec<f64>) -> Vec<f64> {
         tidy(&mut activations);

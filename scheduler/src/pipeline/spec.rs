@@ -49,7 +49,7 @@ pub struct PipelineSpec {
     /// True: the caller's weights count as 0. Candidates stay hosts sent ∩ hosts known.
     #[serde(default)]
     pub ignore_preselection: bool,
-    /// How activations add up: `cortex` (tanh) or `nova` (stretched over the hosts that are left).
+    /// How activations add up: `cortex` (tanh), `nova` (stretched over the hosts that are left) or `raw` (as they are).
     #[serde(default, skip_serializing_if = "Scoring::is_default")]
     pub scoring: Scoring,
     /// Filters in order.

@@ -220,10 +220,8 @@ fn heal(world: &mut World, kind: u8, n: u128) {
                 world.operate(Change::Maintenance { host: host(n), mode: Maintenance::None });
             }
         }
-        17 => {
-            if world.ha().hosts.get(host(n)).is_some_and(|host| host.maintenance != Maintenance::None) {
-                world.operate(Change::Maintenance { host: host(n), mode: Maintenance::None });
-            }
+        17 if world.ha().hosts.get(host(n)).is_some_and(|host| host.maintenance != Maintenance::None) => {
+            world.operate(Change::Maintenance { host: host(n), mode: Maintenance::None });
         }
         _ => {}
     }

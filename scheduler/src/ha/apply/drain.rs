@@ -161,10 +161,7 @@ impl Cx<'_> {
                 _ if permitted != Some(from) => Some(Left::Permit),
                 _ if tries >= TRIES => Some(Left::Tried),
                 Way::Left(why) => Some(why),
-                Way::To { life, live } => match self.claim_move(*instance, from, life, live, known) {
-                    Ok(()) => None,
-                    Err(why) => Some(why),
-                },
+                Way::To { life, live } => self.claim_move(*instance, from, life, live, known).err(),
             };
             match left {
                 Some(why) => {

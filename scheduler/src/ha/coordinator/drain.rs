@@ -359,8 +359,8 @@ fn ways(
     let instances: Vec<_> = movable.iter().map(|(instance, _, excluded)| (*instance, excluded.clone())).collect();
     let found = planner::places(lead.tables, life, &instances, lead.targets);
     ways.extend(movable.into_iter().zip(found).map(|((instance, recorded, _), to)| {
-        let live = recorded.vm == VmState::Active;
-        (instance, to.map_or(Way::Left(Left::NoTarget), |life| Way::To { life, live }))
+        let runs = recorded.vm == VmState::Active;
+        (instance, to.map_or(Way::Left(Left::NoTarget), |life| Way::To { life, live: runs }))
     }));
     ways
 }

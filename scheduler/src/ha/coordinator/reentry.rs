@@ -83,7 +83,7 @@ impl Coordinator {
             return;
         }
         self.restart_in_place(host, lead, due);
-        let settled = !self.leaves_something(host, lead);
+        let settled = !Self::leaves_something(host, lead);
         let stable = lead.clock >= case.reentry.unforced.saturating_add(STABLE);
         if !settled || !stable {
             return;

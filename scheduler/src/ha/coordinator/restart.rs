@@ -14,7 +14,7 @@ const MOST_RESTARTS: usize = 8;
 
 impl Coordinator {
     /// Whether something is still permitted in a former life of a host, or on its way up.
-    pub(super) fn leaves_something(&self, host: &Host, lead: &Lead<'_>) -> bool {
+    pub(super) fn leaves_something(host: &Host, lead: &Lead<'_>) -> bool {
         let ha = lead.ha();
         let old = |life: Life| life.host == host.id && life.incarnation < host.incarnation;
         let here = Life { host: host.id, incarnation: host.incarnation };
@@ -235,8 +235,8 @@ impl Coordinator {
             && let Some(there) = ha.hosts.get(host).filter(|there| there.is_open())
         {
             let to = Life { host, incarnation: there.incarnation };
-            let cause = PermitCause::Adopted { at };
-            due.push(Due::Propose(Change::PermitMove { instance, from: Some(source), to, cause }));
+            let adopted = PermitCause::Adopted { at };
+            due.push(Due::Propose(Change::PermitMove { instance, from: Some(source), to, cause: adopted }));
         }
         found
     }

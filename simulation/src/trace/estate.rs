@@ -1,0 +1,400 @@
+//! The world that a trace is played into: the real core with its pipeline, and the hosts as they would be. Where a VM goes
+//! is the core's decision and apply's claim; which of its GPUs a host gives is the host's, and it reports it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use plugins::packing::lifetime::{EXIT_FEATURE, LIFETIME_HINT};
+use plugins::packing::{DEVICES, fragmentation::Shape as Expected};
+use scheduler::command::{Action, Part, Place};
+use scheduler::{
+    Batch, Command, Core, Domain, Engine, FeatureReport, HostReport, Intent, Outcome, Proposer, Purpose, Request, Row,
+    Settled,
+};
+use smallvec::SmallVec;
+use uuid::Uuid;
+
+use super::events::Trace;
+use super::hosts::{Host, Ratios};
+use super::policy::Policy;
+use super::shape::mix;
+
+/// Wall time at which a trace begins: 2026-01-01T00:00:00Z in milliseconds.
+const START: u64 = 1_767_225_600_000;
+/// Seconds of a life without an end.
+const ENDLESS: f64 = 1e12;
+/// Virtual time between two looks at the mix, milliseconds.
+const LEARN_EVERY: u64 = 3_600_000;
+/// No host.
+pub const NOWHERE: u32 = u32::MAX;
+
+/// What a host holds.
+#[derive(Clone, Debug, Default)]
+pub struct Held {
+    /// In use: CPU, memory, GPU (thousandths, MiB, thousandths).
+    pub used: [u64; 3],
+    /// VMs on it.
+    pub vms: Vec<u32>,
+    /// In use of each GPU, thousandths.
+    pub devices: SmallVec<[u64; 8]>,
+}
+
+/// The world.
+pub struct Estate {
+    core: Core,
+    engine: Engine,
+    policy: Arc<Policy>,
+    trace: Arc<Trace>,
+    domain: Domain,
+    /// One for each shape.
+    requests: Vec<Request>,
+    hosts: Arc<[Host]>,
+    capacity: Arc<[[u64; 3]]>,
+    held: Vec<Held>,
+    /// Host of each VM.
+    at: Vec<u32>,
+    /// GPUs of each VM that has some.
+    devices: BTreeMap<u32, SmallVec<[u8; 8]>>,
+    now: u64,
+    batches: u64,
+    /// Creates of each shape so far.
+    seen: Vec<u64>,
+    learned: Option<u64>,
+    mix: Vec<Expected>,
+    /// Hosts that take nothing.
+    outside: Vec<usize>,
+}
+
+/// The identity of a VM.
+fn uuid(vm: u32) -> Uuid {
+    Uuid::from_u128((0x5101_0000_0000_4000_8000_0000_0000_0000 << 64) | (u128::from(vm) + 1))
+}
+
+impl Estate {
+    /// Hosts without VMs.
+    pub fn new(trace: &Arc<Trace>, hosts: &Arc<[Host]>, ratios: Ratios, policy: &Arc<Policy>) -> Result<Self, String> {
+        let domain = policy.domain();
+        let engine = policy.engine()?;
+        let name = &policy.resource.metadata.name;
+        let ask = |shape: &super::Shape| {
+            shape.request(domain, name).ok_or_else(|| {
+                format!(
+                    "policy '{}' is for domain nova, whose VCPU are whole numbers, and the trace asks for {} vCPU: a \
+                     pipeline for domain pods expected",
+                    policy.name,
+                    shape.milli_cpu as f64 / 1000.0
+                )
+            })
+        };
+        let requests = trace.shapes.iter().map(ask).collect::<Result<Vec<_>, _>>()?;
+        let devices = |host: &Host| Held { devices: SmallVec::from_elem(0, host.gpus as usize), ..Held::default() };
+        let mut estate = Self {
+            core: Core::new(),
+            engine,
+            policy: Arc::clone(policy),
+            trace: Arc::clone(trace),
+            domain,
+            requests,
+            capacity: hosts.iter().map(|host| host.effective(domain, ratios)).collect(),
+            held: hosts.iter().map(devices).collect(),
+            hosts: Arc::clone(hosts),
+            at: vec![NOWHERE; trace.vms.len()],
+            devices: BTreeMap::new(),
+            now: 0,
+            batches: 0,
+            seen: vec![0; trace.shapes.len()],
+            learned: None,
+            mix: Vec::new(),
+            outside: Vec::new(),
+        };
+        let reports = hosts.iter().enumerate().map(|(at, host)| host.report(at, domain, ratios));
+        let commands = reports.map(|report| Command::Report(Box::new(report))).collect();
+        for outcome in estate.apply(commands) {
+            if !matches!(outcome, Outcome::Reported(_)) {
+                return Err(format!("a host was refused: {outcome:?}"));
+            }
+        }
+        Ok(estate)
+    }
+
+    /// A world of its own that goes on from here.
+    pub fn fork(&self) -> Result<Self, String> {
+        let mut engine = self.policy.engine()?;
+        engine.activate(&self.policy.with_mix(&self.mix)).map_err(|errors| format!("{errors:?}"))?;
+        Ok(Self {
+            core: self.core.fork(),
+            engine,
+            policy: Arc::clone(&self.policy),
+            trace: Arc::clone(&self.trace),
+            requests: self.requests.clone(),
+            hosts: Arc::clone(&self.hosts),
+            capacity: Arc::clone(&self.capacity),
+            held: self.held.clone(),
+            at: self.at.clone(),
+            devices: self.devices.clone(),
+            seen: self.seen.clone(),
+            mix: self.mix.clone(),
+            outside: Vec::new(),
+            ..*self
+        })
+    }
+
+    /// The hosts.
+    pub fn hosts(&self) -> &Arc<[Host]> {
+        &self.hosts
+    }
+
+    /// Capacity of each host as the core counts it.
+    pub fn capacity(&self) -> &Arc<[[u64; 3]]> {
+        &self.capacity
+    }
+
+    /// What each host holds.
+    pub fn held(&self) -> &[Held] {
+        &self.held
+    }
+
+    /// Free resources of a host.
+    pub fn free(&self, host: usize) -> [u64; 3] {
+        std::array::from_fn(|r| self.capacity[host][r].saturating_sub(self.held[host].used[r]))
+    }
+
+    /// Host of a VM.
+    pub fn host_of(&self, vm: u32) -> Option<u32> {
+        Some(self.at[vm as usize]).filter(|host| *host != NOWHERE)
+    }
+
+    /// The core, for checks.
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// Tells that a mix is known from the beginning.
+    pub fn knows_mix(&mut self, mix: &[Expected]) -> Result<(), String> {
+        self.learned = Some(u64::MAX);
+        self.activate(mix)
+    }
+
+    fn activate(&mut self, mix: &[Expected]) -> Result<(), String> {
+        let resource = self.policy.with_mix(mix);
+        self.mix = mix.to_vec();
+        self.engine.activate(&resource).map_err(|errors| format!("{errors:?}"))
+    }
+
+    /// The virtual time is `now`, milliseconds from the start of the trace.
+    pub fn set_now(&mut self, now: u64) -> Result<(), String> {
+        self.now = now;
+        self.core.set_clock(now);
+        let hour = now / LEARN_EVERY;
+        if self.policy.learns() && self.learned.is_none_or(|learned| learned < hour) && self.seen.iter().any(|&n| n > 0)
+        {
+            self.learned = Some(hour);
+            let trace = Arc::clone(&self.trace);
+            let mix: Vec<Expected> = mix(&trace.shapes, &self.seen).into_iter().map(|(s, p)| s.expected(p)).collect();
+            self.activate(&mix)?;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, commands: Vec<Command>) -> Vec<Outcome> {
+        self.batches += 1;
+        let proposer = Proposer { node: 1, run: 1, seq: self.batches };
+        self.core.apply(&Batch { proposer, now: self.now, wall: START + self.now, commands })
+    }
+
+    /// Keeps hosts out of the decisions that follow, by their places; those of before are in again. They report that all they
+    /// have is in use, which every pipeline understands.
+    pub fn keep_out(&mut self, hosts: &[usize]) -> Result<(), String> {
+        for host in std::mem::replace(&mut self.outside, hosts.to_vec()).into_iter().chain(hosts.iter().copied()) {
+            self.report_use(host as u32)?;
+        }
+        Ok(())
+    }
+
+    /// Asks for a host for a VM; `None`: nothing fits.
+    pub fn create(&mut self, vm: u32) -> Result<Option<u32>, String> {
+        let shape = self.trace.vms[vm as usize].shape as usize;
+        self.seen[shape] += 1;
+        self.place(vm)
+    }
+
+    /// The same for one that was counted before.
+    pub fn place(&mut self, vm: u32) -> Result<Option<u32>, String> {
+        let shape = self.trace.vms[vm as usize].shape as usize;
+        let life = self.trace.vms[vm as usize].lifetime;
+        let request = &mut self.requests[shape];
+        request.consumers.clear();
+        request.consumers.push(uuid(vm));
+        if self.policy.foresees {
+            let left = self.end(vm) - self.now as f64 / 1000.0;
+            let left = if life.is_none() { ENDLESS } else { left };
+            self.requests[shape].hints.insert(LIFETIME_HINT.to_owned(), vec![left.to_string()]);
+        }
+        let decided = self.core.decide(&self.engine, &self.requests[shape]);
+        let mut proposal = decided.map_err(|refusal| format!("{}: {refusal}", self.policy.name))?;
+        let outcome = proposal.take_command().and_then(|command| self.apply(vec![command]).pop());
+        let host = match &outcome {
+            Some(Outcome::Placed { rows, .. }) => rows.first().copied().flatten().map(|row| row.0),
+            None => None,
+            Some(other) => return Err(format!("a claim on the state as it is was not taken: {other:?}")),
+        };
+        match self.core.settle(proposal, outcome) {
+            Settled::Done(_) => {}
+            other => return Err(format!("a decision on the state as it is did not hold: {other:?}")),
+        }
+        let Some(host) = host else { return Ok(None) };
+        self.arrive(vm, host)?;
+        Ok(Some(host))
+    }
+
+    /// Puts a VM on a host as an initial placement says, without a decision.
+    pub fn put(&mut self, vm: u32, host: u32) -> Result<(), String> {
+        let names = self.core.view().names();
+        let request = &self.requests[self.trace.vms[vm as usize].shape as usize];
+        let amounts =
+            request.resources.iter().filter_map(|(class, amount)| Some((names.get(class)?, *amount))).collect();
+        self.batches += 1;
+        let action = Action::Claim { ticket: u64::MAX - self.batches, targets: vec![Row(host)], amounts };
+        let part = Part { consumer: uuid(vm), purpose: Purpose::Instance, seen: None, action };
+        let place = Place {
+            domain: self.domain,
+            intent: Intent::Create,
+            project: None,
+            user: None,
+            flavor: None,
+            group: None,
+            request: None,
+            key: None,
+            parts: vec![part],
+            life: u64::MAX / 2,
+            learned: Vec::new(),
+            record: None,
+        };
+        match self.apply(vec![Command::Place(Box::new(place))]).pop() {
+            Some(Outcome::Placed { .. }) => self.arrive(vm, host),
+            other => Err(format!(
+                "{} does not fit on {}: {other:?}",
+                self.trace.vms[vm as usize].id, self.hosts[host as usize].id
+            )),
+        }
+    }
+
+    fn arrive(&mut self, vm: u32, host: u32) -> Result<(), String> {
+        let sizes = self.trace.shape(vm).sizes();
+        let held = &mut self.held[host as usize];
+        held.vms.push(vm);
+        for (used, size) in held.used.iter_mut().zip(sizes) {
+            *used += size;
+        }
+        self.at[vm as usize] = host;
+        if self.trace.shape(vm).gpus > 0 {
+            self.give_devices(vm, host)?;
+        }
+        if self.policy.foresees {
+            self.foretell(host)?;
+        }
+        Ok(())
+    }
+
+    /// A VM goes; its host, or `None` when it was never placed.
+    pub fn delete(&mut self, vm: u32) -> Result<Option<u32>, String> {
+        let host = self.at[vm as usize];
+        if host == NOWHERE {
+            return Ok(None);
+        }
+        let command = Command::Release { domain: self.domain, consumer: uuid(vm), open_only: false };
+        match self.apply(vec![command]).pop() {
+            Some(Outcome::Released(1)) => {}
+            other => return Err(format!("{} could not be released: {other:?}", self.trace.vms[vm as usize].id)),
+        }
+        self.at[vm as usize] = NOWHERE;
+        let sizes = self.trace.shape(vm).sizes();
+        let held = &mut self.held[host as usize];
+        if let Some(at) = held.vms.iter().position(|other| *other == vm) {
+            held.vms.swap_remove(at);
+        }
+        for (used, size) in held.used.iter_mut().zip(sizes) {
+            *used -= size;
+        }
+        if let Some(devices) = self.devices.remove(&vm) {
+            let each = self.trace.shape(vm).gpu_milli;
+            for device in devices {
+                self.held[host as usize].devices[usize::from(device)] -= each;
+            }
+            self.report_use(host)?;
+        }
+        if self.policy.foresees {
+            self.foretell(host)?;
+        }
+        Ok(Some(host))
+    }
+
+    /// A host gives its GPUs: a share of the one with the least left that is enough, whole ones by number.
+    fn give_devices(&mut self, vm: u32, host: u32) -> Result<(), String> {
+        let shape = self.trace.shape(vm);
+        let (count, each) = (shape.gpus as usize, shape.gpu_milli);
+        let devices = &mut self.held[host as usize].devices;
+        let mut fit: Vec<usize> = (0..devices.len()).filter(|&at| devices[at] + each <= 1000).collect();
+        if each < 1000 {
+            fit.sort_by_key(|&at| std::cmp::Reverse(devices[at]));
+        }
+        if fit.len() < count {
+            return Err(format!(
+                "policy '{}' sent {} to {}, which has not {count} GPUs with {each} free: the filter device_slots expected in it",
+                self.policy.name, self.trace.vms[vm as usize].id, self.hosts[host as usize].id
+            ));
+        }
+        fit.truncate(count);
+        for &at in &fit {
+            devices[at] += each;
+        }
+        self.devices.insert(vm, fit.into_iter().map(|at| at as u8).collect());
+        self.report_use(host)
+    }
+
+    /// A host reports the use of each of its GPUs; one that is kept out also that CPU and memory are in use.
+    fn report_use(&mut self, host: u32) -> Result<(), String> {
+        let used = DEVICES.iter().zip(&self.held[host as usize].devices);
+        let mut allocation: BTreeMap<String, u64> = used.map(|(class, used)| ((*class).to_owned(), *used)).collect();
+        if self.outside.contains(&(host as usize)) {
+            let [milli_cpu, memory, _] = self.capacity[host as usize];
+            let cpu = if self.domain == Domain::Nova { ("VCPU", milli_cpu / 1000) } else { ("MILLICPU", milli_cpu) };
+            allocation.extend([cpu, ("MEMORY_MB", memory)].map(|(class, amount)| (class.to_owned(), amount)));
+        }
+        let report = HostReport {
+            domain: self.domain,
+            name: Host::name_at(host as usize),
+            allocation: Some(allocation),
+            ..HostReport::default()
+        };
+        self.tell(Command::Report(Box::new(report)))
+    }
+
+    /// End of a VM, seconds of the trace.
+    fn end(&self, vm: u32) -> f64 {
+        let vm = &self.trace.vms[vm as usize];
+        vm.lifetime.map_or(ENDLESS, |life| (vm.created + life) as f64 / 1000.0)
+    }
+
+    /// A host's last end, as a source that knows the future says it.
+    fn foretell(&mut self, host: u32) -> Result<(), String> {
+        let last = self.held[host as usize].vms.iter().map(|&vm| self.end(vm)).reduce(f64::max);
+        let values = last.map(|last| (EXIT_FEATURE.to_owned(), last + START as f64 / 1000.0));
+        let forget = if last.is_none() { vec![EXIT_FEATURE.to_owned()] } else { Vec::new() };
+        let report = FeatureReport {
+            domain: self.domain,
+            name: Host::name_at(host as usize),
+            values: values.into_iter().collect(),
+            forget,
+            ..FeatureReport::default()
+        };
+        self.tell(Command::Features(Box::new(report)))
+    }
+
+    fn tell(&mut self, command: Command) -> Result<(), String> {
+        match self.apply(vec![command]).pop() {
+            Some(Outcome::Reported(_)) => Ok(()),
+            other => Err(format!("a report was refused: {other:?}")),
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! Playing a trace into the world, and what is searched by doing so again and again.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::estate::Estate;
+use super::events::{Kind, Trace};
+use super::hosts::{Host, HostList, Ratios};
+use super::meter::{ByResource, Meter, Metrics, Moment};
+use super::policy::Policy;
+
+/// What every run of one policy has in common.
+#[derive(Clone)]
+pub struct Inputs {
+    /// The trace.
+    pub trace: Arc<Trace>,
+    /// The host list.
+    pub list: Arc<HostList>,
+    /// Overcommit.
+    pub ratios: Ratios,
+    /// Share of the trace's span that averages leave out.
+    pub warm_up: f64,
+    /// Seed of every random choice.
+    pub seed: u64,
+    /// All invariants of the core are checked after each event, not now and then.
+    pub check: bool,
+}
+
+/// What a run tells while it goes on.
+pub trait Watch: Sync {
+    /// So many events more were played.
+    fn played(&self, events: u64);
+    /// A run went on to another number of hosts, or another start.
+    fn step(&self, _what: &str) {}
+}
+
+/// Nobody watches.
+pub struct Unwatched;
+
+impl Watch for Unwatched {
+    fn played(&self, _: u64) {}
+}
+
+/// Events after which invariants are checked when they are sampled.
+const CHECK_EVERY: u64 = 100_000;
+/// Events after which a watcher is told.
+const TELL_EVERY: u64 = 4096;
+
+impl Inputs {
+    /// A world of the first `count` hosts.
+    pub fn estate(&self, policy: &Arc<Policy>, count: usize) -> Result<Estate, String> {
+        let hosts: Arc<[Host]> = self.list.first(count).into();
+        Estate::new(&self.trace, &hosts, self.ratios, policy)
+    }
+
+    /// Where the warm-up ends, milliseconds.
+    pub fn warm(&self) -> u64 {
+        let begin = self.trace.events.first().map_or(0, |event| event.time);
+        begin + ((self.trace.end() - begin) as f64 * self.warm_up) as u64
+    }
+}
+
+/// Goes through events, and stops at the first rejection when it is told to.
+pub struct Player<'a> {
+    inputs: &'a Inputs,
+    watch: &'a dyn Watch,
+    /// The world.
+    pub estate: Estate,
+    /// Deletes are not played.
+    pub fading: bool,
+    stop: bool,
+    events: u64,
+}
+
+/// What an event did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Played {
+    /// A VM was placed.
+    Placed(u32, u32),
+    /// A VM found no host.
+    Rejected(u32),
+    /// A VM left a host.
+    Left(u32, u32),
+    /// A VM that had no host is deleted.
+    Orphan,
+}
+
+impl<'a> Player<'a> {
+    /// A player over a world.
+    pub fn new(inputs: &'a Inputs, estate: Estate, watch: &'a dyn Watch) -> Self {
+        Self { inputs, watch, estate, fading: false, stop: false, events: 0 }
+    }
+
+    /// The same, which stops at the first rejection.
+    pub fn stopping(self) -> Self {
+        Self { stop: true, ..self }
+    }
+
+    /// Plays the events from place `from` on. `before` sees the world before each event, `after` what it did.
+    pub fn play(
+        &mut self,
+        from: usize,
+        mut before: impl FnMut(u64, &mut Estate) -> Result<(), String>,
+        mut after: impl FnMut(u64, Played, &Estate),
+    ) -> Result<(), String> {
+        let trace = Arc::clone(&self.inputs.trace);
+        for event in &trace.events[from.min(trace.events.len())..] {
+            before(event.time, &mut self.estate)?;
+            self.estate.set_now(event.time)?;
+            let played = match event.kind {
+                Kind::Create => match self.estate.create(event.vm)? {
+                    Some(host) => Played::Placed(event.vm, host),
+                    None => Played::Rejected(event.vm),
+                },
+                Kind::Delete if self.fading => continue,
+                Kind::Delete => match self.estate.delete(event.vm)? {
+                    Some(host) => Played::Left(event.vm, host),
+                    None => Played::Orphan,
+                },
+            };
+            after(event.time, played, &self.estate);
+            self.events += 1;
+            if self.events.is_multiple_of(TELL_EVERY) {
+                self.watch.played(TELL_EVERY);
+            }
+            if self.inputs.check || self.events.is_multiple_of(CHECK_EVERY) {
+                let broken = self.estate.core().check();
+                if !broken.is_empty() {
+                    return Err(format!("an invariant is broken after event {}: {}", self.events, broken.join("; ")));
+                }
+            }
+            if self.stop && matches!(played, Played::Rejected(_)) {
+                break;
+            }
+        }
+        self.watch.played(self.events % TELL_EVERY);
+        Ok(())
+    }
+}
+
+/// Mode `replay`: all events, rejected creates are dropped.
+pub fn replay(
+    inputs: &Inputs,
+    policy: &Arc<Policy>,
+    count: usize,
+    every: Option<u64>,
+    watch: &dyn Watch,
+) -> Result<(Metrics, Vec<Moment>), String> {
+    let estate = inputs.estate(policy, count)?;
+    let mut meter = Meter::new(&inputs.trace, &estate, inputs.warm());
+    let mut series = Vec::new();
+    let mut player = Player::new(inputs, estate, watch);
+    let mut next = inputs.trace.events.first().map_or(0, |event| event.time);
+    let meter = std::cell::RefCell::new(&mut meter);
+    player.play(
+        0,
+        |time, estate| {
+            let mut meter = meter.borrow_mut();
+            if let Some(every) = every {
+                while next < time {
+                    meter.advance(next, estate);
+                    series.push(meter.moment(next));
+                    next += every;
+                }
+            }
+            meter.advance(time, estate);
+            Ok(())
+        },
+        |time, played, estate| {
+            let mut meter = meter.borrow_mut();
+            match played {
+                Played::Placed(vm, host) => meter.placed(vm, host, estate),
+                Played::Rejected(vm) => meter.rejected(vm, time, estate),
+                Played::Left(vm, host) => meter.left(vm, host, estate),
+                Played::Orphan => meter.orphan(),
+            }
+        },
+    )?;
+    let meter = meter.into_inner();
+    Ok((meter.metrics(), series))
+}
+
+/// Whether a replay on the first `count` hosts has no rejection.
+pub fn passes(inputs: &Inputs, policy: &Arc<Policy>, count: usize, watch: &dyn Watch) -> Result<bool, String> {
+    let mut player = Player::new(inputs, inputs.estate(policy, count)?, watch).stopping();
+    let mut passed = true;
+    player.play(0, |_, _| Ok(()), |_, played, _| passed &= !matches!(played, Played::Rejected(_)))?;
+    Ok(passed)
+}
+
+/// Mode `min-hosts`: the least number of hosts without a rejection, from a lower bound on by 6 % each, then by bisection.
+pub fn min_hosts(inputs: &Inputs, policy: &Arc<Policy>, bound: u64, watch: &dyn Watch) -> Result<u64, String> {
+    let tried = |count: u64| {
+        watch.step(&format!("{count} hosts"));
+        passes(inputs, policy, count as usize, watch)
+    };
+    let mut fails = bound.max(1) - 1;
+    let mut count = bound.max(1);
+    while !tried(count)? {
+        fails = count;
+        let more = (count as f64 * 1.06).ceil() as u64;
+        count = more.max(count + 1);
+        if count > 100 * bound.max(100) {
+            return Err(format!(
+                "policy '{}' rejects a VM even with {fails} hosts: no host may be large enough",
+                policy.name
+            ));
+        }
+    }
+    while count - fails > 1 {
+        let middle = fails + (count - fails) / 2;
+        if tried(middle)? {
+            count = middle;
+        } else {
+            fails = middle;
+        }
+    }
+    Ok(count)
+}
+
+/// What a run from one start came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct FirstFailure {
+    /// VMs placed before the first rejection, and their standard deviation over the starts.
+    pub placed: f64,
+    /// Standard deviation.
+    pub placed_sd: f64,
+    /// Use over capacity at that point.
+    pub allocation: ByResource,
+    /// Starts that ended without a rejection.
+    pub without: u64,
+}
+
+/// Mode `first-failure`: from each of `starts` points with empty hosts up to the first rejection.
+pub fn first_failure(
+    inputs: &Inputs,
+    policy: &Arc<Policy>,
+    count: usize,
+    starts: usize,
+    fading: bool,
+    watch: &dyn Watch,
+) -> Result<FirstFailure, String> {
+    let events = inputs.trace.events.len();
+    let mut placed = Vec::new();
+    let mut sums = [(0.0, 0_u64); 3];
+    let mut without = 0;
+    for k in 0..starts {
+        watch.step(&format!("start {} of {starts}", k + 1));
+        let from = (0.7 * events as f64 * k as f64 / starts as f64).floor() as usize;
+        let moved = inputs.trace.events[from..].iter().position(|event| event.kind == Kind::Create).unwrap_or(0);
+        let mut player = Player::new(inputs, inputs.estate(policy, count)?, watch).stopping();
+        player.fading = fading;
+        let (mut number, mut rejected) = (0_u64, false);
+        player.play(
+            from + moved,
+            |_, _| Ok(()),
+            |_, played, _| match played {
+                Played::Placed(..) => number += 1,
+                Played::Rejected(_) => rejected = true,
+                _ => {}
+            },
+        )?;
+        without += u64::from(!rejected);
+        placed.push(number as f64);
+        for (r, (sum, n)) in sums.iter_mut().enumerate() {
+            let capacity: u64 = player.estate.capacity().iter().map(|capacity| capacity[r]).sum();
+            let used: u64 = player.estate.held().iter().map(|held| held.used[r]).sum();
+            if capacity > 0 {
+                *sum += used as f64 / capacity as f64;
+                *n += 1;
+            }
+        }
+    }
+    let n = placed.len().max(1) as f64;
+    let mean = placed.iter().sum::<f64>() / n;
+    let variance = placed.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / n;
+    let allocation = ByResource::of(sums.map(|(sum, n)| (n > 0).then(|| sum / n as f64)));
+    Ok(FirstFailure { placed: mean, placed_sd: variance.sqrt(), allocation, without })
+}

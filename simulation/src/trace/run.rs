@@ -1,0 +1,257 @@
+//! A study: several policies in several modes on the same inputs, side by side on all processors, and its results. What is
+//! done is kept point by point, so that a study that broke off goes on where it stood.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::bounds::{Bounds, bounds};
+use super::inflate::inflate;
+use super::meter::Moment;
+use super::policy::Policy;
+use super::replay::{Inputs, Watch, first_failure, min_hosts, replay};
+use super::survive::survive;
+use super::table::hex;
+
+/// What is done with each policy.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Mode {
+    /// All events; rejected creates are dropped.
+    Replay,
+    /// From so many starts up to the first rejection.
+    FirstFailure {
+        /// Starts.
+        starts: usize,
+    },
+    /// The least number of hosts without a rejection.
+    MinHosts,
+    /// Shapes until so many times the capacity is asked for.
+    Inflate {
+        /// Demand over capacity.
+        factor: f64,
+    },
+    /// Losses of hosts.
+    Survive {
+        /// Milliseconds between snapshots.
+        every: u64,
+    },
+}
+
+impl Mode {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Replay => "replay",
+            Self::FirstFailure { .. } => "first-failure",
+            Self::MinHosts => "min-hosts",
+            Self::Inflate { .. } => "inflate",
+            Self::Survive { .. } => "survive",
+        }
+    }
+}
+
+/// A study.
+pub struct Study {
+    /// Inputs.
+    pub inputs: Inputs,
+    /// Policies, in the order of the tables.
+    pub policies: Vec<Arc<Policy>>,
+    /// Modes.
+    pub modes: Vec<Mode>,
+    /// Number of hosts, for the modes that are told one.
+    pub count: usize,
+    /// Milliseconds between points of the series; `None`: no series.
+    pub series: Option<u64>,
+}
+
+/// What one policy came to in one mode.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Done {
+    /// What it was run on.
+    pub fingerprint: String,
+    /// Keys of the policy's results.
+    pub result: Map<String, Value>,
+    /// The series as lines of CSV, without the policy's name.
+    pub series: Vec<String>,
+}
+
+/// One policy in one mode.
+#[derive(Clone, Copy, Debug)]
+pub struct Point<'a> {
+    /// The policy.
+    pub policy: &'a Arc<Policy>,
+    /// The mode.
+    pub mode: Mode,
+}
+
+impl Point<'_> {
+    /// Its name, good for a file.
+    pub fn name(&self) -> String {
+        let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
+        format!("{}.{}", self.mode.name(), self.policy.name.chars().map(safe).collect::<String>())
+    }
+}
+
+/// Heading of the series.
+pub const SERIES: &str = "time_s,policy,hosts_used,u_cpu,u_mem,u_gpu,fragmentation,large_slots,rejected,migrations";
+
+impl Study {
+    /// All of its points.
+    pub fn points(&self) -> Vec<Point<'_>> {
+        let of = |&mode| self.policies.iter().map(move |policy| Point { policy, mode });
+        self.modes.iter().flat_map(of).collect()
+    }
+
+    /// What is wrong with it before anything runs.
+    pub fn check(&self) -> Result<(), String> {
+        if self.count == 0 || self.policies.is_empty() || self.modes.is_empty() {
+            return Err("at least one host, one policy and one mode expected".to_owned());
+        }
+        let mut names: Vec<&str> = self.policies.iter().map(|policy| policy.name.as_str()).collect();
+        names.sort_unstable();
+        if let Some([twice, _]) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(format!("policy '{twice}' is given twice: pipelines with different names expected"));
+        }
+        for policy in &self.policies {
+            self.inputs.estate(policy, 1)?;
+        }
+        Ok(())
+    }
+
+    /// The lower bounds of the inputs.
+    pub fn bounds(&self) -> Bounds {
+        let domain = self.policies.first().map_or(scheduler::Domain::Nova, |policy| policy.domain());
+        bounds(&self.inputs.trace, &self.inputs.list, domain, self.inputs.ratios)
+    }
+
+    /// What the result of a point depends on.
+    pub fn fingerprint(&self, point: Point<'_>) -> String {
+        let inputs = &self.inputs;
+        let text = format!(
+            "{} {} {} {} {:?} {} {} {:?} {} {:?} {}",
+            env!("CARGO_PKG_VERSION"),
+            inputs.trace.sha256,
+            inputs.trace.vms.len(),
+            inputs.list.sha256,
+            inputs.ratios,
+            inputs.warm_up,
+            inputs.seed,
+            point.mode,
+            self.count,
+            self.series,
+            point.policy.resource.text(),
+        );
+        hex(&Sha256::digest(text))
+    }
+
+    /// Runs one point.
+    pub fn run_point(&self, point: Point<'_>, bounds: Bounds, watch: &dyn Watch) -> Result<Done, String> {
+        let (inputs, policy) = (&self.inputs, point.policy);
+        let mut series = Vec::new();
+        let value = match point.mode {
+            Mode::Replay => {
+                let (metrics, moments) = replay(inputs, policy, self.count, self.series, watch)?;
+                series = moments.iter().map(|moment| line(&policy.name, moment)).collect();
+                json!({ "replay": metrics })
+            }
+            Mode::FirstFailure { starts } => {
+                let run = |fading| first_failure(inputs, policy, self.count, starts, fading, watch);
+                json!({ "first_failure": { "fading": run(true)?, "recovering": run(false)? } })
+            }
+            Mode::MinHosts => {
+                let bound = bounds.best();
+                let hosts = min_hosts(inputs, policy, bound, watch)?;
+                json!({ "min_hosts": hosts, "min_hosts_over_bound": hosts as f64 / bound.max(1) as f64 })
+            }
+            Mode::Inflate { factor } => {
+                let inflation = inflate(inputs, policy, self.count, factor, watch)?;
+                let fragmentation: BTreeMap<&str, Option<f64>> =
+                    ["60", "80", "90", "100"].into_iter().zip(inflation.fragmentation_at).collect();
+                json!({ "inflate": inflation, "fragmentation_at": fragmentation })
+            }
+            Mode::Survive { every } => json!({ "survive": survive(inputs, policy, self.count, every, watch)? }),
+        };
+        let Value::Object(result) = value else { return Err("a result is no object".to_owned()) };
+        Ok(Done { fingerprint: self.fingerprint(point), result, series })
+    }
+
+    /// Runs all points that `kept` does not have yet, side by side; `keep` is given each that is done.
+    pub fn run(
+        &self,
+        bounds: Bounds,
+        kept: impl Fn(Point<'_>) -> Option<Done> + Sync,
+        keep: impl Fn(Point<'_>, &Done) -> Result<(), String> + Sync,
+        watch: impl Fn(Point<'_>) -> Box<dyn Watch + Send> + Sync,
+    ) -> Result<Vec<Done>, String> {
+        let one = |point: &Point<'_>| -> Result<Done, String> {
+            if let Some(done) = kept(*point).filter(|done| done.fingerprint == self.fingerprint(*point)) {
+                return Ok(done);
+            }
+            let watch = watch(*point);
+            let done = self.run_point(*point, bounds, &*watch)?;
+            keep(*point, &done)?;
+            Ok(done)
+        };
+        self.points().par_iter().map(one).collect()
+    }
+
+    /// `result.json`.
+    pub fn result(&self, bounds: Bounds, done: &[Done]) -> Value {
+        let mut policies: Map<String, Value> = Map::new();
+        for (point, done) in self.points().into_iter().zip(done) {
+            let entry = policies.entry(point.policy.name.clone()).or_insert_with(|| json!({}));
+            if let Value::Object(entry) = entry {
+                entry.extend(done.result.clone());
+            }
+        }
+        let inputs = &self.inputs;
+        let trace = &inputs.trace;
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "seed": inputs.seed,
+            "inputs": {
+                "trace": {
+                    "sha256": trace.sha256, "vms": trace.vms.len(), "events": trace.events.len(),
+                    "shapes": trace.shapes.len(), "span_s": trace.end() as f64 / 1000.0,
+                },
+                "hosts": { "sha256": inputs.list.sha256, "count": self.count },
+                "ratios": { "cpu": inputs.ratios.cpu, "memory": inputs.ratios.memory },
+                "warm_up": inputs.warm_up,
+                "ties": "the lowest place in the host list",
+            },
+            "bounds": bounds,
+            "policies": policies,
+        })
+    }
+
+    /// `series.csv`.
+    pub fn series(done: &[Done]) -> String {
+        let lines = done.iter().flat_map(|done| &done.series).map(String::as_str);
+        std::iter::once(SERIES).chain(lines).flat_map(|line| [line, "\n"]).collect()
+    }
+}
+
+fn line(policy: &str, moment: &Moment) -> String {
+    let number = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.6}"));
+    let used = moment.used;
+    let quoted = if policy.contains([',', '"', '\n']) {
+        format!("\"{}\"", policy.replace('"', "\"\""))
+    } else {
+        policy.to_owned()
+    };
+    format!(
+        "{},{quoted},{},{},{},{},{},{},{},0",
+        moment.time_s,
+        moment.hosts_used,
+        number(used.cpu),
+        number(used.mem),
+        number(used.gpu),
+        number(moment.fragmentation),
+        number(moment.large_slots),
+        moment.rejected,
+    )
+}

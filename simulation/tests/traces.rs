@@ -1,0 +1,246 @@
+//! Traces: a golden one whose figures were worked out by hand, a naive simulator that must choose the same hosts event by
+//! event, equal results on any number of threads, and bad input.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use scheduler::Domain;
+use simulation::trace::events::Kind;
+use simulation::trace::inflate::inflate;
+use simulation::trace::replay::{Played, Player, Unwatched, first_failure, min_hosts, replay};
+use simulation::trace::survive::survive;
+use simulation::trace::{Host, HostList, Inputs, Mode, Policy, Ratios, Study, Trace};
+
+const HEADER: &str = "time_s,event,vm_id,vcpus,memory_mib,gpus,gpu_milli,gpu_models,group,class,lifetime_s\n";
+
+fn trace(lines: &str) -> Trace {
+    Trace::read("events.csv", format!("{HEADER}{lines}").into_bytes()).unwrap()
+}
+
+fn list(lines: &str) -> HostList {
+    HostList::read("nodes.csv", format!("node_id,vcpus,memory_mib,gpus,gpu_model,domain\n{lines}").into_bytes())
+        .unwrap()
+}
+
+fn inputs(trace: Trace, list: HostList, warm_up: f64) -> Inputs {
+    let (trace, list) = (Arc::new(trace), Arc::new(list));
+    Inputs { trace, list, ratios: Ratios::default(), warm_up, seed: 42, check: true }
+}
+
+fn policy(name: &str, domain: Domain, gpus: bool) -> Arc<Policy> {
+    Arc::new(Policy::named(name, domain, gpus, 42).unwrap())
+}
+
+/// Two hosts of 4 vCPU and 8 MiB. v1 and v3 fill `a`, v2 takes 3 of `b`; v4 and v5 want 4 vCPU and find none.
+const GOLDEN: &str = "\
+0,create,v1,2,2,0,0,,g,,100
+0,create,v2,3,3,0,0,,g,,400
+50,create,v3,2,2,0,0,,,,
+50,create,v4,4,4,0,0,,,,50
+100,delete,v1,,,,,,,,
+100,delete,v4,,,,,,,,
+200,create,v5,4,2,0,0,,,,
+400,delete,v2,,,,,,,,
+";
+
+/// Score of a host by what it has free, what is asked and what it has in all.
+type Score = fn([f64; 2], [f64; 2], [f64; 2]) -> f64;
+
+#[test]
+fn golden_metrics() {
+    let inputs = inputs(trace(GOLDEN), list("a,4,8,0,,r1\nb,4,8,0,,r2\n"), 0.0);
+    let (metrics, series) =
+        replay(&inputs, &policy("first-fit", Domain::Nova, false), 2, Some(100_000), &Unwatched).unwrap();
+    assert_eq!((metrics.creates, metrics.deletes, metrics.orphan_deletes, metrics.hosts_peak), (5, 2, 1, 2));
+    let rejections = metrics.rejections;
+    assert_eq!(
+        (rejections.count, rejections.milli_vcpus, rejections.memory_mib, rejections.by_reason.cpu),
+        (2, 8000, 6, 2)
+    );
+    assert_eq!(metrics.first_rejection, Some(3));
+    let close = |value: Option<f64>, wanted: f64| {
+        assert!((value.unwrap() - wanted).abs() < 1e-9, "{value:?}, {wanted} expected");
+    };
+    // 5/8 of CPU for 50 s, 7/8 for 50 s, 5/8 for 300 s.
+    close(metrics.density.cpu, (50.0 * 5.0 + 50.0 * 7.0 + 300.0 * 5.0) / 8.0 / 400.0);
+    close(metrics.density.mem, (50.0 * 5.0 + 50.0 * 7.0 + 300.0 * 5.0) / 16.0 / 400.0);
+    close(metrics.allocation.cpu, metrics.density.cpu.unwrap());
+    close(metrics.empty_hosts, 0.0);
+    // 2/4 and 3/4 are 1/8 off their mean, 4/4 and 3/4 as well.
+    close(metrics.imbalance.cpu, 0.125);
+    close(metrics.group_spread, 0.5);
+    assert_eq!(metrics.large_slots, Some(0.0));
+    let hosts: Vec<(f64, u64, u64)> =
+        series.iter().map(|moment| (moment.time_s, moment.hosts_used, moment.rejected)).collect();
+    assert_eq!(hosts, [(0.0, 2, 0), (100.0, 2, 1), (200.0, 2, 2), (300.0, 2, 2)]);
+}
+
+#[test]
+fn golden_searches() {
+    let policy = policy("best-fit", Domain::Nova, false);
+    let hosts = "a,4,8,0,,r1\nb,4,8,0,,r2\nc,4,8,0,,r2\n";
+    let inputs = inputs(trace(GOLDEN), list(hosts), 0.0);
+    assert_eq!(min_hosts(&inputs, &policy, 1, &Unwatched), Ok(3));
+    // Starts at events 0 and 2: v1 v2 v3 before v4 fails; v3, v4, then v5 with nobody deleted: two hosts are full.
+    let failed = first_failure(&inputs, &policy, 2, 2, true, &Unwatched).unwrap();
+    assert_eq!((failed.placed, failed.placed_sd, failed.without), (2.5, 0.5, 0));
+    // At 300 s: v2 on one host, v3 on one, v5 on one. v5 needs a whole host; v2 and v3 fit beside nobody but v3 and nobody.
+    let survived = survive(&inputs, &policy, 3, 300_000, &Unwatched).unwrap();
+    assert_eq!(survived.snapshots, 2);
+    assert!(survived.n1.unwrap() < 1.0 && survived.n1_vms_lost.unwrap() > 0.0, "{survived:?}");
+}
+
+/// What the reference policies are, in the plainest words; sizes in vCPU and MiB.
+fn naive(trace: &Trace, hosts: &[Host], score: impl Fn([f64; 2], [f64; 2], [f64; 2]) -> f64) -> Vec<Option<usize>> {
+    let capacity = |host: &Host| [host.milli_cpu as f64 / 1000.0, host.memory_mib as f64];
+    let mut free: Vec<[f64; 2]> = hosts.iter().map(capacity).collect();
+    let most = [0, 1].map(|r| hosts.iter().map(|host| capacity(host)[r]).fold(0.0, f64::max));
+    let mut at = vec![None; trace.vms.len()];
+    let mut out = Vec::new();
+    for event in &trace.events {
+        let shape = trace.shape(event.vm);
+        let asked = [shape.milli_cpu as f64 / 1000.0, shape.memory_mib as f64];
+        if event.kind == Kind::Delete {
+            if let Some(host) = at[event.vm as usize] {
+                let free: &mut [f64; 2] = &mut free[host];
+                *free = [free[0] + asked[0], free[1] + asked[1]];
+            }
+            continue;
+        }
+        let fit = (0..hosts.len()).filter(|&host| free[host][0] >= asked[0] && free[host][1] >= asked[1]);
+        let scored = fit.map(|host| ((score(free[host], asked, most) * 1e9).round() as i64, std::cmp::Reverse(host)));
+        let host = scored.max().map(|(_, host)| host.0);
+        if let Some(host) = host {
+            free[host] = [free[host][0] - asked[0], free[host][1] - asked[1]];
+        }
+        at[event.vm as usize] = host;
+        out.push(host);
+    }
+    out
+}
+
+/// The first events of the shipped trace on few hosts, so that many creates are rejected.
+fn cut(folder: &str, nodes: &str, events: usize) -> (Trace, HostList) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("traces").join(folder);
+    let mut trace = Trace::open(&folder.join("events.csv.gz")).unwrap();
+    trace.events.truncate(events);
+    (trace, HostList::open(&folder.join(nodes)).unwrap())
+}
+
+#[test]
+fn pipelines_choose_as_their_definitions_say() {
+    for nodes in ["nodes-uniform.csv", "nodes-mixed.csv"] {
+        let (trace, list) = cut("azure2017", nodes, 12_000);
+        let mut inputs = inputs(trace, list, 0.25);
+        inputs.check = false;
+        let hosts = inputs.list.first(70);
+        let references: [(&str, Score); 5] = [
+            ("first-fit", |_, _, _| 0.0),
+            ("best-fit", |f, q, c| -(f[0] - q[0]) / c[0] - (f[1] - q[1]) / c[1]),
+            ("worst-fit", |f, q, c| (f[0] - q[0]) / c[0] + (f[1] - q[1]) / c[1]),
+            ("dot-product", |f, q, c| q[0] * f[0] / (c[0] * c[0]) + q[1] * f[1] / (c[1] * c[1])),
+            ("l2-norm", |f, q, c| -((f[0] - q[0]) / c[0]).powi(2) - ((f[1] - q[1]) / c[1]).powi(2)),
+        ];
+        for (name, score) in references {
+            let wanted = naive(&inputs.trace, &hosts, score);
+            let estate = inputs.estate(&policy(name, Domain::Nova, false), 70).unwrap();
+            let mut chosen = Vec::new();
+            let after = |_, played, _: &_| match played {
+                Played::Placed(_, host) => chosen.push(Some(host as usize)),
+                Played::Rejected(_) => chosen.push(None),
+                _ => {}
+            };
+            Player::new(&inputs, estate, &Unwatched).play(0, |_, _| Ok(()), after).unwrap();
+            let differ = chosen.iter().zip(&wanted).position(|(chosen, wanted)| chosen != wanted);
+            assert_eq!((differ, chosen.len()), (None, wanted.len()), "{name} on {nodes}");
+            assert!(chosen.contains(&None), "{name} on {nodes}: a rejection expected");
+        }
+    }
+}
+
+#[test]
+fn results_do_not_depend_on_threads() {
+    let (trace, list) = cut("azure2017", "nodes-uniform.csv", 3_000);
+    let mut inputs = inputs(trace, list, 0.25);
+    inputs.check = false;
+    let policies = ["random", "fgd", "ram-cpu-spread", "lifetime-oracle", "nova-packing"];
+    let study = Study {
+        inputs,
+        policies: policies.map(|name| policy(name, Domain::Nova, false)).to_vec(),
+        modes: vec![Mode::Replay, Mode::Inflate { factor: 1.1 }, Mode::FirstFailure { starts: 2 }],
+        count: 12,
+        series: Some(300_000),
+    };
+    study.check().unwrap();
+    let run = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let bounds = study.bounds();
+        let done = pool.install(|| study.run(bounds, |_| None, |_, _| Ok(()), |_| Box::new(Unwatched))).unwrap();
+        (study.result(bounds, &done).to_string(), Study::series(&done))
+    };
+    let (one, four) = (run(1), run(4));
+    assert_eq!(one, four);
+    assert!(one.0.contains("\"fgd\"") && one.1.lines().count() > 10);
+}
+
+#[test]
+fn shared_devices() {
+    let (trace, list) = cut("openb2023", "nodes-small.csv", 2_000);
+    let inputs = Inputs { check: false, ..inputs(trace, list, 0.0) };
+    for name in ["best-fit", "fgd"] {
+        let inflation = inflate(&inputs, &policy(name, Domain::Pods, true), 15, 1.2, &Unwatched).unwrap();
+        assert_eq!(inflation.resource, "gpu");
+        assert!(
+            inflation.at_factor > 0.8 && inflation.at_factor <= 1.0 && inflation.rejected > 0,
+            "{name}: {inflation:?}"
+        );
+        assert!(inflation.at_100 <= inflation.at_factor && inflation.curve.len() >= 119, "{name}");
+    }
+}
+
+#[test]
+fn bad_input_is_told_by_line_and_column() {
+    let cases: [(&str, &str); 16] = [
+        ("", "events.csv: empty, a header expected"),
+        ("time_s,event,vm_id,vcpus\n", "events.csv: line 1: column memory_mib is missing"),
+        ("5,create,a,1,1,0,0,,,,\n4,create,b,1,1,0,0,,,,\n", "events.csv: line 3, column time_s: 4 given after 5"),
+        ("0,create,a,1,1,0,0,,,,\n0,create,a,1,1,0,0,,,,\n", "line 3, column vm_id: a is created a second time"),
+        (
+            "0,create,a,1,1,0,0,,,,\n0,delete,a,,,,,,,,\n0,delete,a,,,,,,,,\n",
+            "line 4, column vm_id: a is deleted a second time",
+        ),
+        ("0,delete,a,,,,,,,,\n", "line 2, column vm_id: a is deleted before it is created"),
+        ("0,create,a,1,1,0,0\n", "line 2: 7 cells given, 11 expected as in the header; the file may be cut off"),
+        ("0,create,a,-1,1,0,0,,,,\n", "line 2, column vcpus: '-1' given, a number from 0 to"),
+        ("0,create,a,1.0001,1,0,0,,,,\n", "line 2, column vcpus: '1.0001' given, a number from 0 to"),
+        (
+            "0,create,a,1,99999999999999999999,0,0,,,,\n",
+            "line 2, column memory_mib: '99999999999999999999' given, a whole number",
+        ),
+        ("0,create,a,1,,0,0,,,,\n", "line 2, column memory_mib: empty, a value expected"),
+        ("NaN,create,a,1,1,0,0,,,,\n", "line 2, column time_s: 'NaN' given"),
+        ("0,resize,a,1,1,0,0,,,,\n", "line 2, column event: 'resize' given, create or delete expected"),
+        ("0,create,a,1,1,2,500,,,,\n", "line 2, column gpu_milli: 500 of each of 2 GPUs given"),
+        ("0,create,\u{7},1,1,0,0,,,,\n", "line 2, column vm_id: '\\u{7}' given, a name"),
+        ("\n", "events.csv: no create given"),
+    ];
+    for (lines, wanted) in cases {
+        let text =
+            if lines.is_empty() || lines.starts_with("time_s") { lines.to_owned() } else { format!("{HEADER}{lines}") };
+        let error = Trace::read("events.csv", text.into_bytes()).unwrap_err().to_string();
+        assert!(error.contains(wanted), "{lines:?}: {error}; {wanted} expected");
+    }
+    let not_text = [HEADER.as_bytes(), b"0,create,a\xff,1,1,0,0,,,,\n"].concat();
+    let error = Trace::read("events.csv", not_text).unwrap_err().to_string();
+    assert_eq!(error, "events.csv: line 2, column vm_id: 'a\\xff' given, UTF-8 expected");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("traces/azure2017");
+    let packed = std::fs::read(folder.join("events.csv.gz")).unwrap();
+    let error = Trace::read("events.csv.gz", packed[..packed.len() / 2].to_vec()).unwrap_err().to_string();
+    assert!(error.contains("cut off") && error.contains(": line "), "{error}");
+    let twice = HostList::read("nodes.csv", b"node_id,vcpus,memory_mib\na,1,1\na,1,1\n".to_vec()).unwrap_err();
+    assert_eq!(twice.to_string(), "nodes.csv: line 3, column node_id: a is there twice, once expected");
+    let huge =
+        HostList::read("nodes.csv", format!("node_id,vcpus,memory_mib\n{},1,1\n", "x".repeat(5000)).into_bytes());
+    assert!(huge.unwrap_err().to_string().contains("line 2, column node_id: 5000 bytes given"));
+}

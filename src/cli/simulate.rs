@@ -1,0 +1,254 @@
+//! `simulate`: recorded requests, played into the same core that serves live ones. Without a server.
+
+mod folder;
+mod progress;
+mod tables;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::ValueEnum;
+use scheduler::Domain;
+use simulation::trace::policy::{Policy, USUAL};
+use simulation::trace::report::report;
+use simulation::trace::{HostList, Inputs, Mode, Ratios, Study, Trace};
+
+use super::Failure;
+use super::output::{complain, print};
+use folder::Folder;
+use progress::Progress;
+
+const EXAMPLES: &str = "\
+Examples:
+  pallium simulate --trace events.csv.gz --hosts nodes.csv
+  pallium simulate --trace events.csv.gz --hosts nodes.csv --mode min-hosts \\
+    --policy best-fit --policy first-fit --policy my-pipeline.yaml
+  pallium simulate --trace events.csv.gz --hosts nodes.csv --hosts-count 1160 \\
+    --mode replay,survive --out study
+  pallium simulate --shapes shapes.csv.gz --hosts nodes.csv --mode inflate \\
+    --policy fgd
+
+A policy is a pipeline: a file, one that ships with pallium, or one of the
+references random, first-fit, best-fit, worst-fit, dot-product, l2-norm,
+ram-cpu-spread, kvm-binpack, fgd, lifetime-oracle. With --out a study that broke
+off goes on where it stood. Formats and figures: docs/simulation.md.";
+
+/// Play a recorded trace against policies, offline
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Creates and deletes (CSV, plain, gzip or zstd)
+    #[arg(long, value_name = "FILE", required_unless_present = "shapes", conflicts_with = "shapes")]
+    trace: Option<PathBuf>,
+    /// Shapes of VMs, for --mode inflate (CSV)
+    #[arg(long, value_name = "FILE")]
+    shapes: Option<PathBuf>,
+    /// Hosts (CSV)
+    #[arg(long, value_name = "FILE")]
+    hosts: PathBuf,
+    /// Take the first N hosts; beyond the end of the file it begins anew [default: all]
+    #[arg(long, value_name = "N")]
+    hosts_count: Option<usize>,
+    /// What to do [default: replay; with --shapes: inflate]
+    #[arg(long = "mode", value_name = "MODE", value_enum, value_delimiter = ',')]
+    modes: Vec<ModeName>,
+    /// A pipeline file, or the name of a shipped pipeline or of a reference policy; as often as you like
+    #[arg(long = "policy", value_name = "NAME|FILE", value_delimiter = ',')]
+    policies: Vec<String>,
+    /// Seed of every random choice
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    seed: u64,
+    /// Share of the trace's time that averages leave out
+    #[arg(long, value_name = "SHARE", default_value_t = 0.25)]
+    warm_up: f64,
+    /// vCPU for each CPU thread
+    #[arg(long, value_name = "RATIO", default_value_t = 1.0)]
+    cpu_ratio: f64,
+    /// Memory for each physical memory
+    #[arg(long, value_name = "RATIO", default_value_t = 1.0)]
+    memory_ratio: f64,
+    /// Starts of first-failure
+    #[arg(long, value_name = "K", default_value_t = 10)]
+    starts: usize,
+    /// Demand over capacity up to which inflate goes
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.3)]
+    factor: f64,
+    /// Hours between snapshots of survive
+    #[arg(long, value_name = "HOURS", default_value_t = 6.0)]
+    snapshot_hours: f64,
+    /// Seconds between points of the series
+    #[arg(long, value_name = "S", default_value_t = 300)]
+    series_seconds: u64,
+    /// Play the trace so many times at once
+    #[arg(long, value_name = "COPIES", default_value_t = 1)]
+    scale: u32,
+    /// Check all invariants of the core after every event
+    #[arg(long)]
+    check: bool,
+    /// Runs at a time [default: one for each processor]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Folder for result.json, series.csv, report.html and timing.json
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+    /// Print result.json instead of tables
+    #[arg(long)]
+    json: bool,
+}
+
+/// Modes by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ModeName {
+    /// All events; creates without a host are dropped
+    Replay,
+    /// Up to the first create without a host, from several starts
+    FirstFailure,
+    /// The least number of hosts without a rejection
+    MinHosts,
+    /// Shapes in a drawn order until the hosts are full and beyond
+    Inflate,
+    /// Which losses of hosts would not come back
+    Survive,
+}
+
+impl Args {
+    fn mode(&self, name: ModeName) -> Result<Mode, Failure> {
+        let above = |flag: &str, value: f64, most: f64| {
+            if value.is_finite() && value > 0.0 && value <= most {
+                return Ok(value);
+            }
+            Err(Failure::Usage(format!("{flag}: {value} given, a number above 0 and at most {most} expected")))
+        };
+        Ok(match name {
+            ModeName::Replay => Mode::Replay,
+            ModeName::FirstFailure if !(1..=1000).contains(&self.starts) => {
+                return Err(Failure::Usage(format!("--starts: {} given, 1 to 1000 expected", self.starts)));
+            }
+            ModeName::FirstFailure => Mode::FirstFailure { starts: self.starts },
+            ModeName::MinHosts => Mode::MinHosts,
+            ModeName::Inflate => Mode::Inflate { factor: above("--factor", self.factor, 10.0)? },
+            ModeName::Survive => {
+                let hours = above("--snapshot-hours", self.snapshot_hours, 10_000.0)?;
+                Mode::Survive { every: (hours * 3_600_000.0) as u64 }
+            }
+        })
+    }
+
+    fn modes(&self) -> Result<Vec<Mode>, Failure> {
+        let usual = [if self.shapes.is_some() { ModeName::Inflate } else { ModeName::Replay }];
+        let names = if self.modes.is_empty() { &usual[..] } else { &self.modes };
+        if self.shapes.is_some() && names != [ModeName::Inflate] {
+            return Err(Failure::Usage(
+                "--shapes: a list of shapes has no time: only --mode inflate expected with it".into(),
+            ));
+        }
+        names.iter().map(|&name| self.mode(name)).collect()
+    }
+
+    fn study(&self) -> Result<Study, Failure> {
+        for (flag, value, most) in [
+            ("--warm-up", self.warm_up, 0.99),
+            ("--cpu-ratio", self.cpu_ratio, 1000.0),
+            ("--memory-ratio", self.memory_ratio, 1000.0),
+        ] {
+            if !(value.is_finite() && (0.0..=most).contains(&value) && (value > 0.0 || flag == "--warm-up")) {
+                return Err(Failure::Usage(format!("{flag}: {value} given, a number up to {most} expected")));
+            }
+        }
+        let modes = self.modes()?;
+        let bad = |error: simulation::trace::BadInput| Failure::new(error.to_string());
+        let trace = match (&self.trace, &self.shapes) {
+            (Some(trace), _) => Trace::open(trace).map_err(bad)?,
+            (_, Some(shapes)) => Trace::open_shapes(shapes).map_err(bad)?,
+            _ => return Err(Failure::Usage("--trace or --shapes expected".to_owned())),
+        };
+        if !(1..=1000).contains(&self.scale) || trace.vms.len() * self.scale as usize > u32::MAX as usize / 2 {
+            return Err(Failure::Usage(format!(
+                "--scale: {} given, 1 to 1000 expected, and at most 2 billion VMs in all",
+                self.scale
+            )));
+        }
+        let trace = trace.scaled(self.scale);
+        let list = HostList::open(&self.hosts).map_err(bad)?;
+        let count = self.hosts_count.unwrap_or(list.hosts.len());
+        if !(1..=1_000_000).contains(&count) {
+            return Err(Failure::Usage(format!("--hosts-count: {count} given, 1 to 1000000 expected")));
+        }
+        let gpus = list.hosts.iter().any(|host| host.gpus > 0);
+        let fractions = trace.shapes.iter().any(|shape| !shape.milli_cpu.is_multiple_of(1000) || shape.gpus > 0);
+        let domain = if gpus || fractions { Domain::Pods } else { Domain::Nova };
+        let usual: Vec<String> = if domain == Domain::Nova {
+            USUAL.map(str::to_owned).to_vec()
+        } else {
+            ["first-fit", "best-fit", "fgd"].map(str::to_owned).to_vec()
+        };
+        let names = if self.policies.is_empty() { &usual } else { &self.policies };
+        let policies = names.iter().map(|name| policies(name, domain, gpus, self.seed));
+        let policies: Vec<Arc<Policy>> =
+            policies.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().map(Arc::new).collect();
+        let inputs = Inputs {
+            trace: Arc::new(trace),
+            list: Arc::new(list),
+            ratios: Ratios { cpu: self.cpu_ratio, memory: self.memory_ratio },
+            warm_up: self.warm_up,
+            seed: self.seed,
+            check: self.check,
+        };
+        let series = (self.out.is_some() && self.series_seconds > 0).then_some(self.series_seconds * 1000);
+        let study = Study { inputs, policies, modes, count, series };
+        study.check().map_err(Failure::new)?;
+        Ok(study)
+    }
+}
+
+/// The policies that a name or a file stands for.
+fn policies(name: &str, domain: Domain, gpus: bool, seed: u64) -> Result<Vec<Policy>, Failure> {
+    let is_file =
+        std::path::Path::new(name).extension().is_some_and(|end| ["yaml", "yml", "json"].iter().any(|e| end == *e));
+    if !is_file {
+        return Ok(vec![Policy::named(name, domain, gpus, seed).map_err(Failure::Usage)?]);
+    }
+    let text = std::fs::read_to_string(name).map_err(|error| Failure::new(format!("{name}: {error}")))?;
+    let resources = plugins::parse_pipelines(&text).map_err(|error| Failure::new(format!("{name}: {error}")))?;
+    if resources.is_empty() {
+        return Err(Failure::new(format!("{name}: no Pipeline in it, at least one expected")));
+    }
+    Ok(resources.into_iter().map(Policy::of).collect())
+}
+
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let study = args.study()?;
+    let folder = args.out.as_deref().map(Folder::open).transpose()?;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads.unwrap_or(0)).build();
+    let pool = pool.map_err(|error| Failure::new(format!("no threads: {error}")))?;
+    let bounds = pool.install(|| study.bounds());
+    let progress = Progress::new(&study);
+    let done = pool.install(|| {
+        study.run(
+            bounds,
+            |point| folder.as_ref().and_then(|folder| folder.kept(&point.name())),
+            |point, done| folder.as_ref().map_or(Ok(()), |folder| folder.keep(&point.name(), done)),
+            |point| progress.of(point),
+        )
+    });
+    let timing = progress.finish();
+    let done = done.map_err(Failure::new)?;
+    let result = study.result(bounds, &done);
+    let text = serde_json::to_string_pretty(&result).map_err(|error| Failure::new(error.to_string()))?;
+    if let Some(folder) = &folder {
+        folder.write("result.json", &format!("{text}\n"))?;
+        folder.write("series.csv", &Study::series(&done))?;
+        folder.write("report.html", &report(&study, &result, &done))?;
+        folder.write("timing.json", &format!("{:#}\n", timing.json()))?;
+    }
+    if args.json {
+        print(&text);
+    } else {
+        print(&tables::tables(&study, &result));
+        if let Some(folder) = &folder {
+            complain(&format!("written to {}", folder.path().display()));
+        }
+        complain(&timing.told());
+    }
+    Ok(())
+}

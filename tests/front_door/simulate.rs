@@ -1,0 +1,84 @@
+//! `pallium simulate`: what it prints and writes, that a study goes on where it stood, and that bad input leaves nothing.
+
+use std::fs;
+use std::path::Path;
+
+use crate::command_line::{pallium, text};
+
+const EVENTS: &str = "time_s,event,vm_id,vcpus,memory_mib,gpus,gpu_milli,gpu_models,group,class,lifetime_s
+0,create,v1,2,2,0,0,,,,100
+0,create,v2,3,3,0,0,,,,400
+50,create,v3,2,2,0,0,,,,
+100,delete,v1,,,,,,,,
+400,delete,v2,,,,,,,,
+";
+const NODES: &str = "node_id,vcpus,memory_mib,gpus,gpu_model,domain\na,4,8,0,,r1\nb,4,8,0,,r2\nc,4,8,0,,r2\n";
+
+fn files(folder: &Path) -> [String; 3] {
+    let [events, nodes, out] = ["events.csv", "nodes.csv", "study"].map(|name| folder.join(name).display().to_string());
+    fs::write(&events, EVENTS).expect("written");
+    fs::write(&nodes, NODES).expect("written");
+    [events, nodes, out]
+}
+
+#[test]
+fn a_study_prints_tables_and_goes_on_where_it_stood() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let [events, nodes, out] = files(dir.path());
+    let study = |more: &[&str]| {
+        let usual = ["simulate", "--trace", &events, "--hosts", &nodes, "--out", &out, "--mode", "min-hosts,replay"];
+        pallium(&[&usual[..], more].concat())
+    };
+    let first = study(&["--policy", "best-fit,nova-packing"]);
+    let told = text(&first.stdout);
+    assert_eq!(first.status.code(), Some(0), "{}", text(&first.stderr));
+    for wanted in ["lower bounds: volume 2", "Hosts needed for no rejection", "best-fit", "nova-packing", "EMPTY"] {
+        assert!(told.contains(wanted), "{wanted} expected in\n{told}");
+    }
+    let read = |name: &str| fs::read_to_string(Path::new(&out).join(name)).expect(name);
+    let result: serde_json::Value = serde_json::from_str(&read("result.json")).expect("JSON");
+    assert_eq!(result["policies"]["best-fit"]["min_hosts"], 2);
+    assert_eq!(result["policies"]["nova-packing"]["replay"]["rejections"]["count"], 0);
+    assert!(read("series.csv").starts_with("time_s,policy,hosts_used") && read("series.csv").lines().count() > 2);
+    // What is done is not run again: a mark in it is still there after the next run, beside a new policy.
+    let point = Path::new(&out).join("points/min-hosts.best-fit.json");
+    let marked = fs::read_to_string(&point).expect("a point").replace("\"min_hosts\":2", "\"min_hosts\":7");
+    fs::write(&point, marked).expect("written");
+    let again = study(&["--policy", "best-fit,first-fit"]);
+    assert_eq!(again.status.code(), Some(0), "{}", text(&again.stderr));
+    let result: serde_json::Value = serde_json::from_str(&read("result.json")).expect("JSON");
+    assert_eq!(
+        (&result["policies"]["best-fit"]["min_hosts"], &result["policies"]["first-fit"]["min_hosts"]),
+        (&7.into(), &2.into())
+    );
+    // With another seed it is.
+    assert_eq!(study(&["--policy", "best-fit", "--seed", "1"]).status.code(), Some(0));
+    let result: serde_json::Value = serde_json::from_str(&read("result.json")).expect("JSON");
+    assert_eq!(result["policies"]["best-fit"]["min_hosts"], 2);
+}
+
+#[test]
+fn bad_input_is_told_and_nothing_is_written() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let [events, nodes, out] = files(dir.path());
+    fs::write(&events, EVENTS.replace("50,create,v3", "50,create,v2")).expect("written");
+    let run = |more: &[&str]| {
+        let output = pallium(&[&["simulate", "--trace", &events, "--hosts", &nodes, "--out", &out][..], more].concat());
+        (output.status.code(), text(&output.stderr))
+    };
+    let (code, told) = run(&[]);
+    assert_eq!(code, Some(1));
+    assert!(told.contains("line 4, column vm_id: v2 is created a second time"), "{told}");
+    fs::write(&events, EVENTS).expect("written");
+    for (arguments, code, wanted) in [
+        (["--policy", "best-fits"], 2, "policy 'best-fits' is not known"),
+        (["--warm-up", "2"], 2, "--warm-up: 2 given"),
+        (["--policy", "missing.yaml"], 1, "missing.yaml: "),
+        (["--hosts-count", "0"], 2, "--hosts-count: 0 given"),
+    ] {
+        let (given, told) = run(&arguments);
+        assert_eq!(given, Some(code), "{arguments:?}: {told}");
+        assert!(told.contains(wanted), "{arguments:?}: {told}");
+    }
+    assert!(!Path::new(&out).exists(), "nothing is written for bad input");
+}
