@@ -13,15 +13,15 @@ use crate::cli::output::{Format, complain, emit};
 
 const EXAMPLES: &str = "\
 Examples:
-  pallium ctl ha                                    # what it does, and what stops it
+  pallium ctl ha                        # what it does, and what stops it
   pallium ctl ha hosts --state suspect
-  pallium ctl ha apply hosts.yaml                   # which hosts it watches
-  pallium ctl ha case compute-17                    # what was seen, decided and done
-  pallium ctl ha confirm-dead compute-17 --reason 'pulled the plug, Jo'
+  pallium ctl ha apply hosts.yaml       # which hosts it watches
+  pallium ctl ha case compute-17        # what was seen, decided and done
+  pallium ctl ha confirm-dead compute-17 --reason 'pulled the plug'
   pallium ctl ha pause kill --for 30m --reason 'switch update in row 7'
-  pallium ctl ha answer az:az-a proceed compute-17 --for 10m --reason 'seen burning'
+  pallium ctl ha answer az:az-a proceed compute-17 --for 10m --reason burning
 
-What is told needs a reason, and is kept with it. docs/failover.md has the words.";
+What is told needs a reason, which is kept. docs/failover.md has the words.";
 
 const APPLY: &str = "\
 Example:
@@ -125,7 +125,7 @@ enum Command {
         why: Why,
     },
     /// Hold an act of one case
-    #[command(after_help = "Example: pallium ctl ha hold compute-17 recover --reason 'its disks are being copied'")]
+    #[command(after_help = "Example: pallium ctl ha hold compute-17 recover --reason 'copying disks'")]
     Hold {
         /// Host, by Nova's name or id
         host: String,
@@ -151,9 +151,7 @@ enum Command {
         why: Why,
     },
     /// Answer an open breaker
-    #[command(
-        after_help = "Example: pallium ctl ha answer az:az-a proceed compute-17 --for 10m --reason 'seen burning'"
-    )]
+    #[command(after_help = "Example: pallium ctl ha answer region proceed compute-17 --for 10m --reason burning")]
     Answer {
         /// region, az:NAME, cell:NAME or cluster:NAME
         scope: String,
@@ -177,7 +175,7 @@ enum Command {
         why: Why,
     },
     /// Say that a host in quarantine is what it says it is
-    #[command(after_help = "Example: pallium ctl ha end-quarantine compute-17 --reason 'new mainboard, looked at'")]
+    #[command(after_help = "Example: pallium ctl ha end-quarantine compute-17 --reason 'new mainboard'")]
     EndQuarantine(Told),
 }
 
