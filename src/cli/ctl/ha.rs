@@ -33,8 +33,9 @@ FILE is YAML or JSON, as the body of POST /v1/ha/hosts:
       machine_uuid: 4c4c4544-…      # DMI, as its BMC says it too
       machine_serial: CZJ1234567
       bmc: https://10.1.0.17/redfish/v1/Systems/1
-      fencers: [redfish, manual]    # absent: redfish and manual with a BMC, else manual
-      power: feed-7                 # what shares a feed; chassis: what shares an enclosure
+      fencers: [redfish, manual]    # absent: these with a BMC, else manual
+      power: feed-7                 # what shares a feed
+      chassis: c7                   # what shares an enclosure
 Absent: its id (its provider's uuid), its zone (its provider's), cell1.";
 
 /// Look at failover and tell it things
@@ -151,7 +152,7 @@ enum Command {
         why: Why,
     },
     /// Answer an open breaker
-    #[command(after_help = "Example: pallium ctl ha answer region proceed compute-17 --for 10m --reason burning")]
+    #[command(after_help = "Example: pallium ctl ha answer region proceed-all --for 10m --reason drill")]
     Answer {
         /// region, az:NAME, cell:NAME or cluster:NAME
         scope: String,
