@@ -126,17 +126,18 @@ impl<L: Ledger> Hands<L> {
             Call::Disable(id) => self.nova()?.disable(id, &view.host(id)?).await,
             Call::ListServers(id) => self.nova()?.list(id, &view.host(id)?, view).await,
             Call::ReadServer(instance) => self.nova()?.read(instance, view).await,
+            Call::ReadCompute(id) => self.nova()?.compute(id, &view.host(id)?, view).await,
+            Call::Unforce { host, barrier } => self.nova()?.unforce(host, &view.host(host)?, &barrier, gate).await,
+            Call::Enable { host, barrier } => self.nova()?.enable(host, &view.host(host)?, &barrier, gate).await,
+            // The agent lets nova-compute start once its Hello was answered: nothing is to be done.
+            Call::StartNova { .. } => None,
             Call::ReadDomain { host, instance } => {
                 view.absent(host, instance).map(|at| Told::Absent { host, instance, at })
             }
-            // A host's return, restarts in place and drains: nothing carries them out yet.
+            // Power on, restarts in place and drains: nothing carries them out yet.
             Call::Evacuate { .. }
             | Call::ListDomains(_)
-            | Call::ReadCompute(_)
             | Call::PowerOn { .. }
-            | Call::StartNova { .. }
-            | Call::Unforce { .. }
-            | Call::Enable { .. }
             | Call::Migrate { .. }
             | Call::ForceComplete { .. }
             | Call::AbortMigration { .. }

@@ -73,6 +73,8 @@ struct Estate {
     model: Model,
     bmcs: Bmcs,
     instances: Vec<Uuid>,
+    /// The first host was let live again.
+    back: bool,
     agents: Vec<JoinHandle<()>>,
     _files: TempDir,
 }
@@ -126,6 +128,7 @@ impl Estate {
             model,
             bmcs,
             instances,
+            back: false,
             agents: Vec::new(),
             _files: files,
         };
@@ -179,7 +182,7 @@ impl Estate {
         let evacuations = cloud.asked.iter().filter(|asked| asked.starts_with("POST") && asked.contains("/action"));
         let count = evacuations.count();
         drop(cloud);
-        let dead = self.bmcs.with(1, |(on, _)| !*on);
+        let dead = self.back || self.bmcs.with(1, |(on, _)| !*on);
         assert!(count == 0 || dead, "{count} evacuations of a host that has power");
     }
 
@@ -219,6 +222,37 @@ impl Estate {
 
     async fn leader(&self) -> usize {
         settled(self.server(), self.nodes.len()).await as usize - 1
+    }
+
+    /// The first host boots anew: it is let in step by step, and its case ends.
+    async fn comes_back(&mut self) {
+        self.back = true;
+        self.bmcs.with(1, |(on, _)| *on = true);
+        let mut boot = hello(1);
+        let known = std::mem::replace(&mut boot.boot, uuid(0xB101));
+        boot.hello.as_mut().expect("a Hello").previous_boot = Some(known);
+        let agent = Agent::connect(&self.server().url, boot).await.expect("it is known");
+        self.agents.push(tokio::spawn(agent.beat_on(None)));
+        self.model.cloud().come_back("a", &self.instances);
+        until("a host that may be let in", async || (!self.model.cloud().host("a").forced_down).then_some(())).await;
+        let begun = Instant::now();
+        loop {
+            self.check();
+            let case = self.case().expect("its last case");
+            if case["phase"] == "closed" {
+                break;
+            }
+            assert!(begun.elapsed() < Duration::from_mins(3), "not closed: {case}\n{}", self.server().log());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        assert!(begun.elapsed() > Duration::from_secs(50), "it is watched for a minute before it is enabled");
+        let cloud = self.model.cloud();
+        assert!(!cloud.hosts["a"].disabled && cloud.hosts["a"].guests.is_empty());
+        drop(cloud);
+        let hosts = self.server().ctl(&["ha", "hosts", "-o", "json"]).expect("hosts");
+        let hosts: Value = serde_json::from_str(&hosts).expect("JSON");
+        let a = &hosts["hosts"][0];
+        assert!(a["detection"] == "alive" && a["quarantined"] == false && a["phase"].is_null(), "{a}");
     }
 
     /// Exactly one evacuation of each instance, and the service was forced down before.
@@ -261,6 +295,7 @@ fn a_host_without_power_is_recovered_once() {
         estate.once().await;
         assert_eq!(estate.bmcs.with(1, |(_, told)| *told), 0, "what is off is not switched off");
         println!("power lost: first evacuation after {took:.1?} (aim 20 s)");
+        estate.comes_back().await;
     });
 }
 

@@ -81,8 +81,12 @@ impl Agent {
                 sees.iter().map(|host| ha::AgentSight { host: host.clone(), group: "data".to_owned(), runs: false });
             let heartbeat = ha::AgentHeartbeat { libvirt_ok: true, ..ha::AgentHeartbeat::default() };
             self.report.seq += 1;
-            let report =
-                ha::AgentReport { heartbeat: Some(heartbeat), sights: sights.collect(), ..self.report.clone() };
+            let report = ha::AgentReport {
+                heartbeat: Some(heartbeat),
+                sights: sights.collect(),
+                instances: Some(ha::AgentInstances { whole: true, ..ha::AgentInstances::default() }),
+                ..self.report.clone()
+            };
             if self.reports.send(report).await.is_err() {
                 return;
             }

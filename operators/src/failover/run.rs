@@ -10,7 +10,7 @@ use scheduler::ha::coordinator::{Barrier, Call, Coordinator, Due, Lead, Told};
 use scheduler::ha::liveness::{Says, Timers};
 use scheduler::ha::order::{Actor, Change, Done, Groups, Leader, Role};
 use scheduler::ha::recovery::AttemptState;
-use scheduler::ha::{Failover, HostId};
+use scheduler::ha::{Failover, HostId, Phase};
 use scheduler::state::Tables;
 use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
@@ -378,5 +378,8 @@ fn is_open(failover: &Failover, barrier: &Barrier, epoch: u64, now: u64) -> bool
             && !stopped
             && case.is_some_and(|case| case.epoch == epoch && free(Act::Recover, case.held(Act::Recover)))
     });
-    fence || attempt
+    let step = failover.cases.iter().filter(|case| case.epoch == epoch && case.phase == Phase::Returning);
+    let step = step.flat_map(|case| &case.reentry.begun);
+    let step = step.into_iter().any(|begun| begun.op == barrier.intent && begun.by == barrier.leader);
+    fence || attempt || step
 }

@@ -3,6 +3,7 @@
 //! Never here: `force`, a status code read as "it has happened", a missing row read as "it is not there"
 //! unless its cell has answered in the same round.
 
+mod back;
 mod client;
 mod evacuate;
 mod read;
@@ -23,6 +24,9 @@ use client::Client;
 const AT_ONCE: usize = 8;
 /// The whole of one call of the coordinator that reads or marks, with its few requests.
 const MOST: Duration = Duration::from_secs(30);
+
+/// How the reason of a mark of ours begins.
+const OURS: &str = "pallium:";
 
 /// What is not done twice at once.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,7 +63,7 @@ impl Nova {
         let body = serde_json::json!({
             "forced_down": true,
             "status": "disabled",
-            "disabled_reason": "pallium: the host is proven dead, its instances are evacuated",
+            "disabled_reason": format!("{OURS} the host is proven dead, its instances are evacuated"),
         });
         let mark = self.client.mark(known, |row| row.forced_down && row.disabled, body);
         self.told(Key::Service(id), "disable", known, async { Ok(mark.await?.told(id)) }).await

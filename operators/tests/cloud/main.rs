@@ -15,6 +15,7 @@ use scheduler::ha::coordinator::{Answer, Call, Told};
 use scheduler::ha::host::HostId;
 use scheduler::ha::order::{Clear, NovaRead};
 use scheduler::ha::recovery::{Recorded, VmState};
+use scheduler::ha::reentry::ComputeRead;
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -135,6 +136,46 @@ async fn a_dead_host_is_marked_and_its_instance_comes_up_once() {
     bench.model.cloud().come_back("src", &[instance]);
     assert_eq!(bench.model.cloud().runs_on(instance), ["dst"]);
     assert_eq!(bench.asked("POST /identity"), 1, "one token serves all calls");
+}
+
+/// A host comes back: nothing is taken back while an evacuation is not cleaned up, nor without the barrier,
+/// nor what somebody else has marked since.
+#[tokio::test]
+async fn marks_are_taken_back_when_nova_has_cleaned_up() {
+    let (bench, instance) = Bench::dead().await;
+    bench.act(Call::Disable(SOURCE)).await;
+    let compute = async || match bench.act(Call::ReadCompute(SOURCE)).await {
+        Some(Told::Compute(SOURCE, read)) => read,
+        other => panic!("{other:?}"),
+    };
+    let read = |fresh, open: &[Uuid], done: &[Uuid]| ComputeRead {
+        fresh,
+        open: open.to_vec(),
+        done: done.to_vec(),
+        sentinel: true,
+    };
+    assert_eq!(bench.evacuate(instance, 1).await, Answer::Taken);
+    assert_eq!(compute().await, read(false, &[instance], &[]));
+    bench.model.cloud().rebuild();
+    assert_eq!(compute().await, read(false, &[], &[instance]));
+    let unforce = Call::Unforce { host: SOURCE, barrier: barrier(2, 2_000) };
+    assert_eq!(bench.act(unforce).await, None, "Nova refuses: the guest is not cleaned up");
+    assert!(bench.model.cloud().host("src").forced_down);
+    bench.model.cloud().come_back("src", &[instance]);
+    assert_eq!(compute().await, read(true, &[], &[]));
+    let told = |forced_down, disabled| Some(Told::Service { host: SOURCE, forced_down, disabled });
+    *bench.book.0.only.lock().expect("no panic") = Some(Uuid::nil());
+    assert_eq!(bench.act(unforce).await, None, "the barrier does not hold");
+    assert!(bench.model.cloud().host("src").forced_down);
+    *bench.book.0.only.lock().expect("no panic") = None;
+    assert_eq!(bench.act(unforce).await, told(false, true));
+    let enable = Call::Enable { host: SOURCE, barrier: barrier(3, 2_000) };
+    let reason = bench.model.cloud().host("src").disabled_reason.replace("Jo looks at its disks".to_owned());
+    assert_eq!(bench.act(enable).await, told(false, false), "our mark is gone");
+    assert!(bench.model.cloud().host("src").disabled, "and theirs stays");
+    bench.model.cloud().host("src").disabled_reason = reason;
+    assert_eq!(bench.act(enable).await, told(false, false));
+    assert!(!bench.model.cloud().host("src").disabled);
 }
 
 /// Disabled first, Nova calls the dead host. In one request with `forced_down` it does not, even when the

@@ -177,6 +177,13 @@ fn say(status: u16, body: &Value) -> Answer {
     (StatusCode::from_u16(status).expect("a status"), headers, body.to_string())
 }
 
+/// As services report it: without a zone, in UTC.
+fn now() -> String {
+    let now = time::OffsetDateTime::now_utc();
+    let date = format!("{:04}-{:02}-{:02}", now.year(), u8::from(now.month()), now.day());
+    format!("{date}T{:02}:{:02}:{:02}.000000", now.hour(), now.minute(), now.second())
+}
+
 impl Cloud {
     pub fn add_host(&mut self, name: &str, cell: &'static str) -> Uuid {
         let service = self.next(0x5e);
@@ -398,6 +405,7 @@ impl Cloud {
             "status": if host.disabled { "disabled" } else { "enabled" },
             "state": if Self::is_up(host) { "up" } else { "down" },
             "forced_down": host.forced_down, "disabled_reason": host.disabled_reason,
+            "updated_at": if host.reports { now() } else { "2026-01-01T00:00:00.000000".to_owned() },
         })
     }
 

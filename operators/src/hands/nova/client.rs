@@ -40,9 +40,13 @@ pub(super) struct Client {
 
 /// A compute service.
 pub(super) struct Row {
-    id: String,
+    pub id: String,
     pub forced_down: bool,
     pub disabled: bool,
+    /// Why, if it is disabled.
+    pub reason: String,
+    /// When it reported last.
+    pub updated: String,
 }
 
 impl Row {
@@ -151,10 +155,14 @@ impl Client {
 
     /// The JSON of a request that was answered with 200.
     pub(super) async fn json(&self, ask: Ask) -> Result<Value, Failed> {
+        Ok(self.json_said(ask).await?.0)
+    }
+
+    async fn json_said(&self, ask: Ask) -> Result<(Value, Said), Failed> {
         let what = format!("{} {}", ask.method, ask.path);
         let (said, place) = self.call(ask).await?;
         match said.status {
-            StatusCode::OK => said.json(&place),
+            StatusCode::OK => Ok((said.json(&place)?, said)),
             StatusCode::FORBIDDEN => Err(Failed::Answer(format!(
                 "{place} forbids {what}: give pallium's user the rights that docs/failover.md lists; {}",
                 said.text()
@@ -186,9 +194,14 @@ impl Client {
 
     /// The compute service of a host, as its cell has it.
     pub(super) async fn service(&self, known: &Known) -> Result<Row, Failed> {
+        Ok(self.service_said(known).await?.0)
+    }
+
+    /// The same, with the answer that it stood in.
+    pub(super) async fn service_said(&self, known: &Known) -> Result<(Row, Said), Failed> {
         let host = known.nova_host.as_str();
         let path = format!("/os-services?binary=nova-compute&host={}", encoded(host));
-        let body = self.json(Ask::get(path)).await?;
+        let (body, said) = self.json_said(Ask::get(path)).await?;
         let rows = body.get("services").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let Some(row) = rows.iter().find(|row| row["host"] == host && row["binary"] == "nova-compute") else {
             return Err(Failed::Answer(format!(
@@ -206,7 +219,10 @@ impl Client {
                 "the nova-compute on '{host}' is service {id}, and the inventory has {expected}: look which is right"
             )));
         }
-        Ok(Row { id: id.to_owned(), forced_down, disabled: status == "disabled" })
+        let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
+        let (reason, updated) = (text("disabled_reason"), text("updated_at"));
+        let row = Row { id: id.to_owned(), forced_down, disabled: status == "disabled", reason, updated };
+        Ok((row, said))
     }
 
     /// Marks a service unless it is marked so, and reads it.

@@ -113,7 +113,7 @@ impl Client {
     /// Whether the cell of a host answers, by a row of it: one of the newest migrations of all, or else the
     /// host's service, for which Nova reads all services. Lists leave out a cell that does not answer and say
     /// 200 all the same (2.59 and later, `openstack/nova:nova/compute/multi_cell_list.py`).
-    async fn sentinel<V: View>(&self, known: &Known, view: &V) -> Result<bool, Failed> {
+    pub(super) async fn sentinel<V: View>(&self, known: &Known, view: &V) -> Result<bool, Failed> {
         let body = self.json(Ask::get(format!("/os-migrations?limit={NEWEST}"))).await?;
         let rows = body.get("migrations").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let of_cell = |name: &str| {
