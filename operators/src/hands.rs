@@ -129,13 +129,13 @@ impl<L: Ledger> Hands<L> {
             Call::ReadCompute(id) => self.nova()?.compute(id, &view.host(id)?, view).await,
             Call::Unforce { host, barrier } => self.nova()?.unforce(host, &view.host(host)?, &barrier, gate).await,
             Call::Enable { host, barrier } => self.nova()?.enable(host, &view.host(host)?, &barrier, gate).await,
-            // The agent lets nova-compute start once its Hello was answered: nothing is to be done.
-            Call::StartNova { .. } => None,
             Call::ReadDomain { host, instance } => {
                 view.absent(host, instance).map(|at| Told::Absent { host, instance, at })
             }
-            // Power on, restarts in place and drains: nothing carries them out yet.
+            // nova-compute starts by itself once its agent's Hello was answered. Power on, restarts in place and
+            // drains: nothing carries them out yet.
             Call::Evacuate { .. }
+            | Call::StartNova { .. }
             | Call::ListDomains(_)
             | Call::PowerOn { .. }
             | Call::Migrate { .. }
