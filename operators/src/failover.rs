@@ -23,7 +23,6 @@ use std::sync::Arc;
 use scheduler::ha::coordinator::{Barrier, Call, Told};
 use scheduler::ha::order::Voter;
 
-pub(crate) use run::listed_without;
 pub use run::run;
 
 /// What is done in the world. A call that gets no answer gives `None`, and is asked for again.

@@ -132,8 +132,8 @@ impl<L: Ledger> Hands<L> {
             Call::ReadDomain { host, instance } => {
                 view.absent(host, instance).map(|at| Told::Absent { host, instance, at })
             }
-            // nova-compute starts by itself once its agent's Hello was answered. Power on, restarts in place and
-            // drains: nothing carries them out yet.
+            // The loop lists domains itself, and nova-compute starts by itself once its agent's Hello
+            // was answered. Power on, restarts in place and drains: nothing carries them out yet.
             Call::Evacuate { .. }
             | Call::StartNova { .. }
             | Call::ListDomains(_)

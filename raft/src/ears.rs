@@ -49,10 +49,6 @@ pub struct Domains {
 /// What a member tells the leader twice in a second.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overheard {
-    /// The member is in contact with a majority; what another hears counts for nothing.
-    pub in_quorum: bool,
-    /// It lost most of its agents in one sweep.
-    pub blind: bool,
     /// Ages of hosts.
     pub heard: Vec<Heard>,
     /// What was seen of others since the last time.
@@ -139,7 +135,7 @@ impl Ears {
     }
 
     /// What is to be told the leader now. What is told once is forgotten.
-    pub fn overheard(&self, in_quorum: bool) -> Overheard {
+    pub fn overheard(&self) -> Overheard {
         let mut memory = self.memory();
         let heard = memory.signs.iter().map(|(host, (at, boot))| Heard { host: *host, age: millis(*at), boot: *boot });
         let heard = heard.collect();
@@ -151,30 +147,28 @@ impl Ears {
         });
         let domains = domains.collect();
         let seen = std::mem::take(&mut memory.seen);
-        Overheard { in_quorum, blind: false, heard, seen, domains }
+        Overheard { heard, seen, domains }
     }
 
     /// Takes in what a member has heard.
     pub fn take(&self, member: u64, mut told: Overheard) {
         let now = clock::now();
-        if told.in_quorum {
-            self.seen(told.seen.drain(..));
-            let mut memory = self.memory();
-            for Domains { host, boot, age, instances } in told.domains.drain(..) {
-                let at = now.checked_sub(Duration::from_millis(age)).unwrap_or(now);
-                let newer = memory.domains.get(&host).is_none_or(|known| known.at < at);
-                if newer && (memory.domains.len() < HOSTS || memory.domains.contains_key(&host)) {
-                    memory.domains.insert(host, Listed { boot, at, instances });
-                }
+        self.seen(told.seen.drain(..));
+        let mut memory = self.memory();
+        for Domains { host, boot, age, instances } in told.domains.drain(..) {
+            let at = now.checked_sub(Duration::from_millis(age)).unwrap_or(now);
+            let newer = memory.domains.get(&host).is_none_or(|known| known.at < at);
+            if newer && (memory.domains.len() < HOSTS || memory.domains.contains_key(&host)) {
+                memory.domains.insert(host, Listed { boot, at, instances });
             }
         }
-        self.memory().members.insert(member, (now, told));
+        memory.members.insert(member, (now, told));
     }
 
     /// For the leader: each member's digest, its own among them, and what was seen of others since the last
     /// time. Ages are those of now.
     pub fn all(&self, own: u64) -> (Vec<(u64, Overheard)>, Vec<Seen>) {
-        let mine = self.overheard(true);
+        let mine = self.overheard();
         let mut memory = self.memory();
         memory.members.retain(|_, (at, _)| clock::since(*at) < STALE);
         let aged = |at: Instant, told: &Overheard| {
@@ -190,9 +184,10 @@ impl Ears {
 }
 
 impl Overheard {
-    /// As liveness takes it in, from that member.
+    /// As liveness takes it in, from that member: it reaches the leader, which hears a majority. That it is
+    /// blind no member says; the leader sees it when most hosts are silent.
     pub fn digest(&self, member: u64) -> Digest<'_> {
-        Digest { member, in_quorum: self.in_quorum, blind: self.blind, heard: &self.heard }
+        Digest { member, in_quorum: true, blind: false, heard: &self.heard }
     }
 }
 
@@ -212,7 +207,7 @@ mod tests {
         member.listed(host, boot, BTreeSet::from([guest]));
         member.seen([Seen { host, group: Groups::DATA, says: Says::Silent }]);
         tokio::time::advance(Duration::from_millis(400)).await;
-        leader.take(2, member.overheard(true));
+        leader.take(2, member.overheard());
         tokio::time::advance(Duration::from_millis(100)).await;
         let (all, seen) = leader.all(1);
         assert_eq!(all[0].1.heard, [Heard { host, age: 500, boot }]);
@@ -220,13 +215,9 @@ mod tests {
         let (age, instances) = leader.domains(host, boot).expect("it was told");
         assert_eq!((age.as_millis(), instances.contains(&guest)), (500, true));
         assert_eq!(leader.domains(host, Uuid::nil()), None, "of another boot");
-        let again = member.overheard(true);
+        let again = member.overheard();
         assert!(again.seen.is_empty() && again.domains.is_empty() && again.heard[0].age == 500);
 
-        // A member without a majority has nothing to say of others.
-        member.seen([Seen { host, group: Groups::DATA, says: Says::Silent }]);
-        leader.take(2, member.overheard(false));
-        assert!(leader.all(1).1.is_empty());
         // One that fell silent is left out.
         tokio::time::advance(STALE).await;
         assert_eq!(leader.all(1).0.len(), 1, "its own");

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use raft::Node;
+use scheduler::ha::case::Act;
 use scheduler::ha::coordinator::{Barrier, Call, Coordinator, Due, Lead, Told};
 use scheduler::ha::liveness::{Says, Timers};
 use scheduler::ha::order::{Actor, Change, Done, Groups, Leader, Role};
-use scheduler::ha::recovery::AttemptState;
-use scheduler::ha::{Failover, HostId, Phase};
+use scheduler::ha::recovery::{AttemptState, Recovery};
+use scheduler::ha::{Case, Failover, HostId};
 use scheduler::state::Tables;
+use scheduler::{Core, Engine};
 use tokio::sync::{Semaphore, mpsc};
-use uuid::Uuid;
 
 use super::targets::Ranked;
 use super::{Gate, Hands, Settings, permits};
@@ -237,7 +238,6 @@ impl Leading {
         let (node, gate): (Node, Arc<dyn Gate>) = (self.node.clone(), Arc::clone(&self.gate) as Arc<dyn Gate>);
         tokio::spawn(async move {
             let told = match call {
-                Call::ReadDomain { host, instance } => absent(&node, host, instance).await,
                 Call::ListDomains(host) => domains(&node, host).await,
                 call => hands.act(call, gate).await,
             };
@@ -271,38 +271,15 @@ fn voters_heard(node: &Node) -> Vec<u64> {
     heard
 }
 
-/// Whether a host's agent lists its domains without an instance, in the host's present life.
-async fn absent(node: &Node, host: HostId, instance: Uuid) -> Option<Told> {
-    let (boot, clock) = node
-        .lead(move |core, _| {
-            let host = core.state().tables().failover().hosts.get(host)?;
-            Some((host.boot?, core.clock()))
-        })
-        .await
-        .ok()
-        .flatten()?;
-    listed_without(node, host, boot, clock, instance).map(|at| Told::Absent { host, instance, at })
-}
-
-/// When the list of domains of a host's life that lacks an instance was taken in, by the replicated clock.
-pub(crate) fn listed_without(node: &Node, host: HostId, boot: Uuid, clock: u64, instance: Uuid) -> Option<u64> {
-    let (age, instances) = node.ears().domains(host, boot)?;
-    (!instances.contains(&instance)).then(|| clock.saturating_sub(age.as_millis() as u64))
-}
-
 /// What a host's agent lists, in the host's present life.
 async fn domains(node: &Node, host: HostId) -> Option<Told> {
-    let (boot, clock) = node
-        .lead(move |core, _| {
-            let host = core.state().tables().failover().hosts.get(host)?;
-            Some((host.boot?, core.clock()))
-        })
-        .await
-        .ok()
-        .flatten()?;
+    let look = move |core: &mut Core, _: &mut Engine| {
+        Some((core.state().tables().failover().hosts.get(host)?.boot?, core.clock()))
+    };
+    let (boot, clock) = node.lead(look).await.ok().flatten()?;
     let (age, instances) = node.ears().domains(host, boot)?;
     let at = clock.saturating_sub(age.as_millis() as u64);
-    Some(Told::Domains { host, running: instances.iter().copied().collect(), at })
+    Some(Told::Domains { host, running: instances.into_iter().collect(), at })
 }
 
 /// Whether a call changes anything in the world.
@@ -344,7 +321,7 @@ impl Gate for Barriers {
             if !self.node.confirms(barrier.leader, within).await {
                 return false;
             }
-            let look = move |core: &mut scheduler::Core, _: &mut scheduler::Engine| {
+            let look = move |core: &mut Core, _: &mut Engine| {
                 let tables = core.state().tables();
                 is_open(tables.failover(), &barrier, tables.counters().epoch, core.clock())
             };
@@ -357,29 +334,23 @@ impl Gate for Barriers {
 /// paused, held nor stopped by a breaker. Pauses and breakers were read when the intent was applied, and may
 /// have come since.
 fn is_open(failover: &Failover, barrier: &Barrier, epoch: u64, now: u64) -> bool {
-    use scheduler::ha::case::Act;
-
-    if failover.small.epoch != epoch {
+    let Barrier { intent, leader, .. } = *barrier;
+    if failover.small.epoch != epoch || !failover.is_committed(intent, leader) {
         return false;
     }
-    let free = |act, held: Option<&str>| failover.paused(act) <= now && held.is_none();
-    let fence = failover.cases.iter().any(|case| {
-        let op = case.op(barrier.intent).filter(|op| op.by == barrier.leader && op.outcome.is_none());
-        let host = failover.hosts.get(case.id.host);
-        let exempt = host.is_none_or(|host| host.exempt > now || host.incarnation != case.id.incarnation);
-        op.is_some() && case.epoch == epoch && !exempt && free(Act::Kill, case.held(Act::Kill))
-    });
-    let attempt = failover.recoveries.iter().any(|recovery| {
-        let live = recovery.live().filter(|attempt| attempt.op == barrier.intent && attempt.by == barrier.leader);
-        let unsent = live.is_some_and(|attempt| matches!(attempt.state, AttemptState::Intent));
-        let case = failover.cases.get(recovery.case.host);
-        let stopped = failover.hosts.get(recovery.case.host).is_none_or(|host| failover.stops_recover(host).is_some());
-        unsent
-            && !stopped
-            && case.is_some_and(|case| case.epoch == epoch && free(Act::Recover, case.held(Act::Recover)))
-    });
-    let step = failover.cases.iter().filter(|case| case.epoch == epoch && case.phase == Phase::Returning);
-    let step = step.flat_map(|case| &case.reentry.begun);
-    let step = step.into_iter().any(|begun| begun.op == barrier.intent && begun.by == barrier.leader);
-    fence || attempt || step
+    let free = |act, case: &Case| case.epoch == epoch && failover.paused(act) <= now && case.held(act).is_none();
+    if let Some((case, op)) = failover.cases.iter().find_map(|case| Some((case, case.op(intent)?))) {
+        let host = failover.hosts.get(case.id.host).filter(|host| host.incarnation == case.id.incarnation);
+        let may = host.is_some_and(|host| host.exempt <= now && failover.stops_kill(host, now).is_none());
+        return may && op.outcome.is_none() && free(Act::Kill, case);
+    }
+    let tried = |recovery: &&Arc<Recovery>| recovery.live().is_some_and(|attempt| attempt.op == intent);
+    if let Some(recovery) = failover.recoveries.iter().find(tried) {
+        let unsent = recovery.live().is_some_and(|attempt| attempt.state == AttemptState::Intent);
+        let source = recovery.case.host;
+        let may = failover.hosts.get(source).is_some_and(|host| failover.stops_recover(host).is_none());
+        return may && unsent && failover.cases.get(source).is_some_and(|case| free(Act::Recover, case));
+    }
+    // A step of a return: nothing pauses it.
+    true
 }

@@ -7,7 +7,6 @@ use scheduler::state::Tables;
 use uuid::Uuid;
 
 use super::{Known, Ledger, View};
-use crate::failover::listed_without;
 
 /// The state at one moment, and what the node hears.
 pub struct Seen {
@@ -55,6 +54,7 @@ impl View for Seen {
 
     fn absent(&self, host: HostId, instance: Uuid) -> Option<u64> {
         let boot = self.tables.failover().hosts.get(host)?.boot?;
-        listed_without(&self.node, host, boot, self.clock, instance)
+        let (age, instances) = self.node.ears().domains(host, boot)?;
+        (!instances.contains(&instance)).then(|| self.clock.saturating_sub(age.as_millis() as u64))
     }
 }

@@ -131,7 +131,7 @@ impl Node {
     pub async fn tell_leader(&self) {
         let local = &self.0.local;
         let Some(leader) = local.leader() else { return };
-        let ask = Ask::Overheard(Box::new(local.ears.overheard(true)));
+        let ask = Ask::Overheard(Box::new(local.ears.overheard()));
         if let Err(error) = local.peers.ask(&leader, Lane::Forward, ask, TELL).await {
             tracing::debug!(%error, leader = leader.node, "the leader was not told what agents said");
         }
