@@ -6,6 +6,7 @@ mod grpc;
 mod hosts;
 mod view;
 
+use futures::{StreamExt, stream};
 use raft::Freshness;
 use scheduler::Domain;
 use scheduler::ha::breaker::{Decision, ScopeName};
@@ -234,16 +235,21 @@ impl Service {
     ) -> Result<ha::ApplyFailoverHostsResponse, ApiError> {
         let tables = self.tables(Freshness::Linearizable).await?;
         let mut answer = ha::ApplyFailoverHostsResponse::default();
-        for spec in &asked.hosts {
-            let host = spec.host.clone();
-            let done = match hosts::spec(&tables, spec) {
-                Ok(spec) => {
-                    let actor = Actor { role: Role::Operator, name: "inventory".into(), reason: "inventory".into() };
-                    self.node.order(actor, Change::HostUpsert(Box::new(spec))).await?.map_err(|why| why.to_string())
-                }
-                Err(why) => Err(why),
-            };
-            match done {
+        let mut specs = Vec::new();
+        for given in asked.hosts {
+            match hosts::spec(&tables, &given) {
+                Ok(spec) => specs.push((given.host, spec)),
+                Err(why) => answer.refused.push(format!("{}: {why}", given.host)),
+            }
+        }
+        let orders = specs.into_iter().map(|(host, spec)| async move {
+            let actor = Actor { role: Role::Operator, name: "inventory".into(), reason: "inventory".into() };
+            (host, self.node.order(actor, Change::HostUpsert(Box::new(spec))).await)
+        });
+        // Together: the log is synced as often for many as for one.
+        let mut orders = stream::iter(orders).buffered(self.together());
+        while let Some((host, done)) = orders.next().await {
+            match done? {
                 Ok(Done::Unchanged) => answer.unchanged += 1,
                 Ok(_) => answer.changed += 1,
                 Err(why) => answer.refused.push(format!("{host}: {why}")),

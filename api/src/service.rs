@@ -235,7 +235,7 @@ impl Service {
     }
 
     /// Reports that are proposed together: half of what may wait, so that an import never fills the queue alone.
-    fn together(&self) -> usize {
+    pub(crate) fn together(&self) -> usize {
         (self.node.status().queue_limit / 2).clamp(1, TOGETHER)
     }
 

@@ -35,12 +35,14 @@ fn a_silent_host_becomes_a_case_and_an_operator_ends_the_doubt() {
             ..InstanceReport::default()
         };
         let a = HostReport { instances: Some(vec![instance]), ..host("a", 1000, 1_000_000) };
-        servers[0].apply(&[a, host("b", 1000, 1_000_000), host("c", 1000, 1_000_000)]).await;
+        servers[0]
+            .apply(&[a, host("b", 1000, 1_000_000), host("c", 1000, 1_000_000), host("d", 1000, 1_000_000)])
+            .await;
         let file = tempfile::NamedTempFile::new().expect("a file");
-        std::fs::write(file.path(), watched(&["a", "b", "c"]).to_string()).expect("written");
+        std::fs::write(file.path(), watched(&["a", "b", "c", "d"]).to_string()).expect("written");
         let file = file.path().display().to_string();
         until("the feature level", async || servers[1].ctl(&["ha", "apply", &file]).ok()).await;
-        assert!(servers[2].ctl(&["ha", "apply", &file]).expect("again").starts_with("0 changed, 3 were so already"));
+        assert!(servers[2].ctl(&["ha", "apply", &file]).expect("again").starts_with("0 changed, 4 were so already"));
 
         // Agents speak to nodes that do not lead.
         let leader = settled(&servers[0], 3).await as usize - 1;
@@ -82,6 +84,17 @@ fn a_silent_host_becomes_a_case_and_an_operator_ends_the_doubt() {
             assert!(status.message().contains(why), "{status}");
         }
 
+        // A session whose life is over ends, on whichever node it is: its heartbeats say nothing any more.
+        let mut old = Agent::begin(one, hello(4)).await.expect("it is known");
+        assert_eq!(old.next().await.welcome.map(|welcome| welcome.incarnation), Some(1));
+        let boot = ha::AgentReport { boot: uuid(0xB104), ..hello(4) };
+        let previous_boot = Some(hello(4).boot);
+        let boot = ha::AgentReport { hello: boot.hello.map(|hello| ha::AgentHello { previous_boot, ..hello }), ..boot };
+        let mut new = Agent::begin(other, boot).await.expect("it is known");
+        assert!(new.next().await.welcome.is_some_and(|welcome| welcome.incarnation > 1 && !welcome.quarantined));
+        old.ends().await;
+        let d = new.beat(None);
+
         // Its agent is away, and so it is for its neighbour.
         a.abort();
         let found = until("a case", async || case(&servers[leader], "a")).await;
@@ -104,7 +117,7 @@ fn a_silent_host_becomes_a_case_and_an_operator_ends_the_doubt() {
         let hosts: Value =
             serde_json::from_str(&one.ctl(&["ha", "hosts", "-o", "json"]).expect("hosts")).expect("JSON");
         let detections: Vec<_> = hosts["hosts"].as_array().expect("hosts").iter().map(|h| &h["detection"]).collect();
-        assert_eq!(detections, ["dead", "alive", "unknown"]);
+        assert_eq!(detections[..3], ["dead", "alive", "unknown"]);
 
         // The life that is over speaks: the proof was wrong. Nothing opens, and it pages.
         let mut ghost = Agent::begin(one, hello(1)).await.expect("it is known");
@@ -112,6 +125,7 @@ fn a_silent_host_becomes_a_case_and_an_operator_ends_the_doubt() {
         assert!(welcome.incarnation == 0 && welcome.quarantined && welcome.permits.is_empty(), "{welcome:?}");
         assert!(one.get("/metrics").await.text.contains("pallium_ha_proof_violations_total 1\n"));
         b.abort();
+        d.abort();
     });
 }
 

@@ -53,6 +53,12 @@ impl Agent {
         Ok(Self { report, reports, directives })
     }
 
+    /// Waits until the server ends the session.
+    pub async fn ends(&mut self) {
+        let ended = async { while let Ok(Some(_)) = self.directives.message().await {} };
+        tokio::time::timeout(Duration::from_secs(20), ended).await.expect("the session ends");
+    }
+
     pub async fn next(&mut self) -> ha::AgentDirective {
         tokio::time::timeout(Duration::from_secs(30), self.directives.message())
             .await

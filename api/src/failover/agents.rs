@@ -35,6 +35,8 @@ const SIGHTS: usize = 1_024;
 /// Lives of hosts, which of them are in quarantine, and what may run in each.
 #[derive(Debug, Default)]
 pub(crate) struct Places {
+    /// Commands that were applied by then.
+    commands: u64,
     hosts: BTreeMap<HostId, (Life, bool)>,
     permits: BTreeMap<Life, BTreeSet<Uuid>>,
 }
@@ -47,7 +49,11 @@ impl Places {
         for permit in failover.permits.iter() {
             permits.entry(permit.life).or_default().insert(permit.instance);
         }
-        Self { hosts: failover.hosts.iter().map(|host| life(host)).collect(), permits }
+        Self {
+            commands: tables.counters().commands,
+            hosts: failover.hosts.iter().map(|host| life(host)).collect(),
+            permits,
+        }
     }
 
     fn at(&self, life: Life) -> BTreeSet<Uuid> {
@@ -118,6 +124,8 @@ struct Session {
     cluster: Uuid,
     granted: BTreeSet<Uuid>,
     life: Life,
+    /// What was told with the Welcome is of this many commands: an older look knows less.
+    since: u64,
     quarantined: bool,
 }
 
@@ -160,6 +168,7 @@ pub(crate) async fn session(
         cluster,
         granted: BTreeSet::new(),
         life: Life { host, incarnation: 0 },
+        since: 0,
         quarantined: true,
         service,
     };
@@ -215,6 +224,7 @@ impl Session {
         // In the boot that it said, or it stays shut: a stranger's Hello opens nothing.
         let believed = host.boot == Some(self.boot);
         self.life = Life { host: host.id, incarnation: if believed { host.incarnation } else { 0 } };
+        self.since = tables.counters().commands;
         self.quarantined = host.quarantined || !believed;
         let of_life = tables.failover().permits.iter().filter(|permit| believed && permit.life == self.life);
         self.granted = of_life.map(|permit| permit.instance).collect();
@@ -257,8 +267,11 @@ impl Session {
                 },
                 changed = places.changed() => {
                     let now = Arc::clone(&places.borrow_and_update());
-                    if changed.is_err() || !self.look(&now) {
-                        break "it takes no directives".to_owned();
+                    if changed.is_err() {
+                        break "the server stops".to_owned();
+                    }
+                    if let Err(why) = self.look(&now) {
+                        break why.to_owned();
                     }
                 }
             }
@@ -338,24 +351,30 @@ impl Session {
         Ok(())
     }
 
-    /// What has changed of this host's permits is told. False: it cannot be.
-    fn look(&mut self, places: &Places) -> bool {
-        let Some(&(life, quarantined)) = places.hosts.get(&self.host) else { return true };
+    /// What has changed of this host's permits is told. Why the session must end, if it must: an agent whose
+    /// life is over says Hello anew, which is refused and told if it was proven over while it lived.
+    fn look(&mut self, places: &Places) -> Result<(), &'static str> {
+        const DEAF: &str = "it takes no directives";
+        let Some(&(life, quarantined)) = places.hosts.get(&self.host) else { return Ok(()) };
+        if places.commands < self.since || self.life.incarnation == 0 {
+            return Ok(());
+        }
         if life != self.life {
-            // That life is over, or another Hello was believed: nothing of it may start any more.
             let withdrawn = std::mem::take(&mut self.granted);
-            return withdrawn.is_empty() || self.permits(&BTreeSet::new(), &withdrawn);
+            let _ = self.permits(&BTreeSet::new(), &withdrawn);
+            return Err("this life of the host is over");
         }
         if quarantined != self.quarantined {
             self.quarantined = quarantined;
             if !self.say(ha::AgentDirective { quarantine: Some(quarantined), ..ha::AgentDirective::default() }) {
-                return false;
+                return Err(DEAF);
             }
         }
         let now = places.at(life);
         let (granted, withdrawn) = (&now - &self.granted, &self.granted - &now);
         self.granted = now;
-        (granted.is_empty() && withdrawn.is_empty()) || self.permits(&granted, &withdrawn)
+        let told = (granted.is_empty() && withdrawn.is_empty()) || self.permits(&granted, &withdrawn);
+        if told { Ok(()) } else { Err(DEAF) }
     }
 
     fn permits(&mut self, granted: &BTreeSet<Uuid>, withdrawn: &BTreeSet<Uuid>) -> bool {

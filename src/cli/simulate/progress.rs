@@ -108,6 +108,9 @@ impl Timing {
     pub fn told(&self) -> String {
         let events: u64 = self.runs.values().map(|(events, _)| events).sum();
         let busy: f64 = self.runs.values().map(|(_, time)| time.as_secs_f64()).sum();
+        if events == 0 {
+            return "nothing was left to run: all of it was kept in the folder".to_owned();
+        }
         format!(
             "{events} events in {:.1} s, {:.0} a second in each run",
             self.all.as_secs_f64(),
