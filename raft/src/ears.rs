@@ -72,6 +72,8 @@ struct Memory {
     untold: BTreeSet<HostId>,
     domains: BTreeMap<HostId, Listed>,
     members: BTreeMap<u64, (Instant, Overheard)>,
+    /// When the leader took in what this node had heard.
+    told: Option<Instant>,
 }
 
 /// What this node hears.
@@ -148,6 +150,16 @@ impl Ears {
         let domains = domains.collect();
         let seen = std::mem::take(&mut memory.seen);
         Overheard { heard, seen, domains }
+    }
+
+    /// The leader has taken in what this node has heard.
+    pub(crate) fn told(&self) {
+        self.memory().told = Some(clock::now());
+    }
+
+    /// Whether it did so within this time.
+    pub(crate) fn told_within(&self, within: Duration) -> bool {
+        self.memory().told.is_some_and(|told| clock::since(told) < within)
     }
 
     /// Takes in what a member has heard.

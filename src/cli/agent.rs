@@ -157,9 +157,11 @@ async fn work(settings: Settings, outer: &Outer) -> Result<(), Failure> {
 async fn sessions(agent: &Agent, target: &Target, mut sights: probes::Sights) {
     let (least, most) = AGAIN;
     let mut pause = least;
-    loop {
+    // Each from another node on, so that they spread, and the next time from the next: one that takes
+    // connections may be deaf all the same.
+    for turn in std::process::id() as usize.. {
         let began = std::time::Instant::now();
-        match session(agent, target, &mut sights).await {
+        match session(agent, &target.from(turn), &mut sights).await {
             Ok(why) => tracing::warn!(why, "the session with pallium has ended"),
             Err(failure) => tracing::warn!(%failure, "no session with pallium"),
         }

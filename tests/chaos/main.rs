@@ -11,6 +11,7 @@ mod client;
 mod cluster;
 mod history;
 mod nemesis;
+#[path = "../support/network.rs"]
 mod network;
 mod relay;
 mod verdict;

@@ -1,12 +1,14 @@
 //! Agents of hosts, as gRPC sessions without a host.
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use api::proto::ha;
 use api::proto::ha::host_agent_client::HostAgentClient;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tonic::Streaming;
+use tonic::transport::Endpoint;
 
 use super::server::Server;
 use super::spec::uuid;
@@ -31,8 +33,13 @@ pub fn hello(n: u64) -> ha::AgentReport {
     }
 }
 
+/// As the agent's own connections: one whose other end is gone is given up.
+const ALIVE: Duration = Duration::from_secs(3);
+
 /// A session: reports go out, directives come in.
 pub struct Agent {
+    /// When its last report went out.
+    pub last: Arc<Mutex<Instant>>,
     report: ha::AgentReport,
     reports: mpsc::Sender<ha::AgentReport>,
     directives: Streaming<ha::AgentDirective>,
@@ -44,13 +51,20 @@ impl Agent {
     }
 
     pub async fn connect(url: &str, hello: ha::AgentReport) -> Result<Self, tonic::Status> {
-        let connected = HostAgentClient::connect(url.to_owned()).await;
-        let mut client = connected.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
+        let endpoint = Endpoint::from_shared(url.to_owned()).expect("a URL").http2_keep_alive_interval(ALIVE);
+        let endpoint = endpoint.keep_alive_timeout(ALIVE).keep_alive_while_idle(true);
+        let connected = endpoint.connect().await;
+        let channel = connected.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
+        let mut client = HostAgentClient::new(channel);
         let (reports, receiver) = mpsc::channel(16);
         reports.send(hello.clone()).await.expect("room");
-        let directives = client.session(tokio_stream::wrappers::ReceiverStream::new(receiver)).await?.into_inner();
+        let directives = client.session(tokio_stream::wrappers::ReceiverStream::new(receiver));
+        let directives = tokio::time::timeout(ALIVE, directives)
+            .await
+            .map_err(|_| tonic::Status::deadline_exceeded("no answer to the Hello"))??
+            .into_inner();
         let report = ha::AgentReport { hello: None, seq: hello.seq, ..hello };
-        Ok(Self { report, reports, directives })
+        Ok(Self { last: Arc::new(Mutex::new(Instant::now())), report, reports, directives })
     }
 
     /// Waits until the server ends the session.
@@ -96,6 +110,7 @@ impl Agent {
             if self.reports.send(report).await.is_err() {
                 return;
             }
+            *self.last.lock().expect("no panic") = Instant::now();
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Nodes of a cluster to be, and what is waited for of them.
 
 use std::fmt::Write;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -35,15 +36,19 @@ pub fn free_port() -> u16 {
 
 /// Three nodes to be; with a folder of certificates they trust nobody without one.
 pub fn three(certificates: Option<&Path>) -> Vec<Node> {
-    let ports = [free_port(), free_port(), free_port()];
-    let peers: Vec<String> = (1..).zip(ports).map(|(id, port)| format!("{id}: \"127.0.0.1:{port}\"")).collect();
+    at([(); 3].map(|()| (std::net::Ipv4Addr::LOCALHOST, free_port()).into()), certificates)
+}
+
+/// Three nodes that reach each other at these addresses.
+pub fn at(addresses: [SocketAddr; 3], certificates: Option<&Path>) -> Vec<Node> {
+    let peers: Vec<String> = (1..).zip(addresses).map(|(id, address)| format!("{id}: \"{address}\"")).collect();
     (1..)
-        .zip(ports)
-        .map(|(id, port)| {
+        .zip(addresses)
+        .map(|(id, address)| {
             let dir = tempfile::tempdir().expect("a folder");
             let config = dir.path().join("config.yaml");
             let mut text = format!(
-                "node_id: {id}\npeer_listen: 127.0.0.1:{port}\npeers: {{{}}}\nbootstrap: {}\n",
+                "node_id: {id}\npeer_listen: {address}\npeers: {{{}}}\nbootstrap: {}\n",
                 peers.join(", "),
                 id == 1
             );

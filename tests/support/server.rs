@@ -77,9 +77,20 @@ impl Server {
 
     /// Starts a server; `Err` has what it wrote when it ended instead.
     pub fn try_start(data_dir: &Path, arguments: &[&str]) -> Result<Self, String> {
+        let loopback = std::net::Ipv4Addr::LOCALHOST.into();
+        Self::try_start_at(Command::new(BINARY), loopback, data_dir, arguments)
+    }
+
+    /// The same by a command that begins with the binary, where it may be run elsewhere, at its address there.
+    pub fn try_start_at(
+        mut binary: Command,
+        at: std::net::IpAddr,
+        data_dir: &Path,
+        arguments: &[&str],
+    ) -> Result<Self, String> {
         let log = tempfile::NamedTempFile::new().expect("a log file").into_temp_path().keep().expect("kept");
-        let mut child = Command::new(BINARY)
-            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+        let mut child = binary
+            .args(["serve", "--listen", &format!("{at}:0"), "--data-dir"])
             .arg(data_dir)
             .args(arguments)
             .stdout(Stdio::piped())
@@ -117,7 +128,16 @@ impl Server {
 
     /// SIGHUP.
     pub fn hang_up(&self) {
-        let sent = Command::new("kill").args(["-HUP", &self.child.id().to_string()]).status();
+        self.signal("-HUP");
+    }
+
+    /// SIGSTOP, or SIGCONT.
+    pub fn pause(&self, paused: bool) {
+        self.signal(if paused { "-STOP" } else { "-CONT" });
+    }
+
+    fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
         assert!(sent.expect("kill runs").success());
     }
 

@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub mod agents;
+pub mod network;
 pub mod nodes;
 pub mod server;
 pub mod spec;

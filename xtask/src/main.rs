@@ -10,6 +10,7 @@ mod cargo;
 mod chaos;
 mod ci;
 mod coverage;
+mod drill;
 mod failover;
 mod fuzz;
 mod hands;
@@ -86,6 +87,9 @@ enum Task {
     /// Live through random worlds of failover under seeds: hosts, BMCs, Nova, leaders and people at fault
     #[command(after_help = "Example: cargo xtask failover --seed 7 --seeds 2000")]
     Failover(failover::Plan),
+    /// Let hosts die under three real servers, many times: how long it takes, or what a leader's fate spoils
+    #[command(after_help = "Example: cargo xtask drill times --runs 20")]
+    Drill(drill::Plan),
     /// Simulate whole clusters under seeds, with crashes, cuts, bad disks and clocks
     #[command(after_help = "Example: cargo xtask simulate --seed 7 --seeds 20 --minutes 20")]
     Simulate(simulate::Plan),
@@ -160,6 +164,7 @@ fn run(task: Task) -> Result<bool> {
         Task::Fuzz { seconds, targets } => fuzz::run(&cache, seconds, &targets),
         Task::Chaos { minutes, seed, nodes } => chaos::run(&cache, minutes, seed, nodes),
         Task::Failover(plan) => failover::run(&cache, &plan),
+        Task::Drill(plan) => drill::run(&cache, &plan),
         Task::Simulate(plan) => simulate::run(&cache, &plan),
         Task::Bench { benches, markdown, vs_nova, arguments } => {
             let nova = if vs_nova { Some(nova::python_or_error(&cache)?) } else { None };

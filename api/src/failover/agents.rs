@@ -37,6 +37,8 @@ const SIGHTS: usize = 1_024;
 pub(crate) struct Places {
     /// Commands that were applied by then.
     commands: u64,
+    /// This node does not reach the others: what agents tell it helps nobody.
+    astray: bool,
     hosts: BTreeMap<HostId, (Life, bool)>,
     permits: BTreeMap<Life, BTreeSet<Uuid>>,
 }
@@ -51,6 +53,7 @@ impl Places {
         }
         Self {
             commands: tables.counters().commands,
+            astray: false,
             hosts: failover.hosts.iter().map(|host| life(host)).collect(),
             permits,
         }
@@ -81,6 +84,11 @@ impl Agents {
         loop {
             tokio::time::sleep(LOOK).await;
             let applied = service.node.status().applied;
+            if self.places.receiver_count() > 0 && !service.node.in_touch() {
+                self.places.send_replace(Arc::new(Places { astray: true, ..Places::default() }));
+                seen = None;
+                continue;
+            }
             if self.places.receiver_count() == 0 || seen == Some(applied) {
                 continue;
             }
@@ -355,6 +363,9 @@ impl Session {
     /// life is over says Hello anew, which is refused and told if it was proven over while it lived.
     fn look(&mut self, places: &Places) -> Result<(), &'static str> {
         const DEAF: &str = "it takes no directives";
+        if places.astray {
+            return Err("this node has lost the others: the agent is to try another");
+        }
         let Some(&(life, quarantined)) = places.hosts.get(&self.host) else { return Ok(()) };
         if places.commands < self.since || self.life.incarnation == 0 {
             return Ok(());

@@ -101,7 +101,12 @@ pub struct Model {
 impl Model {
     /// Serves an empty cloud on a port of its own until the runtime ends.
     pub async fn start() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        Self::start_at(std::net::Ipv4Addr::LOCALHOST.into(), |app| app).await
+    }
+
+    /// The same at an address, with something in front of it.
+    pub async fn start_at(at: std::net::IpAddr, front: impl FnOnce(Router) -> Router) -> Self {
+        let listener = tokio::net::TcpListener::bind((at, 0)).await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let cloud = Cloud {
             hosts: BTreeMap::new(),
@@ -120,7 +125,7 @@ impl Model {
             url: url.clone(),
         };
         let model = Self { cloud: Arc::new(Mutex::new(cloud)), url };
-        let app = Router::new().fallback(serve).with_state(model.clone());
+        let app = front(Router::new().fallback(serve).with_state(model.clone()));
         tokio::spawn(async move { axum::serve(listener, app).await });
         model
     }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use openraft::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver;
 use scheduler::ha::order::{Actor, Change, Done, Leader, Order};
 use scheduler::ha::proof::Evidence;
@@ -18,6 +19,8 @@ use crate::refused::Refused;
 
 /// Time for an order to find a leader.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A node that has not reached the others for so long hears in vain.
+const TOUCH: Duration = Duration::from_secs(5);
 /// Time for what was heard to reach the leader; the next is told after half a second.
 const TELL: Duration = Duration::from_secs(1);
 
@@ -132,9 +135,21 @@ impl Node {
         let local = &self.0.local;
         let Some(leader) = local.leader() else { return };
         let ask = Ask::Overheard(Box::new(local.ears.overheard()));
-        if let Err(error) = local.peers.ask(&leader, Lane::Forward, ask, TELL).await {
-            tracing::debug!(%error, leader = leader.node, "the leader was not told what agents said");
+        match local.peers.ask(&leader, Lane::Forward, ask, TELL).await {
+            Ok(_) => local.ears.told(),
+            Err(error) => tracing::debug!(%error, leader = leader.node, "the leader was not told what agents said"),
         }
+    }
+
+    /// Whether what this node hears counts: it leads, and a majority answered it lately, or the leader was
+    /// told lately.
+    pub fn in_touch(&self) -> bool {
+        let metrics = self.0.local.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        // Nobody has to answer the only voter.
+        let alone = self.0.local.owner.leads() && metrics.membership_config.voter_ids().count() == 1;
+        let answered = metrics.last_quorum_acked.is_some_and(|at| at.elapsed() < TOUCH);
+        alone || answered || self.0.local.ears.told_within(TOUCH)
     }
 }
 

@@ -19,6 +19,9 @@ use tower::service_fn;
 
 use crate::cli::Failure;
 
+/// Between two questions whether a connection still has another end, and the longest wait for the answer: a
+/// machine without power closes nothing.
+const ALIVE: Duration = Duration::from_secs(3);
 /// Bytes of a message that are sent or read.
 const MOST_MESSAGE: usize = 64 << 20;
 
@@ -55,6 +58,14 @@ impl Target {
     /// Addresses with commas between, and what makes both sides trust each other.
     pub fn new(server: String, ca: Option<PathBuf>, cert: Option<PathBuf>, key: Option<PathBuf>) -> Self {
         Self { server, ca, cert, key }
+    }
+
+    /// The same, tried from the `n`th address on.
+    pub fn from(&self, n: usize) -> Self {
+        let mut servers: Vec<&str> = self.server.split(',').collect();
+        let first = n % servers.len();
+        servers.rotate_left(first);
+        Self { server: servers.join(","), ..self.clone() }
     }
 
     /// Opens the files for an https:// address.
@@ -104,7 +115,10 @@ impl Client {
         let expected = "an address as in http://127.0.0.1:8080 or https://… expected (--server or PALLIUM_SERVER)";
         let endpoint = Endpoint::from_shared(url.clone())
             .map_err(|error| Failure::new(format!("server: '{server}' given, {expected}: {error}")))?
-            .connect_timeout(Duration::from_secs(5));
+            .connect_timeout(Duration::from_secs(5))
+            .http2_keep_alive_interval(ALIVE)
+            .keep_alive_timeout(ALIVE)
+            .keep_alive_while_idle(true);
         let connected = match (endpoint.uri().scheme_str(), endpoint.uri().host()) {
             (Some("http"), Some(_)) => endpoint.connect().await,
             (Some("https"), Some(_)) => {

@@ -1,0 +1,394 @@
+//! Three servers, forty hosts with their agents, a model of Nova, BMCs, and instances on the host that dies.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use scheduler::{HostReport, InstanceReport};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use super::bmcs::Bmcs;
+use super::nova::{self, Model};
+use super::trap::{Step, Trap, When};
+use crate::server::{BINARY, Server};
+use crate::spec::{host, uuid};
+use crate::support::agents::{Agent, hello, id, watched};
+use crate::support::network::{Network, PEERS, Rule};
+use crate::support::nodes::{Node, at, ready, settled, three, until};
+
+/// Hosts; the first is the one that dies.
+const HOSTS: usize = 40;
+const INSTANCES: usize = 4;
+/// Longest wait for a recovery, and for a return.
+const PATIENCE: Duration = Duration::from_mins(3);
+/// A leader of this age has ended its warm-up (20 s) and its quiet time (15 s).
+const SETTLED: Duration = Duration::from_secs(40);
+
+/// How the first host dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Death {
+    /// It loses power, which its BMC says.
+    PowerLost,
+    /// It hangs with its guests, which a neighbour sees; its BMC switches it off when it is told to.
+    Hung,
+}
+
+/// What becomes of the leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// kill -9.
+    Killed,
+    /// It stands still so long, and goes on.
+    Paused(Duration),
+    /// It does not reach the other nodes so long, but agents, BMCs and Nova.
+    CutOff(Duration),
+}
+
+/// The estate.
+pub struct Estate {
+    nodes: Vec<Node>,
+    /// Without those that were killed.
+    servers: Vec<Option<Server>>,
+    /// Answers nothing, or nothing of use.
+    mute: Option<usize>,
+    network: Option<Network>,
+    pub model: Model,
+    pub bmcs: Bmcs,
+    trap: Trap,
+    instances: Vec<Uuid>,
+    begun: Instant,
+    /// The first host was let live again.
+    back: bool,
+    agents: Vec<JoinHandle<()>>,
+    /// When the first host's agent was heard last.
+    last: Arc<Mutex<Instant>>,
+    _files: TempDir,
+}
+
+fn name(n: usize) -> String {
+    format!("compute-{n:02}")
+}
+
+/// The host that dies.
+fn first() -> String {
+    name(1)
+}
+
+impl Estate {
+    /// Everything in this network namespace.
+    pub async fn new() -> Self {
+        Self::on(None).await
+    }
+
+    /// The servers in namespaces of their own; none where those are not allowed.
+    pub async fn apart() -> Option<Self> {
+        let network = Network::new(&[1, 2, 3]);
+        if network.separate() { Some(Self::on(Some(network)).await) } else { None }
+    }
+
+    async fn on(network: Option<Network>) -> Self {
+        let outside = network.as_ref().map_or(Ipv4Addr::LOCALHOST.into(), Network::outside);
+        let trap = Trap::default();
+        let model = Model::start_at(outside, |app| trap.in_front_of(app)).await;
+        let (bmcs, bmc) = Bmcs::start(outside, &trap).await;
+        let files = tempfile::tempdir().expect("a folder");
+        let secret = |name: &str, text: &str| {
+            let path = files.path().join(name);
+            std::fs::write(&path, text).expect("written");
+            path.display().to_string()
+        };
+        let (nova_file, bmc_file) = (secret("nova", nova::PASSWORD), secret("bmc", "secret"));
+        let ha = json!({
+            "mode": "enforce",
+            "nova": {
+                "auth_url": format!("{}/identity", model.url), "user": nova::USER, "password_file": nova_file,
+                "project": "service", "region": "one",
+            },
+            "redfish": {"user": "pallium", "password_file": bmc_file},
+        });
+        let nodes = match &network {
+            None => three(None),
+            Some(network) => at([1, 2, 3].map(|n| (network.addr(n), PEERS).into()), None),
+        };
+        let start = |(n, node): (u64, &Node)| {
+            node.configure(&format!("ha: {ha}\ninsecure_plaintext: {}\n", network.is_some()));
+            let place: (Command, IpAddr) = match &network {
+                None => (Command::new(BINARY), Ipv4Addr::LOCALHOST.into()),
+                Some(network) => (network.inside(n, BINARY), network.addr(n)),
+            };
+            let arguments: Vec<&str> = node.arguments.iter().map(String::as_str).collect();
+            let started = Server::try_start_at(place.0, place.1, &node.dir.path().join("data"), &arguments);
+            started.unwrap_or_else(|log| panic!("the server did not start:\n{log}"))
+        };
+        let servers: Vec<Server> = (1..).zip(&nodes).map(start).collect();
+        for server in &servers {
+            ready(server).await;
+        }
+        let begun = Instant::now();
+        let services: Vec<Uuid> = (1..=HOSTS).map(|n| model.cloud().add_host(&name(n), "cell1")).collect();
+        let instances: Vec<Uuid> = (0..INSTANCES).map(|_| model.cloud().add_server(&first())).collect();
+        let listed = instances.iter().map(|uuid| InstanceReport {
+            uuid: *uuid,
+            resources: Some([("VCPU".to_owned(), 2), ("MEMORY_MB".to_owned(), 1024)].into()),
+            ..InstanceReport::default()
+        });
+        let mut fleet: Vec<HostReport> = (1..=HOSTS).map(|n| host(&name(n), 8, 8192)).collect();
+        fleet[0].instances = Some(listed.collect());
+        servers[0].apply(&fleet).await;
+        let names: Vec<String> = (1..=HOSTS).map(name).collect();
+        let mut told = watched(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        for (n, service) in services.iter().enumerate() {
+            told["hosts"][n]["nova_service"] = service.to_string().into();
+            told["hosts"][n]["bmc"] = format!("{bmc}/redfish/v1/Systems/{}", n + 1).into();
+        }
+        let file = secret("hosts.json", &told.to_string());
+        until("the feature level", async || servers[0].ctl(&["ha", "apply", &file]).ok()).await;
+        let mut estate = Self {
+            nodes,
+            servers: servers.into_iter().map(Some).collect(),
+            mute: None,
+            network,
+            model,
+            bmcs,
+            trap,
+            instances,
+            begun,
+            back: false,
+            agents: Vec::new(),
+            last: Arc::new(Mutex::new(Instant::now())),
+            _files: files,
+        };
+        for n in 1..=HOSTS {
+            let agent = estate.agent(n, None).await;
+            estate.agents.push(agent);
+        }
+        until("places of all instances", async || (estate.status()["permits"] == INSTANCES).then_some(())).await;
+        estate
+    }
+
+    fn server(&self) -> &Server {
+        let answers = |(n, server): (usize, &'_ Option<Server>)| server.is_some() && self.mute != Some(n);
+        let n = self.servers.iter().enumerate().position(answers).expect("one answers");
+        self.servers[n].as_ref().expect("it runs")
+    }
+
+    fn status(&self) -> Value {
+        let told = self.server().ctl(&["ha", "status", "-o", "json"]).unwrap_or_default();
+        serde_json::from_str(&told).unwrap_or_default()
+    }
+
+    fn case(&self) -> Option<Value> {
+        serde_json::from_str(&self.server().ctl(&["ha", "case", &first(), "-o", "json"]).ok()?).ok()
+    }
+
+    /// A session that looks for another node when its own dies or says nothing, as the agent does; `sees`: a
+    /// host that its probes do not reach.
+    async fn agent(&self, n: usize, sees: Option<String>) -> JoinHandle<()> {
+        let urls: Vec<String> = self.servers.iter().flatten().map(|server| server.url.clone()).collect();
+        let mut boot = hello(n as u64);
+        boot.agent_epoch = u64::from(sees.is_some());
+        let connect = async |boot, url: &str| -> Option<Agent> { Agent::connect(url, boot).await.ok() };
+        let mut agent = connect(boot.clone(), &urls[n % urls.len()]).await;
+        assert!(agent.is_some(), "host {n} is known");
+        let last = (n == 1).then(|| Arc::clone(&self.last));
+        tokio::spawn(async move {
+            for turn in n + 1.. {
+                if let Some(mut agent) = agent.take() {
+                    agent.last = last.clone().unwrap_or_else(|| Arc::clone(&agent.last));
+                    agent.beat_on(sees.clone()).await;
+                }
+                // A new session of the same agent goes on with its numbers.
+                boot.agent_epoch += 1;
+                agent = connect(boot.clone(), &urls[turn % urls.len()]).await;
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        })
+    }
+
+    /// Waits until the leader is no new one.
+    pub async fn settles(&self) {
+        tokio::time::sleep_until((self.begun + SETTLED).into()).await;
+    }
+
+    /// The first host dies. When it was heard last.
+    pub async fn dies(&mut self, death: Death) -> Instant {
+        match death {
+            Death::PowerLost => {
+                self.agents[0].abort();
+                self.bmcs.switch(1, false);
+                self.model.cloud().die(&first());
+            }
+            Death::Hung => {
+                self.agents[1].abort();
+                self.agents[1] = self.agent(2, Some(id(1))).await;
+                self.agents[0].abort();
+            }
+        }
+        *self.last.lock().expect("no panic")
+    }
+
+    /// No instance runs twice, and none of them moved before the proof.
+    fn check(&self) {
+        let (on, _) = self.bmcs.of(1);
+        let mut cloud = self.model.cloud();
+        if !on && !self.back {
+            cloud.die(&first());
+        }
+        for instance in &self.instances {
+            let on = cloud.runs_on(*instance);
+            assert!(on.len() <= 1, "{instance} runs on {on:?}");
+        }
+        let evacuations = cloud.asked.iter().filter(|asked| asked.starts_with("POST") && asked.contains("/action"));
+        let count = evacuations.count();
+        assert!(count == 0 || self.back || !on, "{count} evacuations of a host that has power");
+    }
+
+    /// The computes work, and everything is checked, until all instances run elsewhere. When the first
+    /// evacuation was accepted. `fate` is the leader's, at a step.
+    pub async fn recovered(&mut self, fate: Option<(Step, When, Fate)>) -> Instant {
+        let mut leader = None;
+        if let Some((step, when, _)) = fate {
+            leader = Some(self.leader().await);
+            self.trap.set(step, when);
+        }
+        let mut first = None;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            self.check();
+            if self.trap.is_sprung()
+                && let (Some((.., fate)), Some(leader)) = (fate, leader)
+            {
+                self.suffer(leader, fate).await;
+            }
+            if !self.model.cloud().migrations.is_empty() {
+                first.get_or_insert_with(Instant::now);
+                self.model.cloud().rebuild();
+            }
+            if self.are_elsewhere()
+                && let Some(first) = first
+            {
+                return first;
+            }
+            let case = || self.case().map_or_else(|| "no case".to_owned(), |case| case.to_string());
+            assert!(Instant::now() < deadline, "not recovered: {}\n{}", case(), self.server().log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn are_elsewhere(&self) -> bool {
+        let cloud = self.model.cloud();
+        self.instances.iter().all(|instance| cloud.runs_on(*instance).iter().any(|host| *host != first()))
+    }
+
+    /// The leader meets its fate, and what it asked for last goes on.
+    async fn suffer(&mut self, leader: usize, fate: Fate) {
+        let lasts = match fate {
+            Fate::Killed => {
+                // Dropped, it is killed.
+                self.servers[leader] = None;
+                self.trap.free();
+                return;
+            }
+            Fate::Paused(lasts) => {
+                self.servers[leader].as_ref().expect("it runs").pause(true);
+                lasts
+            }
+            Fate::CutOff(lasts) => {
+                let (me, others) = (leader as u64 + 1, (1..=3).filter(|other| *other != leader as u64 + 1));
+                let both = |other| [Rule::Deaf { at: me, from: other }, Rule::Deaf { at: other, from: me }];
+                let rules: Vec<Rule> = others.flat_map(both).collect();
+                self.network.as_ref().expect("a network").set(&rules);
+                lasts
+            }
+        };
+        self.mute = Some(leader);
+        let over = Instant::now() + lasts;
+        while Instant::now() < over {
+            self.check();
+            self.model.cloud().rebuild();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // What was under way all that time arrives first, and then the old leader is back.
+        self.trap.free();
+        match (&self.network, fate) {
+            (Some(network), Fate::CutOff(_)) => network.set(&[]),
+            _ => self.servers[leader].as_ref().expect("it runs").pause(false),
+        }
+        self.mute = None;
+    }
+
+    async fn leader(&self) -> usize {
+        settled(self.server(), self.nodes.len()).await as usize - 1
+    }
+
+    /// Exactly one evacuation of each instance, and the service was forced down before.
+    pub async fn once(&self) {
+        until("the end of the recovery", async || {
+            let case = self.case()?;
+            let over = ["recovered", "await_return"].iter().any(|phase| case["phase"] == *phase);
+            over.then_some(())
+        })
+        .await;
+        if self.servers.iter().all(Option::is_some) {
+            self.leader().await;
+        }
+        let cloud = self.model.cloud();
+        let mut moved: Vec<Uuid> = cloud.migrations.iter().map(|migration| migration.instance).collect();
+        moved.sort_unstable();
+        let mut all = self.instances.clone();
+        all.sort_unstable();
+        assert_eq!(moved, all, "each once");
+        let at = |what: &dyn Fn(&String) -> bool| cloud.asked.iter().position(what).expect("it was asked");
+        let down = at(&|asked| asked.starts_with("PUT") && asked.contains("/os-services/"));
+        assert!(down < at(&|asked| asked.starts_with("POST") && asked.contains("/action")), "forced down before");
+        assert_eq!(cloud.rpcs, 0, "no compute was called while it counted as up");
+    }
+
+    /// The first host boots anew: it is let in step by step, and its case ends.
+    pub async fn comes_back(&mut self) {
+        self.back = true;
+        self.bmcs.switch(1, true);
+        let mut boot = hello(1);
+        let known = std::mem::replace(&mut boot.boot, uuid(0xB101));
+        boot.hello.as_mut().expect("a Hello").previous_boot = Some(known);
+        let agent = Agent::connect(&self.server().url, boot).await.expect("it is known");
+        self.agents.push(tokio::spawn(agent.beat_on(None)));
+        self.model.cloud().come_back(&first(), &self.instances);
+        let up = async || (!self.model.cloud().host(&first()).forced_down).then_some(());
+        until("a host that may be let in", up).await;
+        let begun = Instant::now();
+        loop {
+            self.check();
+            let case = self.case().expect("its last case");
+            if case["phase"] == "closed" {
+                break;
+            }
+            assert!(begun.elapsed() < PATIENCE, "not closed: {case}\n{}", self.server().log());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        assert!(begun.elapsed() > Duration::from_secs(50), "it is watched for a minute before it is enabled");
+        let cloud = self.model.cloud();
+        assert!(!cloud.hosts[&first()].disabled && cloud.hosts[&first()].guests.is_empty());
+        drop(cloud);
+        let hosts = self.server().ctl(&["ha", "hosts", "-o", "json"]).expect("hosts");
+        let hosts: Value = serde_json::from_str(&hosts).expect("JSON");
+        let a = &hosts["hosts"][0];
+        assert!(a["detection"] == "alive" && a["quarantined"] == false && a["phase"].is_null(), "{a}");
+    }
+}
+
+impl Drop for Estate {
+    fn drop(&mut self) {
+        for agent in &self.agents {
+            agent.abort();
+        }
+        for server in self.servers.iter().flatten() {
+            // One that stands still hears no other signal than KILL, which comes with the drop.
+            server.pause(false);
+        }
+    }
+}
