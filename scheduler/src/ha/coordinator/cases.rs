@@ -197,17 +197,19 @@ impl Coordinator {
 
     /// Forced down first; with the service considered up, disabling makes Nova call the dead host.
     fn nova_down(&mut self, case: &Case, host: &Host, lead: &Lead<'_>, due: &mut Vec<Due>) {
+        let facts = self.hosts.entry(host.id).or_default();
         if host.forced_down && host.disabled {
+            // The pace is that of one question; the list is the next.
+            facts.asked_nova = 0;
             Self::go(case, Phase::Planning, due);
             return;
         }
-        let facts = self.hosts.entry(host.id).or_default();
         if let Some((forced_down, disabled)) = facts.service
             && (forced_down, disabled && forced_down) != (host.forced_down, host.disabled)
         {
             let disabled = disabled && forced_down;
             // Said once: when it is lost later it must be set and read again.
-            facts.service = None;
+            (facts.service, facts.asked_nova) = (None, 0);
             due.push(Due::Propose(Change::NovaMark { host: host.id, forced_down, disabled }));
             return;
         }
