@@ -21,9 +21,6 @@ use self::estate::{Death, Estate, Fate};
 use self::trap::{Step, When};
 use crate::server::run;
 
-/// Estates of a drill at the same time.
-const ABREAST: usize = 3;
-
 /// From the last heartbeat to the first evacuation.
 async fn die_and_recover(estate: &mut Estate, death: Death, fate: Option<(Step, When, Fate)>) -> Duration {
     let last = estate.dies(death).await;
@@ -85,8 +82,9 @@ fn drill<T: Copy + std::fmt::Debug, R>(all: &[T], one: impl AsyncFn(T) -> R) -> 
         println!("{} {each:?}", if done.is_some() { "passed" } else { "FAILED" });
         done.map(|done| (each, done))
     };
+    let abreast = given("PALLIUM_DRILL_ABREAST").unwrap_or(1);
     let ended: Vec<Option<(T, R)>> =
-        run(futures::stream::iter(all.iter().copied()).map(guarded).buffer_unordered(ABREAST).collect());
+        run(futures::stream::iter(all.iter().copied()).map(guarded).buffer_unordered(abreast).collect());
     let passed = ended.iter().flatten().count();
     println!("{passed} passed, {} failed", ended.len() - passed);
     assert_eq!(passed, all.len(), "some failed");

@@ -21,6 +21,9 @@ pub struct Plan {
     /// Runs for each way to die
     #[arg(long, default_value_t = 20, value_name = "N")]
     runs: usize,
+    /// Estates at the same time; on a busy machine more of them make each slower
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    abreast: usize,
     /// What to do
     #[arg(value_enum, default_value = "times")]
     kind: Kind,
@@ -35,5 +38,6 @@ pub fn run(cache: &Cache, plan: &Plan) -> Result<bool> {
     };
     let arguments = ["test", "--locked", "--test", "faults", "--", "--nocapture", "--ignored", "--exact", test];
     let mut command = cargo(cache, &arguments)?;
-    cargo::succeeds(command.env("PALLIUM_DRILL_RUNS", plan.runs.to_string()))
+    command.env("PALLIUM_DRILL_RUNS", plan.runs.to_string());
+    cargo::succeeds(command.env("PALLIUM_DRILL_ABREAST", plan.abreast.to_string()))
 }
