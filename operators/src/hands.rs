@@ -24,6 +24,7 @@ use scheduler::ha::host::{Fencer, HostId, Machine};
 use uuid::Uuid;
 
 use crate::failover::{self, Gate};
+use nova::Act;
 
 mod config;
 mod flights;
@@ -71,7 +72,7 @@ pub trait View: Send + Sync {
     fn named(&self, nova_host: &str) -> Option<HostId>;
     /// The fencer of a fence operation, by its id.
     fn fencer(&self, intent: Uuid) -> Option<Fencer>;
-    /// The dead host that an instance is being recovered from.
+    /// The dead host that an instance is being recovered from, else the one that it may run on.
     fn source(&self, instance: Uuid) -> Option<HostId>;
     /// When an agent's list of domains that lacks the instance was taken in, replicated milliseconds. None:
     /// there is no list, or the instance is on it.
@@ -124,6 +125,7 @@ impl<L: Ledger> Hands<L> {
             }
             Call::ForceDown(id) => self.nova()?.force_down(id, &view.host(id)?).await,
             Call::Disable(id) => self.nova()?.disable(id, &view.host(id)?).await,
+            Call::Cordon(id) => self.nova()?.cordon(id, &view.host(id)?).await,
             Call::ListServers(id) => self.nova()?.list(id, &view.host(id)?, view).await,
             Call::ReadServer(instance) => self.nova()?.read(instance, view).await,
             Call::ReadCompute(id) => self.nova()?.compute(id, &view.host(id)?, view).await,
@@ -132,17 +134,36 @@ impl<L: Ledger> Hands<L> {
             Call::ReadDomain { host, instance } => {
                 view.absent(host, instance).map(|at| Told::Absent { host, instance, at })
             }
-            // The loop lists domains itself, and nova-compute starts by itself once its agent's Hello
-            // was answered. Power on, restarts in place and drains: nothing carries them out yet.
-            Call::Evacuate { .. }
-            | Call::StartNova { .. }
-            | Call::ListDomains(_)
-            | Call::PowerOn { .. }
-            | Call::Migrate { .. }
-            | Call::ForceComplete { .. }
-            | Call::AbortMigration { .. }
-            | Call::Restart { .. }
-            | Call::Stop { .. } => None,
+            Call::Migrate { instance, target, live, barrier } => {
+                let target = view.host(target)?;
+                let act = Act::Migrate(&target.nova_host, live);
+                let answer = self.nova()?.act(instance, act, &barrier, gate).await;
+                Some(Told::Migrated { instance, op: barrier.intent, answer })
+            }
+            Call::ReadProgress { instance, migration } => self.nova()?.progress(instance, migration).await,
+            Call::Confirm { instance, barrier } => {
+                self.nova()?.act(instance, Act::Confirm, &barrier, gate).await;
+                None
+            }
+            Call::ForceComplete { instance, migration, barrier } => {
+                self.nova()?.act(instance, Act::Force(migration), &barrier, gate).await;
+                None
+            }
+            Call::AbortMigration { instance, migration, barrier } => {
+                self.nova()?.act(instance, Act::Abort(migration), &barrier, gate).await;
+                None
+            }
+            Call::Restart { instance, barrier, .. } => {
+                let answer = self.nova()?.act(instance, Act::Reboot, &barrier, gate).await;
+                Some(Told::Restarted { instance, op: barrier.intent, answer })
+            }
+            Call::Stop { instance, barrier } => {
+                let answer = self.nova()?.act(instance, Act::Stop, &barrier, gate).await;
+                Some(Told::Stopped { instance, op: barrier.intent, answer })
+            }
+            Call::PowerOn { host, barrier } => self.bmcs.on(host, &view.host(host)?, &barrier, gate).await,
+            // The loop lists domains itself, and nova-compute starts by itself once its agent may let it.
+            Call::Evacuate { .. } | Call::StartNova { .. } | Call::ListDomains(_) => None,
         }
     }
 

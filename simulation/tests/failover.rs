@@ -53,22 +53,27 @@ fn a_leader_killed_at_any_step_leaves_a_recovery_that_is_done_once() {
     }
 }
 
-/// Seeds that every run lives through; `cargo xtask failover` takes as many as it is told.
-const SEEDS: u64 = 60;
+/// Seeds that every run lives through beside those that once found something; `cargo xtask failover` takes as many
+/// as it is told.
+const SEEDS: u64 = 12;
 const MINUTES: u64 = 20;
+
+/// Lives that broke something, each with its minutes:
+/// - 65: a host that was lost on its way in was seen again, and no case took its marks back (INV-14);
+/// - 34: a crash of a guest was told while nobody led, and forgotten (INV-26);
+/// - 9: a host was heard again between the intent to fence it and the call (INV-8);
+/// - 13: instances waited for room, and nobody was asked (INV-27).
+const FOUND: [(u64, u64); 4] = [(65, 20), (34, 20), (9, 30), (13, 30)];
 
 #[test]
 fn random_worlds_keep_every_invariant() {
-    let mut left = 0;
-    for seed in 1..=SEEDS {
-        let world = random::live(Plan { seed, minutes: MINUTES, flaw: None });
-        left += world.left.len();
+    for (seed, minutes) in FOUND.into_iter().chain((1..=SEEDS).map(|seed| (seed, MINUTES))) {
+        let world = random::live(Plan { seed, minutes, flaw: None });
         let last = world.log.len().saturating_sub(150);
         let log = world.log[last..].join("\n");
-        let again = format!("cargo xtask failover --seed {seed} --minutes {MINUTES} --print");
+        let again = format!("cargo xtask failover --seed {seed} --minutes {minutes} --print");
         assert!(world.broken.is_empty(), "{log}\n{:?}\nagain: {again}", world.broken);
     }
-    println!("{SEEDS} seeds, {left} things left undone at the end");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::Known;
 use super::config::{self, Privilege};
 use super::http::Place;
-use super::power::{Why, read};
+use super::power::{Switch, Why, read};
 
 /// Bytes of output that are looked at.
 const MOST: u64 = 64 << 10;
@@ -36,21 +36,26 @@ impl Ipmi {
         self.session(bmc, known, "").await
     }
 
-    pub(super) async fn off<P: Future<Output = bool>>(
+    pub(super) async fn switch<P: Future<Output = bool>>(
         &self,
         bmc: &str,
         known: &Known,
+        to: Switch,
         passes: impl FnOnce() -> P,
     ) -> Result<PowerRead, Why> {
         let before = self.session(bmc, known, "").await?;
-        if before.power == Power::Off || !known.machine.is(&before.machine) {
+        if to.is_done(before.power) || !known.machine.is(&before.machine) {
             return Ok(before);
         }
         if !passes().await {
             return Err("not sent: the barrier does not hold".to_owned());
         }
-        tracing::info!(host = %known.nova_host, "power-off sent by IPMI");
-        self.session(bmc, known, "chassis power off\n").await
+        let kind = match to {
+            Switch::Off => "chassis power off\n",
+            Switch::On => "chassis power on\n",
+        };
+        tracing::info!(host = %known.nova_host, kind = kind.trim(), "power switched by IPMI");
+        self.session(bmc, known, kind).await
     }
 
     /// Does `first`, and reads, in one session.

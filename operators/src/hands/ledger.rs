@@ -49,7 +49,9 @@ impl View for Seen {
     }
 
     fn source(&self, instance: Uuid) -> Option<HostId> {
-        self.tables.failover().recoveries.get(instance).map(|recovery| recovery.case.host)
+        let failover = self.tables.failover();
+        let recovered = failover.recoveries.get(instance).map(|recovery| recovery.case.host);
+        recovered.or_else(|| Some(failover.permits.get(instance)?.life.host))
     }
 
     fn absent(&self, host: HostId, instance: Uuid) -> Option<u64> {

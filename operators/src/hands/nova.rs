@@ -3,6 +3,7 @@
 //! Never here: `force`, a status code read as "it has happened", a missing row read as "it is not there"
 //! unless its cell has answered in the same round.
 
+mod act;
 mod back;
 mod client;
 mod evacuate;
@@ -18,6 +19,7 @@ use super::config::{self, ConfigError};
 use super::flights::Flights;
 use super::http::Failed;
 use super::{Known, View};
+pub(super) use act::Act;
 use client::Client;
 
 /// Calls to Nova at once, of those that evacuate and of the others.
@@ -34,6 +36,7 @@ enum Key {
     Service(HostId),
     List(HostId),
     Server(Uuid),
+    Progress(Uuid),
 }
 
 pub(super) struct Nova {
@@ -66,6 +69,16 @@ impl Nova {
             "disabled_reason": format!("{OURS} the host is proven dead, its instances are evacuated"),
         });
         let mark = self.client.mark(known, |row| row.forced_down && row.disabled, body);
+        self.told(Key::Service(id), "disable", known, async { Ok(mark.await?.told(id)) }).await
+    }
+
+    /// A living host: nothing else is marked, and Nova may call it.
+    pub(super) async fn cordon(&self, id: HostId, known: &Known) -> Option<Told> {
+        let body = serde_json::json!({
+            "status": "disabled",
+            "disabled_reason": format!("{OURS} the host is drained for planned work"),
+        });
+        let mark = self.client.mark(known, |row| row.disabled, body);
         self.told(Key::Service(id), "disable", known, async { Ok(mark.await?.told(id)) }).await
     }
 

@@ -1,7 +1,7 @@
 //! Power of a host through its BMC: whichever of its levels answers first is read, and the level that an
-//! intent names switches off.
+//! intent names switches off. A dead host that is to come back is switched on.
 //!
-//! Never here: a power state out of a status code, a reset, a graceful shutdown, a power-on.
+//! Never here: a power state out of a status code, a reset, a graceful shutdown.
 
 use std::time::Duration;
 
@@ -30,6 +30,23 @@ const TEXT: usize = 128;
 
 /// Why nothing is known of a power state.
 pub(super) type Why = String;
+
+/// What a machine is switched to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Switch {
+    Off,
+    On,
+}
+
+impl Switch {
+    /// Whether there is nothing to do in that state. Only what is off, exactly, is switched on.
+    pub(super) fn is_done(self, power: Power) -> bool {
+        match self {
+            Self::Off => power == Power::Off,
+            Self::On => power != Power::Off,
+        }
+    }
+}
 
 pub(super) struct Bmcs {
     redfish: Option<Redfish>,
@@ -99,23 +116,46 @@ impl Bmcs {
             tracing::warn!(host = %known.nova_host, intent = %barrier.intent, "no fence: its intent is not in the state");
             return None;
         };
+        self.switch(id, known, bmc, Switch::Off, fencer, barrier, gate).await
+    }
+
+    /// Power on, by the first of the host's levels that switches, if it is off and the BMC is the host's.
+    pub(super) async fn on(&self, id: HostId, known: &Known, barrier: &Barrier, gate: &dyn Gate) -> Option<Told> {
+        let bmc = known.bmc.as_deref()?;
+        let fencer = known.fencers.iter().copied().find(|fencer| matches!(fencer, Fencer::Redfish | Fencer::Ipmi))?;
+        self.switch(id, known, bmc, Switch::On, fencer, barrier, gate).await
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "two callers, and each of them is another fact")]
+    async fn switch(
+        &self,
+        id: HostId,
+        known: &Known,
+        bmc: &str,
+        to: Switch,
+        fencer: Fencer,
+        barrier: &Barrier,
+        gate: &dyn Gate,
+    ) -> Option<Told> {
         let most = Duration::from_millis(barrier.deadline);
-        let off = async {
+        let switched = async {
             let _flight = self.flights.wait(bmc.to_owned()).await.ok_or_else(|| "closing".to_owned())?;
             match (fencer, &self.redfish, &self.ipmi) {
-                (Fencer::Redfish, Some(redfish), _) => redfish.off(bmc, known, most, || gate.passes(*barrier)).await,
-                (Fencer::Ipmi, _, Some(ipmi)) => ipmi.off(bmc, known, || gate.passes(*barrier)).await,
+                (Fencer::Redfish, Some(redfish), _) => {
+                    redfish.switch(bmc, known, to, most, || gate.passes(*barrier)).await
+                }
+                (Fencer::Ipmi, _, Some(ipmi)) => ipmi.switch(bmc, known, to, || gate.passes(*barrier)).await,
                 (fencer, ..) => Err(missing(fencer)),
             }
         };
-        match tokio::time::timeout(most, off).await {
+        match tokio::time::timeout(most, switched).await {
             Ok(Ok(read)) => Some(told(id, known, read)),
             Ok(Err(why)) => {
-                tracing::warn!(host = %known.nova_host, ?fencer, why, "fencing: no power state after it");
+                tracing::warn!(host = %known.nova_host, ?fencer, ?to, why, "power: no state after it was switched");
                 None
             }
             Err(_) => {
-                tracing::warn!(host = %known.nova_host, ?fencer, "fencing: given up after {most:?}");
+                tracing::warn!(host = %known.nova_host, ?fencer, ?to, "power: given up after {most:?}");
                 None
             }
         }

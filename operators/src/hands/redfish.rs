@@ -1,5 +1,5 @@
 //! Redfish (DMTF DSP0266): the resource of a system says who it is and whether it has power, and its one
-//! action that is used here is `ComputerSystem.Reset` with `ForceOff`.
+//! action that is used here is `ComputerSystem.Reset`, with `ForceOff` or `On`.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::Known;
 use super::config::{self, ConfigError, RedfishAuth, Secret, secret};
 use super::http::{Ask, Place, Said, Session, Trust};
-use super::power::{Why, read};
+use super::power::{Switch, Why, read};
 
 /// Bytes of an answer.
 const MOST: usize = 1 << 20;
@@ -53,15 +53,16 @@ impl Redfish {
         Ok(system?.read)
     }
 
-    pub(super) async fn off<P: Future<Output = bool>>(
+    pub(super) async fn switch<P: Future<Output = bool>>(
         &self,
         bmc: &str,
         known: &Known,
+        to: Switch,
         most: Duration,
         passes: impl FnOnce() -> P,
     ) -> Result<PowerRead, Why> {
         let mut talk = self.begin(bmc, known, most).await?;
-        let done = talk.off(known, passes).await;
+        let done = talk.switch(known, to, passes).await;
         talk.end().await;
         done
     }
@@ -135,27 +136,34 @@ impl Talk<'_> {
         }
     }
 
-    async fn off<P: Future<Output = bool>>(
+    async fn switch<P: Future<Output = bool>>(
         &mut self,
         known: &Known,
+        to: Switch,
         passes: impl FnOnce() -> P,
     ) -> Result<PowerRead, Why> {
         let system = self.system(known).await?;
-        if system.read.power == Power::Off || !known.machine.is(&system.read.machine) {
+        if to.is_done(system.read.power) || !known.machine.is(&system.read.machine) {
             return Ok(system.read);
         }
+        let kind = match to {
+            Switch::Off => "ForceOff",
+            Switch::On => "On",
+        };
         let path = system.body.pointer("/Actions/#ComputerSystem.Reset/target").and_then(Value::as_str);
         let path = path.filter(|path| is_path(path)).map(str::to_owned);
         let path = path.unwrap_or_else(|| format!("{}/Actions/ComputerSystem.Reset", system.path));
-        let ask = self.sign(Ask::with(Method::POST, path, json!({"ResetType": "ForceOff"})));
+        let ask = self.sign(Ask::with(Method::POST, path, json!({"ResetType": kind})));
         self.open().await?;
         // Nothing stands between this check and the socket but the write itself.
         if !passes().await {
             return Err("not sent: the barrier does not hold".to_owned());
         }
         match self.session.ask(ask, MOST).await {
-            Ok(said) => tracing::info!(host = %known.nova_host, status = %said.status, "power-off sent by Redfish"),
-            Err(error) => tracing::warn!(host = %known.nova_host, %error, "power-off sent by Redfish"),
+            Ok(said) => {
+                tracing::info!(host = %known.nova_host, status = %said.status, kind, "power switched by Redfish")
+            }
+            Err(error) => tracing::warn!(host = %known.nova_host, %error, kind, "power switched by Redfish"),
         }
         // Whatever it answered: the state says what is true.
         Ok(self.system(known).await?.read)

@@ -492,3 +492,71 @@ async fn what_cannot_work_is_refused_with_what_to_do() {
     let debug = format!("{:?} {:?}", bench.config, bench.hands);
     assert!(!debug.contains(PASSWORD), "{debug}");
 }
+
+/// Planned work: the service of a living host is disabled and nothing else; instances are migrated live or
+/// stopped and confirmed, forced or given up by the migration's number, once, and not without the barrier.
+#[tokio::test]
+async fn a_living_host_is_emptied_by_migrations() {
+    let bench = Bench::new().await;
+    let live = bench.model.cloud().add_server("src");
+    let stopped = bench.model.cloud().add_server("src");
+    bench.model.cloud().server(stopped).vm_state = "stopped";
+    let told = Some(Told::Service { host: SOURCE, forced_down: false, disabled: true });
+    assert_eq!(bench.act(Call::Cordon(SOURCE)).await, told);
+    assert!(!bench.model.cloud().host("src").forced_down, "a host that counts as down cannot be emptied");
+    let migrate = async |instance, live, op| {
+        let call = Call::Migrate { instance, target: TARGET, live, barrier: barrier(op, 2_000) };
+        match bench.act(call).await {
+            Some(Told::Migrated { answer, .. }) => answer,
+            other => panic!("{other:?}"),
+        }
+    };
+    let read = async |instance| bench.read(instance).await.expect("an answer").0.expect("the instance");
+    *bench.book.0.only.lock().expect("no panic") = Some(Uuid::nil());
+    assert_eq!(migrate(live, true, 1).await, Answer::NotSent);
+    *bench.book.0.only.lock().expect("no panic") = None;
+    assert_eq!(migrate(live, true, 1).await, Answer::Taken);
+    assert_eq!(migrate(live, true, 2).await, Answer::Refused { forever: false }, "Nova keeps a second one out");
+    let first = bench.model.cloud().migrations[0].uuid;
+    let left = Some(Told::Progress { instance: live, remaining: 1 << 29 });
+    assert_eq!(bench.act(Call::ReadProgress { instance: live, migration: first }).await, left);
+    let barrier_of = |op| barrier(op, 2_000);
+    bench.act(Call::AbortMigration { instance: live, migration: first, barrier: barrier_of(3) }).await;
+    assert_eq!(bench.model.cloud().migrations[0].status, "cancelled");
+    assert_eq!(migrate(live, true, 4).await, Answer::Taken);
+    let second = bench.model.cloud().migrations[1].uuid;
+    bench.act(Call::ForceComplete { instance: live, migration: second, barrier: barrier_of(5) }).await;
+    let there = read(live).await;
+    assert!(there.host == TARGET && !there.moving && there.now == ACTIVE, "{there:?}");
+
+    assert_eq!(migrate(stopped, false, 6).await, Answer::Taken);
+    bench.model.cloud().arrive();
+    let there = read(stopped).await;
+    assert!(there.host == TARGET && there.moving && !there.now.task, "it waits for a word: {there:?}");
+    bench.act(Call::Confirm { instance: stopped, barrier: barrier_of(7) }).await;
+    let there = read(stopped).await;
+    assert!(!there.moving && there.now.vm == VmState::Stopped, "{there:?}");
+    assert_eq!(bench.model.cloud().rpcs, 1, "of a living host the service may be called");
+    // A service that is down moves nothing, and Nova says so.
+    bench.model.cloud().host("dst").reports = false;
+    assert_eq!(migrate(live, true, 8).await, Answer::Refused { forever: false });
+}
+
+/// What ran on a host that came back is started there; one that must be stopped is.
+#[tokio::test]
+async fn an_instance_is_started_where_it_is_and_stopped_again() {
+    let bench = Bench::new().await;
+    let instance = bench.model.cloud().add_server("src");
+    bench.model.cloud().host("src").guests.clear();
+    let restart = |op| Call::Restart { instance, host: SOURCE, barrier: barrier(op, 2_000) };
+    let told = |answer, op: u128| Some(Told::Restarted { instance, op: Uuid::from_u128(op), answer });
+    assert_eq!(bench.act(restart(1)).await, told(Answer::Taken, 1));
+    assert_eq!(bench.model.cloud().runs_on(instance), ["src"]);
+    bench.model.cloud().faults.push(("/action", Fault::Refuse(503)));
+    assert_eq!(bench.act(restart(2)).await, told(Answer::Unknown, 2));
+    bench.model.cloud().faults.clear();
+    let stop = Call::Stop { instance, barrier: barrier(3, 2_000) };
+    let stopped = Some(Told::Stopped { instance, op: Uuid::from_u128(3), answer: Answer::Taken });
+    assert_eq!(bench.act(stop).await, stopped);
+    assert!(bench.model.cloud().runs_on(instance).is_empty());
+}

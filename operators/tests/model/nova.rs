@@ -54,6 +54,16 @@ pub struct Migration {
     pub dest: String,
 }
 
+/// Whether a host's check lets a guest begin there: libvirt's hook asks when a migration arrives.
+#[derive(Clone)]
+pub struct Check(pub Arc<dyn Fn(&str, Uuid) -> bool + Send + Sync>);
+
+impl std::fmt::Debug for Check {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Check")
+    }
+}
+
 /// What is wrong with requests whose "METHOD path" contains the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -85,6 +95,12 @@ pub struct Cloud {
     tokens: BTreeSet<String>,
     /// Requests, as "METHOD path?query".
     pub asked: Vec<String>,
+    /// Asked when a migration of a living guest is called; none: everything may begin.
+    pub check: Option<Check>,
+    /// Migrations that were called although the target's check would have refused the guest.
+    pub unpermitted: Vec<Uuid>,
+    /// Hard reboots.
+    pub reboots: Vec<Uuid>,
     /// Blocking RPC calls to a compute service, to sync a trait.
     pub rpcs: usize,
     made: u128,
@@ -120,6 +136,9 @@ impl Model {
             faults: Vec::new(),
             tokens: BTreeSet::new(),
             asked: Vec::new(),
+            check: None,
+            unpermitted: Vec::new(),
+            reboots: Vec::new(),
             rpcs: 0,
             made: 0,
             url: url.clone(),
@@ -332,7 +351,10 @@ impl Cloud {
         match (method.as_str(), parts.as_slice()) {
             ("GET", ["servers", "detail"]) => self.list(query),
             ("GET", ["servers", id]) => self.show(uuid(id), version),
-            ("POST", ["servers", id, "action"]) => self.evacuate(uuid(id), body, version),
+            ("POST", ["servers", id, "action"]) => self.action(uuid(id), body, version),
+            ("GET", ["servers", id, "migrations"]) => self.live(uuid(id)),
+            ("POST", ["servers", id, "migrations", nth, "action"]) => self.press(uuid(id), nth, body),
+            ("DELETE", ["servers", id, "migrations", nth]) => self.press(uuid(id), nth, &Value::Null),
             ("GET", ["os-services"]) => self.services(query, version),
             ("PUT", ["os-services", id]) => self.mark(uuid(id), body),
             ("GET", ["os-migrations"]) => self.moving(query, version),
@@ -496,6 +518,121 @@ impl Cloud {
             body[format!("{name}_links")] = json!([{"rel": "next", "href": "…"}]);
         }
         say(200, &body)
+    }
+
+    /// Actions on one instance, each with the states that Nova lets it begin in (`compute/api.py`,
+    /// `check_instance_state`).
+    fn action(&mut self, id: Uuid, body: &Value, version: u32) -> Answer {
+        if !body["evacuate"].is_null() {
+            return self.evacuate(id, body, version);
+        }
+        let Some(server) = self.servers.get(&id) else {
+            return fault(404, &format!("Instance {id} could not be found."));
+        };
+        let (name, states): (&str, &[&str]) = match body.as_object().and_then(|body| body.keys().next()) {
+            Some(name) if name == "os-migrateLive" => ("os-migrateLive", &["active", "paused"]),
+            Some(name) if name == "migrate" => ("migrate", &["active", "stopped"]),
+            Some(name) if name == "confirmResize" => ("confirmResize", &["resized"]),
+            Some(name) if name == "reboot" => ("reboot", &["active", "stopped", "paused", "suspended", "error"]),
+            Some(name) if name == "os-stop" => ("stop", &["active", "error"]),
+            _ => return fault(400, "Invalid input: no such action"),
+        };
+        let (state, task) = (server.vm_state, server.task_state);
+        if !states.contains(&state) {
+            return fault(409, &format!("Cannot '{name}' instance {id} while it is in vm_state {state}"));
+        }
+        // A hard reboot may begin within another one.
+        if let Some(task) = task.filter(|_| name != "reboot") {
+            return fault(409, &format!("Cannot '{name}' instance {id} while it is in task_state {task}"));
+        }
+        let source = server.host.clone();
+        if !Self::is_up(&self.hosts[&source]) {
+            return fault(400, &format!("Compute service of {source} is unavailable at this time."));
+        }
+        match name {
+            "os-migrateLive" | "migrate" => self.migrate(id, &source, &body[name]["host"], name != "migrate"),
+            "confirmResize" => {
+                let row = self.migrations.iter_mut().find(|row| row.instance == id && row.status == "finished");
+                row.expect("of a resized instance").status = "confirmed";
+                self.server(id).vm_state = "stopped";
+                (StatusCode::NO_CONTENT, HeaderMap::new(), String::new())
+            }
+            "reboot" => {
+                self.reboots.push(id);
+                self.host(&source).guests.insert(id);
+                self.server(id).vm_state = "active";
+                (StatusCode::ACCEPTED, HeaderMap::new(), String::new())
+            }
+            _ => {
+                self.host(&source).guests.remove(&id);
+                self.server(id).vm_state = "stopped";
+                (StatusCode::ACCEPTED, HeaderMap::new(), String::new())
+            }
+        }
+    }
+
+    fn migrate(&mut self, id: Uuid, source: &str, host: &Value, live: bool) -> Answer {
+        let host = host.as_str().unwrap_or_default().to_owned();
+        if !self.hosts.contains_key(&host) || host == source {
+            return fault(400, &format!("Compute host {host} could not be found, or is the instance's own."));
+        }
+        if self.check.as_ref().is_some_and(|check| !(check.0)(&host, id)) {
+            self.unpermitted.push(id);
+        }
+        let (task, kind) = if live { ("migrating", "live-migration") } else { ("resize_prep", "migration") };
+        self.server(id).task_state = Some(task);
+        self.add_migration(id, kind, "running", source, &host);
+        (StatusCode::ACCEPTED, HeaderMap::new(), String::new())
+    }
+
+    /// The computes do what they were told: each migration that is under way arrives. One of a stopped instance
+    /// waits to be confirmed (`VERIFY_RESIZE`).
+    pub fn arrive(&mut self) {
+        for at in 0..self.migrations.len() {
+            let Migration { instance, kind, status, source, dest, .. } = self.migrations[at].clone();
+            if kind == "evacuation" || status != "running" {
+                continue;
+            }
+            let live = kind == "live-migration";
+            self.migrations[at].status = if live { "completed" } else { "finished" };
+            if self.host(&source).guests.remove(&instance) {
+                self.host(&dest).guests.insert(instance);
+            }
+            let server = self.server(instance);
+            (server.host, server.task_state) = (dest, None);
+            server.vm_state = if live { "active" } else { "resized" };
+        }
+    }
+
+    /// Live migrations of an instance that are under way (`compute/server_migrations.py`).
+    fn live(&self, id: Uuid) -> Answer {
+        let rows = self.migrations.iter().enumerate();
+        let rows =
+            rows.filter(|(_, row)| row.instance == id && row.kind == "live-migration" && row.status == "running");
+        let rows = rows.map(|(nth, row)| {
+            json!({"id": nth + 1, "uuid": row.uuid, "status": row.status, "source_compute": row.source,
+                "dest_compute": row.dest, "memory_total_bytes": 1 << 30, "memory_processed_bytes": 1 << 29,
+                "memory_remaining_bytes": 1 << 29, "disk_remaining_bytes": 0})
+        });
+        say(200, &json!({"migrations": rows.collect::<Vec<_>>()}))
+    }
+
+    /// Finishes a live migration by force, or gives it up. They are known by their numbers alone.
+    fn press(&mut self, id: Uuid, nth: &str, body: &Value) -> Answer {
+        let at = nth.parse::<usize>().ok().and_then(|nth| nth.checked_sub(1));
+        let Some(at) = at.filter(|at| self.migrations.get(*at).is_some_and(|row| row.instance == id)) else {
+            return fault(404, &format!("Migration {nth} for server {id} could not be found."));
+        };
+        if self.migrations[at].status != "running" {
+            return fault(400, &format!("Migration {nth} state of instance {id} is not running"));
+        }
+        if body.is_null() {
+            self.migrations[at].status = "cancelled";
+            self.server(id).task_state = None;
+        } else {
+            self.arrive();
+        }
+        (StatusCode::ACCEPTED, HeaderMap::new(), String::new())
     }
 
     /// `compute/evacuate.py` and `compute/api.py`, `evacuate`, in the order of their checks. Nothing looks at

@@ -15,7 +15,7 @@ pub struct Policy {
     /// A dead host is powered on again once its instances are settled.
     pub power_on: bool,
     /// What was on a host that comes back by itself is started there, where its disk is, unless it
-    /// crashed before within a day.
+    /// crashed before within a day; and so is a guest that crashed by itself.
     pub in_place: bool,
     /// Instances that were in error before are evacuated too.
     pub error_instances: bool,

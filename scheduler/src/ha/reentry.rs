@@ -52,7 +52,7 @@ pub const DAY: u64 = 86_400_000;
 /// How far a return is.
 #[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
 pub struct Reentry {
-    /// The life that comes back.
+    /// The life that comes back. In a case about that very life: it was lost on its way in.
     pub life: Incarnation,
     /// What was begun, the last intent of each step.
     pub begun: Vec<Begun>,
@@ -64,6 +64,11 @@ impl Reentry {
     /// The last intent of a step.
     pub fn begun(&self, step: Step) -> Option<&Begun> {
         self.begun.iter().find(|begun| begun.step == step)
+    }
+
+    /// How far the return of that life is: what was begun for another says nothing of it.
+    pub(crate) fn of(&self, life: Incarnation) -> Self {
+        if self.life == life { self.clone() } else { Self { life, ..Self::default() } }
     }
 
     pub(crate) fn begin(&mut self, begun: Begun) {

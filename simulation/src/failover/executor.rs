@@ -15,20 +15,7 @@ use super::world::{Flaw, Letter, TICK, World};
 impl World {
     /// A call of a leader is sent, if it passes its barrier, and arrives a tick later.
     pub(super) fn send(&mut self, call: Call, from: Leader) {
-        let barrier = match &call {
-            Call::PowerOff { barrier, .. }
-            | Call::Evacuate { barrier, .. }
-            | Call::PowerOn { barrier, .. }
-            | Call::StartNova { barrier, .. }
-            | Call::Unforce { barrier, .. }
-            | Call::Enable { barrier, .. }
-            | Call::Restart { barrier, .. }
-            | Call::Migrate { barrier, .. }
-            | Call::ForceComplete { barrier, .. }
-            | Call::AbortMigration { barrier, .. }
-            | Call::Stop { barrier, .. } => Some(*barrier),
-            _ => None,
-        };
+        let barrier = call.barrier();
         if let Some(barrier) = barrier
             && self.flaw != Some(Flaw::NoBarrier)
             && !self.passes(&barrier, from)
@@ -137,6 +124,13 @@ impl World {
                 *disabled = true;
                 Some(Told::Service { host, forced_down: *forced_down, disabled: true })
             }
+            Call::Cordon(host) => {
+                let (forced_down, disabled) = self.nova.services.entry(host).or_default();
+                *disabled = true;
+                Some(Told::Service { host, forced_down: *forced_down, disabled: true })
+            }
+            // How much is left is told all the time (`listen`), and no move waits for a word.
+            Call::ReadProgress { .. } | Call::Confirm { .. } => None,
             Call::ListServers(host) => {
                 let here = self.nova.servers.iter().filter(|(_, server)| server.host == host);
                 Some(Told::Servers(host, here.map(|(id, server)| (*id, recorded(server))).collect()))
@@ -190,6 +184,7 @@ impl World {
                 let there = self.by_id(host);
                 let answer = if there.runs() && there.compute {
                     there.guests.insert(instance);
+                    there.crashed.remove(&instance);
                     Answer::Taken
                 } else {
                     Answer::Unknown

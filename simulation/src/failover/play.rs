@@ -2,15 +2,18 @@
 //! and calls and their answers travel.
 
 use scheduler::ha::coordinator::lease::Ask;
-use scheduler::ha::coordinator::{Call, Due, Lead, Told};
+use scheduler::ha::coordinator::{Due, Lead, Told};
 use scheduler::ha::host::Degraded;
 use scheduler::ha::liveness::{Digest, Heard, Says};
 use scheduler::ha::order::{Change, Groups, Role};
 use scheduler::ha::proof::LeaseMode;
-use scheduler::ha::recovery::VmState;
+use scheduler::ha::recovery::{Life, VmState};
 
 use super::truth::TrueHost;
 use super::world::{Least, SOUND, TICK, WATCHDOG, World};
+
+/// What is still crashed is told again, milliseconds.
+const CRASHED: u64 = 60_000;
 
 impl TrueHost {
     /// Its agent feeds the watchdog while its lease lives; unfed, it resets the host.
@@ -107,12 +110,17 @@ impl World {
                 continue;
             }
             let boot = target.boot();
-            // The hook of libvirt: what was meant for a former boot is not started in this one.
-            let denied = self.ha().permits.get(moving.instance).is_some_and(|permit| {
-                let known = self.ha().hosts.get(moving.target);
-                let now = known.filter(|known| known.boot == Some(boot)).map(|known| known.incarnation);
-                permit.life.host == moving.target && now != Some(permit.life.incarnation)
-            });
+            // The hook of libvirt: what was meant for a former boot is not started in this one, and what is migrated
+            // begins where the state lets it.
+            let life = self.ha().hosts.get(moving.target).filter(|known| known.boot == Some(boot));
+            let life = life.map(|known| Life { host: known.id, incarnation: known.incarnation });
+            let stray = moving.live && !life.is_some_and(|life| self.ha().may_begin(moving.instance, life));
+            let denied = stray
+                || self.ha().permits.get(moving.instance).is_some_and(|permit| {
+                    let known = self.ha().hosts.get(moving.target);
+                    let now = known.filter(|known| known.boot == Some(boot)).map(|known| known.incarnation);
+                    permit.life.host == moving.target && now != Some(permit.life.incarnation)
+                });
             let target = self.by_id(moving.target);
             // The target's libvirt refuses a domain that it has.
             let fails = !target.runs() || target.guests.contains(&moving.instance);
@@ -196,6 +204,11 @@ impl World {
                     let tables = self.core.state().tables();
                     let lead = Lead { tables, voters: &self.voters, targets: &targets, clock: now, now };
                     leading.coordinator.tell(Told::Health(id, ill), now);
+                    if now / CRASHED != (now - 2 * TICK) / CRASHED {
+                        for &instance in host.crashed.difference(&host.guests) {
+                            leading.coordinator.tell(Told::Crashed { host: id, instance }, now);
+                        }
+                    }
                     leading.coordinator.grant(ask, 0, &lead).map(|grant| grant.ttl)
                 }
                 None => None,
@@ -255,15 +268,7 @@ impl World {
         for due in leading.coordinator.step(&lead) {
             let changes = match &due {
                 Due::Propose(change) => !matches!(change, Change::BreakerSet { .. }),
-                Due::Call(call) => !matches!(
-                    call,
-                    Call::ReadPower(_)
-                        | Call::ReadServer(_)
-                        | Call::ListServers(_)
-                        | Call::ListDomains(_)
-                        | Call::ReadCompute(_)
-                        | Call::ReadDomain { .. }
-                ),
+                Due::Call(call) => call.writes(),
             };
             self.effects += usize::from(changes);
             let dies = self.cut.filter(|cut| changes && cut.nth == self.effects);

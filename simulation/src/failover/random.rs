@@ -244,7 +244,10 @@ fn calm(world: &mut World) {
         let told =
             world.ha().cases.iter().any(|case| case.needs_operator.is_some() || case.phase == Phase::AwaitReturn);
         let tired = world.ha().restarts.get(*instance).is_some_and(|known| known.well == Some(false));
-        if runs == 0 && !told && !tired {
+        // One that crashed by itself stays so where no policy starts it again.
+        let policy = world.ha().small.policy.in_place;
+        let stays = !policy && world.hosts.iter().any(|host| host.crashed.contains(instance));
+        if runs == 0 && !told && !tired && !stays {
             left.push(format!("INV-26 instance {instance} runs nowhere, Nova has it on {}", server.host));
         }
         let permit = world.ha().permits.get(*instance).map(|permit| permit.life.host);
@@ -253,7 +256,6 @@ fn calm(world: &mut World) {
         }
     }
     for what in left {
-        world.say(&format!("LEFT {what}"));
-        world.left.push(what);
+        world.broke(what);
     }
 }

@@ -49,6 +49,8 @@ pub struct TrueHost {
     pub off_at: Option<u64>,
     /// Guests that execute on it.
     pub guests: BTreeSet<Uuid>,
+    /// Guests that crashed by themselves and were not started since.
+    pub crashed: BTreeSet<Uuid>,
     /// When its nova-compute last reported.
     pub ran: u64,
     /// When each member heard it last.
@@ -98,6 +100,7 @@ impl TrueHost {
             bmc: Bmc::Well,
             off_at: None,
             guests: BTreeSet::new(),
+            crashed: BTreeSet::new(),
             ran: 0,
             last_beat: [0; 3],
             jitter: 0,
@@ -133,6 +136,7 @@ impl TrueHost {
         (self.compute, self.lease) = (false, 0);
         self.fed = self.fed.map(|_| 0);
         self.guests.clear();
+        self.crashed.clear();
     }
 
     /// It comes up, in a new boot, with nothing running on it.

@@ -110,8 +110,6 @@ pub struct World {
     pub nova: Nova,
     /// What is broken, in words.
     pub broken: Vec<String>,
-    /// What was left undone when nothing was wrong any more, and nobody was asked.
-    pub left: Vec<String>,
     /// What happened.
     pub log: Vec<String>,
     /// A leader dies there.
@@ -179,7 +177,6 @@ impl World {
             hosts: (1..=hosts).map(TrueHost::new).collect(),
             nova: Nova { takes: 20_000, ..Nova::default() },
             broken: Vec::new(),
-            left: Vec::new(),
             log: Vec::new(),
             cut: None,
             flaw: None,
@@ -275,7 +272,10 @@ impl World {
 
     /// A guest of a host crashes by itself.
     pub fn crash(&mut self, n: u128, instance: u128) {
-        self.host_mut(n).guests.remove(&vm(instance));
+        let there = self.host_mut(n);
+        if there.guests.remove(&vm(instance)) {
+            there.crashed.insert(vm(instance));
+        }
         self.tell(Told::Crashed { host: host(n), instance: vm(instance) });
     }
 

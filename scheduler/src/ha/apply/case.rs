@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Cx, Result, invalid, text};
-use crate::ha::case::{Act, Case, CaseId, Cause, Phase};
+use crate::ha::case::{Act, Case, CaseId, Cause, Phase, Step};
 use crate::ha::host::{Detection, HostId, Incarnation};
 use crate::ha::order::Done;
 use crate::ha::recovery::{Life, Permit, Status};
@@ -64,21 +64,8 @@ impl Cx<'_> {
         }
         let seq = host.case_seq + 1;
         let step = self.step(if rebooted { Phase::Fenced } else { Phase::Unreachable });
-        let opened = Case {
-            id: CaseId { host: id, incarnation, seq },
-            epoch: self.epoch(),
-            cause,
-            phase: step.phase,
-            since: step.at,
-            held_kill: None,
-            held_recover: None,
-            needs_operator: None,
-            fences: 0,
-            ops: Vec::new(),
-            plans: 0,
-            reentry: Reentry::default(),
-            steps: vec![step],
-        };
+        let reentry = former.map_or_else(Reentry::default, |case| case.reentry.of(incarnation));
+        let opened = Case { reentry, ..new_case(CaseId { host: id, incarnation, seq }, self.epoch(), cause, step) };
         let id = opened.id;
         if former.is_some() {
             let step = self.step(Phase::Closed);
@@ -87,9 +74,11 @@ impl Cx<'_> {
             }
             self.ha_mut().close(id.host);
         }
-        self.gather(id);
         self.ha_mut().cases.put(Arc::new(opened));
         self.with_host(id.host, |host| host.case_seq = seq);
+        if rebooted {
+            self.gather(id);
+        }
         Ok(Done::Case(id))
     }
 
@@ -125,8 +114,27 @@ impl Cx<'_> {
                 self.with_host(id.host, |host| host.must_reboot = true);
             }
             self.ha_mut().close(id.host);
+            self.goes_on_returning(id.host);
         }
         Ok(Done::Changed)
+    }
+
+    /// A host that was coming back when it was lost, and was not: its marks and what waits for it are no
+    /// case's any more. A new one about the life before goes on with its return where that stood.
+    fn goes_on_returning(&mut self, id: HostId) {
+        let Some(closed) = self.ha().closed().next().filter(|case| case.id.host == id) else { return };
+        let (phase, mut reentry, epoch) = (closed.phase, closed.reentry.clone(), self.epoch());
+        // Its minute without a flaw begins anew.
+        reentry.unforced = if reentry.unforced > 0 { self.now() } else { 0 };
+        let Some(host) = self.ha().hosts.get(id) else { return };
+        let proof = host.proofs.first().filter(|proof| proof.epoch == epoch);
+        let here = host.is_open() && reentry.life == host.incarnation;
+        let Some(proof) = proof.filter(|_| phase == Phase::Cleared && here) else { return };
+        let (incarnation, seq) = (proof.incarnation, host.case_seq + 1);
+        let id = CaseId { host: id, incarnation, seq };
+        let step = self.step(Phase::Returning);
+        self.ha_mut().cases.put(Arc::new(Case { reentry, ..new_case(id, epoch, Cause::Rebooted, step) }));
+        self.with_host(id.host, |host| host.case_seq = seq);
     }
 
     /// Once something was sent to the BMC only a person takes it back.
@@ -186,7 +194,7 @@ impl Cx<'_> {
 
     /// What was permitted in still older lives of a host is of the life that the case is about: a machine
     /// lives one life at a time, and the proof of the later one is a proof of them all.
-    fn gather(&mut self, id: CaseId) {
+    pub(super) fn gather(&mut self, id: CaseId) {
         let life = Life { host: id.host, incarnation: id.incarnation };
         let older = |permit: &&Permit| permit.life.host == id.host && permit.life.incarnation < id.incarnation;
         let proven = |permit: &&Permit| self.ha().proven(permit.life, self.epoch()).is_some();
@@ -290,5 +298,23 @@ impl Cx<'_> {
             case.enter(step);
         }
         Ok(Done::Changed)
+    }
+}
+
+fn new_case(id: CaseId, epoch: u64, cause: Cause, step: Step) -> Case {
+    Case {
+        id,
+        epoch,
+        cause,
+        phase: step.phase,
+        since: step.at,
+        held_kill: None,
+        held_recover: None,
+        needs_operator: None,
+        fences: 0,
+        ops: Vec::new(),
+        plans: 0,
+        reentry: Reentry::default(),
+        steps: vec![step],
     }
 }

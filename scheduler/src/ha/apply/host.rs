@@ -201,6 +201,8 @@ impl Cx<'_> {
             && !case.phase.is_proven()
         {
             case.enter(step);
+            let case = case.id;
+            self.gather(case);
         }
     }
 

@@ -40,6 +40,9 @@ pub enum Call {
     ForceDown(HostId),
     /// Disables the service with our reason, then reads it.
     Disable(HostId),
+    /// Disables the service of a living host for planned work, then reads it. Nothing else is marked: a host
+    /// that counts as down could not be emptied.
+    Cordon(HostId),
     /// What Nova lists on a host.
     ListServers(HostId),
     /// An instance with all its migrations, beside a row that is known to be there.
@@ -96,6 +99,20 @@ pub enum Call {
         /// What it must pass.
         barrier: Barrier,
     },
+    /// How much of a live migration is left.
+    ReadProgress {
+        /// The instance.
+        instance: Uuid,
+        /// Its migration.
+        migration: Uuid,
+    },
+    /// Says that an instance that was moved while it was stopped may stay where it is.
+    Confirm {
+        /// The instance.
+        instance: Uuid,
+        /// What it must pass.
+        barrier: Barrier,
+    },
     /// Finishes a live migration by force: the guest stands still for it.
     ForceComplete {
         /// The instance.
@@ -137,6 +154,41 @@ pub enum Call {
         /// The instance.
         instance: Uuid,
     },
+}
+
+impl Call {
+    /// Whether it changes anything in the world.
+    pub fn writes(&self) -> bool {
+        !matches!(
+            self,
+            Self::ReadPower(_)
+                | Self::ListServers(_)
+                | Self::ReadServer(_)
+                | Self::ListDomains(_)
+                | Self::ReadCompute(_)
+                | Self::ReadProgress { .. }
+                | Self::ReadDomain { .. }
+        )
+    }
+
+    /// What its sender must pass.
+    pub fn barrier(&self) -> Option<Barrier> {
+        match self {
+            Self::PowerOff { barrier, .. }
+            | Self::Evacuate { barrier, .. }
+            | Self::PowerOn { barrier, .. }
+            | Self::StartNova { barrier, .. }
+            | Self::Unforce { barrier, .. }
+            | Self::Enable { barrier, .. }
+            | Self::Migrate { barrier, .. }
+            | Self::Confirm { barrier, .. }
+            | Self::ForceComplete { barrier, .. }
+            | Self::AbortMigration { barrier, .. }
+            | Self::Restart { barrier, .. }
+            | Self::Stop { barrier, .. } => Some(*barrier),
+            _ => None,
+        }
+    }
 }
 
 /// What is due.

@@ -86,7 +86,9 @@ impl Coordinator {
         // One read that says off: the second is on its way, and nothing need be sent.
         let fresh = lead.now <= at + pace::IDENTITY && read.power != Power::Off;
         let now = lead.clock;
-        let hindered = case.held(Act::Kill).is_some()
+        // Heard again, if only just now: whatever is believed still, it is not fenced.
+        let hindered = !self.liveness.is_silent(host.id, lead.now)
+            || case.held(Act::Kill).is_some()
             || lead.ha().paused(Act::Kill) > now
             || host.exempt > now
             || host.maintenance == Maintenance::Manual
@@ -122,6 +124,7 @@ impl Coordinator {
         if self.prove_by_lease(host, lead, due) {
             return;
         }
+        let silent = self.liveness.is_silent(host.id, lead.now);
         let facts = self.hosts.entry(host.id).or_default();
         let since = match facts.working {
             Some((known, since)) if known == op.id => since,
@@ -147,7 +150,8 @@ impl Coordinator {
                 self.hosts.entry(host.id).or_default().failed = Some(lead.now);
                 Self::go(case, Phase::FenceFailed, due);
             }
-        } else if facts.off.is_none_or(|(sent, at)| sent != op.id || lead.now >= at + pace::AGAIN) {
+        } else if silent && facts.off.is_none_or(|(sent, at)| sent != op.id || lead.now >= at + pace::AGAIN) {
+            // One that is heard between the intent and the call keeps its power, and a person is asked.
             facts.off = Some((op.id, lead.now));
             due.push(Due::Call(Call::PowerOff { host: host.id, barrier: self.barrier(op.id) }));
         }

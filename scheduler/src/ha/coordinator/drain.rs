@@ -22,6 +22,8 @@ pub(super) struct Progress {
     least: Option<(u64, u64)>,
     /// The intent to press on that was proposed, and whether the call was sent.
     pressed: Option<(Uuid, bool)>,
+    /// Half minute in which it was pressed.
+    turn: u64,
 }
 
 impl Coordinator {
@@ -88,7 +90,7 @@ impl Coordinator {
         facts.asked_nova = lead.now.max(1);
         match own {
             // A mark of ours is the same however often it is set.
-            _ if disable => due.push(Due::Call(Call::Disable(host.id))),
+            _ if disable => due.push(Due::Call(Call::Cordon(host.id))),
             Some(op) => due.push(Due::Call(Call::Enable { host: host.id, barrier: self.barrier(op) })),
             None => {
                 let crate::ha::Leader { term, node } = self.leader;
@@ -253,11 +255,22 @@ impl Coordinator {
         let done = new.iter().find(|migration| migration.over == Some(true)).filter(|_| nova.host == known.to.host);
         let open = new.iter().find(|migration| migration.over.is_none());
         match (done, open) {
-            (Some(migration), _) => Self::step_of_drain(drain, Step::Moved(instance, migration.id), due),
+            (Some(migration), _) => {
+                // Its target may have booted meanwhile: what arrived before is looked for again.
+                self.booted.remove(&known.to.host);
+                Self::step_of_drain(drain, Step::Moved(instance, migration.id), due);
+            }
             (None, Some(migration)) if known.state == MoveState::Intent => {
                 Self::step_of_drain(drain, Step::Running(instance, migration.id), due);
             }
-            (None, Some(migration)) => self.press(drain, known, migration.id, lead, due),
+            // It was stopped for it, and is there: Nova keeps both places until somebody says so.
+            (None, Some(_)) if !known.live && nova.host == known.to.host && !nova.now.task => {
+                self.confirm(drain, known, lead, due);
+            }
+            (None, Some(migration)) if known.live => {
+                due.push(Due::Call(Call::ReadProgress { instance, migration: migration.id }));
+                self.press(drain, known, migration.id, lead, due);
+            }
             // Every migration of it ended, and it is where it was.
             (None, None) if !new.is_empty() && nova.host == known.from.host && !nova.moving => {
                 Self::step_of_drain(drain, Step::Failed(instance), due);
@@ -307,6 +320,26 @@ impl Coordinator {
                 let name = format!("{migration}/{what}/{term}/{node}/{}", lead.clock / STUCK);
                 let op = Uuid::new_v5(&instance, name.as_bytes());
                 progress.pressed = Some((op, false));
+                Self::step_of_drain(drain, Step::Press(instance, op), due);
+            }
+        }
+    }
+
+    /// The intent to confirm a move, then the call; both again after a while.
+    fn confirm(&mut self, drain: &Drain, known: &Move, lead: &Lead<'_>, due: &mut Vec<Due>) {
+        let instance = known.instance;
+        let crate::ha::Leader { term, node } = self.leader;
+        let name = format!("confirm/{term}/{node}/{}", lead.clock / pace::REPLAN);
+        let op = Uuid::new_v5(&instance, name.as_bytes());
+        let progress = self.progress.entry(instance).or_default();
+        match progress.pressed {
+            Some((op, true)) if op == known.op && lead.clock / pace::REPLAN == progress.turn => {}
+            Some((op, false)) if op == known.op && known.by == self.leader => {
+                progress.pressed = Some((op, true));
+                due.push(Due::Call(Call::Confirm { instance, barrier: self.barrier(op) }));
+            }
+            _ => {
+                (progress.pressed, progress.turn) = (Some((op, false)), lead.clock / pace::REPLAN);
                 Self::step_of_drain(drain, Step::Press(instance, op), due);
             }
         }

@@ -5,6 +5,7 @@
 //! moment it gave the grant: the agent's ends first, however long the answer was on its way. Grants are
 //! this leader's own memory; a new leader takes the longest that a former one may still have granted.
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Coordinator, Lead};
@@ -16,7 +17,7 @@ use crate::ha::proof::{Evidence, LeaseMode};
 pub const CONFIRMED: u64 = 1_000;
 
 /// An agent asks for a lease, with a heartbeat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ask {
     /// The host of its credential.
     pub host: HostId,
@@ -27,7 +28,7 @@ pub struct Ask {
 }
 
 /// A lease: it ends `ttl` after the agent *sent* request `seq`, by the agent's own clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
     /// Its number under this leader.
     pub lease: u64,

@@ -3,7 +3,7 @@
 use super::{Call, Coordinator, Due, Lead, pace, source_of};
 use crate::ha::case::{Case, Phase};
 use crate::ha::host::Host;
-use crate::ha::order::Change;
+use crate::ha::order::{Change, To};
 use crate::ha::planner;
 use crate::ha::recovery::{Recovery, Status};
 
@@ -41,6 +41,11 @@ impl Coordinator {
         if facts.planned == 0 || lead.now >= facts.planned + every {
             let assignments = planner::plan_for(lead.tables, case, servers, lead.targets, returns);
             facts.planned = lead.now.max(1);
+            let found = assignments.iter().any(|assignment| matches!(assignment.to, To::Target(_)));
+            if !found && waits && lead.clock > case.since.saturating_add(pace::STUCK) {
+                let reason = "instances wait, and no host takes them: look at the case, make room, or let it come back";
+                self.ask(case, reason.to_owned(), due);
+            }
             if !assignments.is_empty() || case.plans == 0 {
                 due.push(Due::Propose(Change::CommitPlan { case: case.id, assignments }));
             } else if lead.clock > case.since.saturating_add(pace::STUCK) {

@@ -126,6 +126,11 @@ impl Coordinator {
             return false;
         }
         if host.forced_down {
+            let waits = lead.clock > case.since.saturating_add(pace::STUCK);
+            if waits && !compute.done.is_empty() {
+                let reason = "Nova keeps an evacuation away from it as not cleaned up: restart its nova-compute";
+                self.ask(case, reason.to_owned(), due);
+            }
             let call = |barrier| Call::Unforce { host: id, barrier };
             self.step_of_return(case, Step::Unforce, pace::AGAIN, lead, due, call);
             return false;

@@ -154,6 +154,10 @@ impl Coordinator {
             }
         }
         self.retry(None, lead, due);
+        if !ha.small.policy.in_place {
+            // Nobody has asked for it.
+            self.guests.clear();
+        }
         let crashed: Vec<_> = self.guests.iter().map(|(instance, host)| (*instance, *host)).collect();
         for (instance, id) in crashed {
             let life = ha
