@@ -296,8 +296,10 @@ impl Core {
         let kind = std::mem::discriminant(&directive.order);
         let told = !matches!(directive.order, Order::LeaseGrant { .. } | Order::ReportNow);
         let done = if full
-            && matches!(directive.order, Order::Welcome { .. } | Order::Permits { .. } | Order::Quarantine { .. })
-        {
+            && matches!(
+                directive.order,
+                Order::Welcome { .. } | Order::Permits { .. } | Order::Quarantine { .. } | Order::Compute { .. }
+            ) {
             Err(format!("{RESULTS} changes wait for the disk: say it again later"))
         } else {
             self.obey(directive.cluster, directive.order, now)
@@ -345,12 +347,12 @@ impl Core {
             _ => {}
         }
         match order {
-            Order::Welcome { incarnation, quarantined, permits } => {
+            Order::Welcome { incarnation, quarantined, holds_compute, permits } => {
                 if !self.session.as_ref().is_some_and(|session| session.greeted) {
                     return Err("a Welcome came before the Hello that it answers".to_owned());
                 }
                 let permits = permits.into_iter().collect();
-                let kept = Kept { boot: self.identity.boot, cluster, incarnation, quarantined, permits };
+                let kept = Kept { boot: self.identity.boot, cluster, incarnation, quarantined, permits, holds_compute };
                 self.locked().welcome(kept).map_err(|refused| refused.to_string())?;
                 let mut effects = vec![Effect::KeepPermits];
                 if self.identity.answered(cluster) {
@@ -369,6 +371,10 @@ impl Core {
             }
             Order::Quarantine { on } => {
                 self.locked().quarantine(on);
+                Ok(vec![Effect::KeepPermits])
+            }
+            Order::Compute { on } => {
+                self.locked().hold_compute(!on);
                 Ok(vec![Effect::KeepPermits])
             }
             Order::Watchdog { on } => {

@@ -252,8 +252,14 @@ mod tests {
     #[test]
     fn lines_that_make_no_sense_are_denied() {
         let permits = [uuid::Uuid::from_u128(7)].into();
-        let kept =
-            Kept { boot: uuid::Uuid::nil(), cluster: uuid::Uuid::nil(), incarnation: 1, quarantined: false, permits };
+        let kept = Kept {
+            boot: uuid::Uuid::nil(),
+            cluster: uuid::Uuid::nil(),
+            incarnation: 1,
+            quarantined: false,
+            permits,
+            holds_compute: false,
+        };
         let mut gate = Gate::default();
         gate.welcome(kept).expect("welcome");
         let gate = Mutex::new(gate);

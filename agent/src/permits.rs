@@ -27,6 +27,9 @@ pub struct Kept {
     pub quarantined: bool,
     /// What may run here.
     pub permits: BTreeSet<Uuid>,
+    /// nova-compute is held back.
+    #[serde(default)]
+    pub holds_compute: bool,
 }
 
 /// Why something may not start.
@@ -38,6 +41,8 @@ pub enum Denied {
     Quarantined,
     /// The instance belongs elsewhere, or nobody knows it.
     NotPermitted(Uuid),
+    /// What nova-compute would delete when it starts is looked at first.
+    Held,
 }
 
 impl fmt::Display for Denied {
@@ -45,6 +50,9 @@ impl fmt::Display for Denied {
         match self {
             Self::NotGreeted => f.write_str("no pallium server has answered this host since it booted"),
             Self::Quarantined => f.write_str("this host is in quarantine: see `pallium ctl ha`"),
+            Self::Held => f.write_str(
+                "nova-compute is held back until it is known that it deletes no only copy: see `pallium ctl ha case`",
+            ),
             Self::NotPermitted(instance) => {
                 write!(f, "instance {instance} is not permitted on this host in its present life")
             }
@@ -102,9 +110,17 @@ impl Gate {
     }
 
     /// Whether nova-compute may start: once a Hello was answered, in quarantine too, for it is what clears
-    /// away guests that were evacuated.
+    /// away guests that were evacuated; and not while a server holds it back.
     pub fn may_compute(&self) -> Result<(), Denied> {
-        self.kept.as_ref().map(drop).ok_or(Denied::NotGreeted)
+        let kept = self.kept.as_ref().ok_or(Denied::NotGreeted)?;
+        if kept.holds_compute { Err(Denied::Held) } else { Ok(()) }
+    }
+
+    /// nova-compute is held back, or may start.
+    pub fn hold_compute(&mut self, on: bool) {
+        if let Some(kept) = &mut self.kept {
+            kept.holds_compute = on;
+        }
     }
 
     /// The instance has started: whether anybody asked before it did.
@@ -190,7 +206,7 @@ mod tests {
 
     fn kept(boot: u128, incarnation: u64, permits: &[u128]) -> Kept {
         let permits = permits.iter().copied().map(id).collect();
-        Kept { boot: id(boot), cluster: id(9), incarnation, quarantined: false, permits }
+        Kept { boot: id(boot), cluster: id(9), incarnation, quarantined: false, permits, holds_compute: false }
     }
 
     #[test]
@@ -202,6 +218,10 @@ mod tests {
         assert_eq!(gate.may_start(id(7)), Err(Denied::NotGreeted), "an end of quarantine opens nothing");
         gate.welcome(Kept { quarantined: true, ..kept(1, 4, &[7]) }).expect("welcome");
         assert_eq!((gate.may_start(id(7)), gate.may_compute()), (Err(Denied::Quarantined), Ok(())));
+        gate.hold_compute(true);
+        assert_eq!(gate.may_compute(), Err(Denied::Held));
+        gate.hold_compute(false);
+        assert_eq!(gate.may_compute(), Ok(()));
         gate.quarantine(false);
         assert_eq!((gate.may_start(id(7)), gate.may_start(id(8))), (Ok(()), Err(Denied::NotPermitted(id(8)))));
     }

@@ -387,6 +387,8 @@ pub enum Order {
         incarnation: u64,
         /// Nothing may start on it yet.
         quarantined: bool,
+        /// nova-compute is held back.
+        holds_compute: bool,
         /// All instances that may run here, in that life.
         permits: Vec<Uuid>,
     },
@@ -413,6 +415,11 @@ pub enum Order {
     /// Quarantine begins or ends.
     Quarantine {
         /// It begins.
+        on: bool,
+    },
+    /// nova-compute is held back, or may start.
+    Compute {
+        /// It may start.
         on: bool,
     },
     /// Arm the watchdog, or disarm it (only after `armed: false` is committed).

@@ -8,6 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use scheduler::ha::HostId;
+use scheduler::ha::coordinator::lease::{Ask, Grant};
+use scheduler::ha::host::Degraded;
 use scheduler::ha::liveness::{Digest, Heard, Says};
 use scheduler::ha::order::Groups;
 use serde::{Deserialize, Serialize};
@@ -21,6 +23,16 @@ const HOSTS: usize = scheduler::ha::table::HOSTS;
 const SEEN: usize = 65_536;
 /// A member's digest is of no use when it is older.
 const STALE: Duration = Duration::from_secs(3);
+/// A host that was heard so lately says how it is.
+const FRESH: Duration = Duration::from_secs(5);
+/// Sessions of so long ago are those that a sweep may lose.
+const SWEEP: Duration = Duration::from_mins(1);
+/// Sessions that a member must have had before it can say that it lost them.
+const SESSIONS: usize = 4;
+/// That an agent holds a permit is remembered for so long.
+const HELD: Duration = Duration::from_mins(10);
+/// Crashes, asks and grants that wait; more are forgotten, oldest first: asks come again.
+const WAITING: usize = 65_536;
 
 /// What one observer says of a host that is not its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +58,17 @@ pub struct Domains {
     pub instances: BTreeSet<Uuid>,
 }
 
+/// An agent has taken a permit in: it is on its disk, and its check lets the guest begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// The host.
+    pub host: HostId,
+    /// Its boot.
+    pub boot: Uuid,
+    /// The instance.
+    pub instance: Uuid,
+}
+
 /// What a member tells the leader twice in a second.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overheard {
@@ -55,6 +78,32 @@ pub struct Overheard {
     pub seen: Vec<Seen>,
     /// Lists of domains since the last time.
     pub domains: Vec<Domains>,
+    /// Permits that agents took in since the last time.
+    #[serde(default)]
+    pub held: Vec<Held>,
+    /// Hosts that were heard just now and are not well.
+    #[serde(default)]
+    pub ill: Vec<(HostId, Degraded)>,
+    /// Guests that crashed by themselves and were not started since, of hosts that were heard just now.
+    #[serde(default)]
+    pub crashed: Vec<(HostId, Uuid)>,
+    /// Requests for leases since the last time.
+    #[serde(default)]
+    pub asks: Vec<Ask>,
+    /// The member has lost half of its sessions in one sweep.
+    #[serde(default)]
+    pub blind: bool,
+}
+
+/// What the leader has of all members.
+#[derive(Debug, Default)]
+pub struct All {
+    /// Each member's digest, the leader's own among them. Ages are those of now.
+    pub members: Vec<(u64, Overheard)>,
+    /// What was seen of others since the last time.
+    pub seen: Vec<Seen>,
+    /// Requests for leases since the last time, and the member that has the session.
+    pub asks: Vec<(u64, Ask)>,
 }
 
 #[derive(Debug)]
@@ -71,6 +120,20 @@ struct Memory {
     /// Hosts whose list has not been told yet.
     untold: BTreeSet<HostId>,
     domains: BTreeMap<HostId, Listed>,
+    ill: BTreeMap<HostId, Degraded>,
+    held: BTreeMap<(HostId, Uuid), (Uuid, Instant)>,
+    /// Of agents that speak to this node, not told yet.
+    taken: Vec<Held>,
+    /// Guests that crashed and were not started since, by their agents' lists.
+    crashed: BTreeMap<HostId, BTreeSet<Uuid>>,
+    /// Of agents that speak to this node, not told yet.
+    asks: Vec<Ask>,
+    /// What members told the leader.
+    asked: Vec<(u64, Ask)>,
+    /// Leases for agents that speak to this node.
+    grants: BTreeMap<HostId, Grant>,
+    /// Leases for those that speak to other members.
+    relayed: BTreeMap<u64, Vec<(HostId, Grant)>>,
     members: BTreeMap<u64, (Instant, Overheard)>,
     /// When the leader took in what this node had heard.
     told: Option<Instant>,
@@ -79,6 +142,31 @@ struct Memory {
 /// What this node hears.
 #[derive(Debug, Default)]
 pub struct Ears(Mutex<Memory>);
+
+/// Adds to what waits; the oldest goes first.
+fn wait<T>(waiting: &mut Vec<T>, more: impl IntoIterator<Item = T>) {
+    waiting.extend(more);
+    let over = waiting.len().saturating_sub(WAITING);
+    waiting.drain(..over);
+}
+
+impl Memory {
+    fn hold(&mut self, held: impl IntoIterator<Item = Held>) {
+        self.held.retain(|_, (_, at)| clock::since(*at) < HELD);
+        for Held { host, boot, instance } in held {
+            if self.held.len() < WAITING {
+                self.held.insert((host, instance), (boot, clock::now()));
+            }
+        }
+    }
+
+    /// Half of the hosts that spoke to this node within a minute are silent: more likely it is deaf.
+    fn is_blind(&self) -> bool {
+        let lately = self.signs.values().map(|(at, _)| clock::since(*at)).filter(|age| *age < SWEEP);
+        let (all, lost) = lately.fold((0, 0), |(all, lost), age| (all + 1, lost + usize::from(age >= FRESH)));
+        all >= SESSIONS && lost * 2 >= all
+    }
+}
 
 impl Ears {
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -91,6 +179,73 @@ impl Ears {
         if memory.signs.len() < HOSTS || memory.signs.contains_key(&host) {
             memory.signs.insert(host, (clock::now(), boot));
         }
+    }
+
+    /// How a host says that it is.
+    pub fn health(&self, host: HostId, ill: Degraded) {
+        let mut memory = self.memory();
+        if ill.is_empty() {
+            memory.ill.remove(&host);
+        } else if memory.ill.len() < HOSTS {
+            memory.ill.insert(host, ill);
+        }
+    }
+
+    /// Guests of a host that crashed by themselves and were not started since: all of them.
+    pub fn crashed(&self, host: HostId, instances: BTreeSet<Uuid>) {
+        let mut memory = self.memory();
+        if instances.is_empty() {
+            memory.crashed.remove(&host);
+        } else if memory.crashed.len() < HOSTS {
+            memory.crashed.insert(host, instances);
+        }
+    }
+
+    /// An agent that speaks to this node asks for a lease.
+    pub fn ask(&self, ask: Ask) {
+        wait(&mut self.memory().asks, [ask]);
+    }
+
+    /// The newest lease of a host whose agent speaks to this node. It is given once.
+    pub fn grant(&self, host: HostId) -> Option<Grant> {
+        self.memory().grants.remove(&host)
+    }
+
+    /// For the leader: a lease goes to the member that has the host's session.
+    pub fn give(&self, own: u64, member: u64, host: HostId, grant: Grant) {
+        let mut memory = self.memory();
+        if member != own {
+            wait(memory.relayed.entry(member).or_default(), [(host, grant)]);
+        } else if memory.grants.len() < HOSTS || memory.grants.contains_key(&host) {
+            memory.grants.insert(host, grant);
+        }
+    }
+
+    /// For the leader: leases for the agents of a member, which is about to be answered.
+    pub fn relay(&self, member: u64) -> Vec<(HostId, Grant)> {
+        self.memory().relayed.remove(&member).unwrap_or_default()
+    }
+
+    /// What the leader granted to agents that speak to this node.
+    pub fn granted(&self, grants: Vec<(HostId, Grant)>) {
+        let mut memory = self.memory();
+        for (host, grant) in grants {
+            if memory.signs.contains_key(&host) {
+                memory.grants.insert(host, grant);
+            }
+        }
+    }
+
+    /// An agent that speaks to this node has taken permits in.
+    pub fn holds(&self, held: Vec<Held>) {
+        let mut memory = self.memory();
+        memory.hold(held.iter().copied());
+        wait(&mut memory.taken, held);
+    }
+
+    /// Whether the agent of a host has taken the permit of an instance in, in that boot.
+    pub fn is_held(&self, host: HostId, boot: Uuid, instance: Uuid) -> bool {
+        self.memory().held.get(&(host, instance)).is_some_and(|(known, _)| *known == boot)
     }
 
     /// An observer has seen other hosts.
@@ -116,6 +271,9 @@ impl Ears {
         memory.signs.retain(|host, _| known(*host));
         memory.domains.retain(|host, _| known(*host));
         memory.untold.retain(|host| known(*host));
+        memory.ill.retain(|host, _| known(*host));
+        memory.crashed.retain(|host, _| known(*host));
+        memory.grants.retain(|host, _| known(*host));
     }
 
     /// The list of a host's domains and its age, if its agent gave one in that boot.
@@ -148,8 +306,15 @@ impl Ears {
             Some(Domains { host: *host, boot, age, instances })
         });
         let domains = domains.collect();
+        let fresh = |host| memory.signs.get(host).is_some_and(|(at, _)| clock::since(*at) < FRESH);
+        let ill = memory.ill.iter().filter(|(host, _)| fresh(host)).map(|(host, ill)| (*host, *ill)).collect();
+        let blind = memory.is_blind();
+        let crashed = memory.crashed.iter().filter(|(host, _)| fresh(host));
+        let crashed = crashed.flat_map(|(host, all)| all.iter().map(|one| (*host, *one))).take(WAITING).collect();
         let seen = std::mem::take(&mut memory.seen);
-        Overheard { heard, seen, domains }
+        let held = std::mem::take(&mut memory.taken);
+        let asks = std::mem::take(&mut memory.asks);
+        Overheard { heard, seen, domains, held, ill, crashed, asks, blind }
     }
 
     /// The leader has taken in what this node has heard.
@@ -167,6 +332,8 @@ impl Ears {
         let now = clock::now();
         self.seen(told.seen.drain(..));
         let mut memory = self.memory();
+        memory.hold(told.held.drain(..));
+        wait(&mut memory.asked, told.asks.drain(..).map(|ask| (member, ask)));
         for Domains { host, boot, age, instances } in told.domains.drain(..) {
             let at = now.checked_sub(Duration::from_millis(age)).unwrap_or(now);
             let newer = memory.domains.get(&host).is_none_or(|known| known.at < at);
@@ -177,10 +344,9 @@ impl Ears {
         memory.members.insert(member, (now, told));
     }
 
-    /// For the leader: each member's digest, its own among them, and what was seen of others since the last
-    /// time. Ages are those of now.
-    pub fn all(&self, own: u64) -> (Vec<(u64, Overheard)>, Vec<Seen>) {
-        let mine = self.overheard();
+    /// For the leader: what all members hear, and what they told since the last time.
+    pub fn all(&self, own: u64) -> All {
+        let mut mine = self.overheard();
         let mut memory = self.memory();
         memory.members.retain(|_, (at, _)| clock::since(*at) < STALE);
         let aged = |at: Instant, told: &Overheard| {
@@ -188,18 +354,29 @@ impl Ears {
             let heard = told.heard.iter().map(|heard| Heard { age: heard.age + since, ..*heard });
             Overheard { heard: heard.collect(), ..told.clone() }
         };
-        let mut all: Vec<_> = memory.members.iter().map(|(member, (at, told))| (*member, aged(*at, told))).collect();
-        let seen = mine.seen.clone();
-        all.push((own, mine));
-        (all, seen)
+        let mut members: Vec<_> =
+            memory.members.iter().map(|(member, (at, told))| (*member, aged(*at, told))).collect();
+        let mut asks = std::mem::take(&mut memory.asked);
+        asks.extend(mine.asks.drain(..).map(|ask| (own, ask)));
+        let seen = std::mem::take(&mut mine.seen);
+        members.push((own, mine));
+        All { members, seen, asks }
     }
 }
 
 impl Overheard {
-    /// As liveness takes it in, from that member: it reaches the leader, which hears a majority. That it is
-    /// blind no member says; the leader sees it when most hosts are silent.
+    /// As liveness takes it in, from that member: it reaches the leader, which hears a majority.
     pub fn digest(&self, member: u64) -> Digest<'_> {
-        Digest { member, in_quorum: true, blind: false, heard: &self.heard }
+        Digest { member, in_quorum: true, blind: self.blind, heard: &self.heard }
+    }
+
+    /// How the hosts are that this member has heard just now.
+    pub fn health(&self) -> impl Iterator<Item = (HostId, Degraded)> {
+        let fresh = self.heard.iter().filter(|heard| u128::from(heard.age) < FRESH.as_millis());
+        fresh.map(|heard| {
+            let ill = self.ill.iter().find(|(host, _)| *host == heard.host);
+            (heard.host, ill.map_or_else(Degraded::default, |(_, ill)| *ill))
+        })
     }
 }
 
@@ -221,9 +398,9 @@ mod tests {
         tokio::time::advance(Duration::from_millis(400)).await;
         leader.take(2, member.overheard());
         tokio::time::advance(Duration::from_millis(100)).await;
-        let (all, seen) = leader.all(1);
-        assert_eq!(all[0].1.heard, [Heard { host, age: 500, boot }]);
-        assert_eq!(seen.len(), 1);
+        let all = leader.all(1);
+        assert_eq!(all.members[0].1.heard, [Heard { host, age: 500, boot }]);
+        assert_eq!(all.seen.len(), 1);
         let (age, instances) = leader.domains(host, boot).expect("it was told");
         assert_eq!((age.as_millis(), instances.contains(&guest)), (500, true));
         assert_eq!(leader.domains(host, Uuid::nil()), None, "of another boot");
@@ -232,6 +409,40 @@ mod tests {
 
         // One that fell silent is left out.
         tokio::time::advance(STALE).await;
-        assert_eq!(leader.all(1).0.len(), 1, "its own");
+        assert_eq!(leader.all(1).members.len(), 1, "its own");
+    }
+
+    /// An ask goes up once and its grant down once, by way of the member that has the session; so does a permit
+    /// that was taken in. A member that lost most of its sessions says so.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_told_of_a_host_reaches_the_leader_and_its_lease_the_host() {
+        let (member, leader) = (Ears::default(), Ears::default());
+        let hosts: Vec<_> = (1..=4).map(|n| HostId(Uuid::from_u128(n))).collect();
+        let (boot, guest) = (Uuid::from_u128(9), Uuid::from_u128(8));
+        hosts.iter().for_each(|host| member.heard(*host, boot));
+        let ask = Ask { host: hosts[0], boot, seq: 7 };
+        member.ask(ask);
+        member.crashed(hosts[1], BTreeSet::from([guest]));
+        member.holds(vec![Held { host: hosts[2], boot, instance: guest }]);
+        member.health(hosts[3], Degraded::LIBVIRT);
+        leader.take(2, member.overheard());
+        let all = leader.all(1);
+        assert_eq!((&all.asks[..], &all.members[0].1.crashed[..]), (&[(2, ask)][..], &[(hosts[1], guest)][..]));
+        assert!(leader.is_held(hosts[2], boot, guest) && !leader.is_held(hosts[2], guest, guest));
+        let ill: Vec<_> = all.members[0].1.health().filter(|(_, ill)| !ill.is_empty()).collect();
+        assert_eq!(ill, [(hosts[3], Degraded::LIBVIRT)]);
+        assert!(!all.members[0].1.blind);
+
+        leader.give(1, 2, hosts[0], Grant { lease: 1, seq: 7, ttl: 20_000 });
+        member.granted(leader.relay(2));
+        assert_eq!(member.grant(hosts[0]).map(|grant| grant.seq), Some(7));
+        assert_eq!((member.grant(hosts[0]), leader.relay(2).len()), (None, 0));
+
+        tokio::time::advance(FRESH).await;
+        member.heard(hosts[0], boot);
+        let told = member.overheard();
+        assert!(told.blind && told.ill.is_empty() && told.asks.is_empty() && told.held.is_empty());
+        tokio::time::advance(SWEEP).await;
+        assert!(!member.overheard().blind, "they are not its any more");
     }
 }

@@ -149,8 +149,37 @@ async fn work(settings: Settings, outer: &Outer) -> Result<(), Failure> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    agent.leave(Goodbye::AgentRestart, 0).await;
+    agent.leave(leaving().await, 0).await;
     Ok(())
+}
+
+/// systemd is asked for so long why this program was told to stop.
+const WHY: Duration = Duration::from_secs(1);
+
+/// Why the agent leaves: the host goes down when systemd has a job for that.
+async fn leaving() -> Goodbye {
+    let asked = tokio::process::Command::new("systemctl").args(["list-jobs", "--no-legend", "--plain"]).output();
+    match tokio::time::timeout(WHY, asked).await {
+        Ok(Ok(output)) => reason(&String::from_utf8_lossy(&output.stdout)),
+        _ => Goodbye::AgentRestart,
+    }
+}
+
+/// By the jobs of systemd: number, unit, kind, state.
+fn reason(jobs: &str) -> Goodbye {
+    let starts = |targets: &[&str]| {
+        jobs.lines().any(|job| {
+            let words: Vec<&str> = job.split_whitespace().collect();
+            matches!(words[..], [_, unit, "start", ..] if targets.contains(&unit))
+        })
+    };
+    if starts(&["reboot.target", "kexec.target", "soft-reboot.target"]) {
+        Goodbye::Reboot
+    } else if starts(&["poweroff.target", "halt.target"]) {
+        Goodbye::Shutdown
+    } else {
+        Goodbye::AgentRestart
+    }
 }
 
 /// One session after the other. Ends never.
@@ -216,3 +245,23 @@ async fn session(agent: &Agent, target: &Target, sights: &mut probes::Sights) ->
 
 /// What was seen of a neighbour.
 pub(super) type Sight = ha::AgentSight;
+
+#[cfg(test)]
+mod tests {
+    use agent::report::Goodbye;
+
+    use super::reason;
+
+    #[test]
+    fn an_agent_says_why_it_leaves() {
+        for (jobs, why) in [
+            ("", Goodbye::AgentRestart),
+            ("17 pallium-agent.service restart running\n", Goodbye::AgentRestart),
+            ("17 reboot.target start waiting\n18 pallium-agent.service stop running\n", Goodbye::Reboot),
+            ("9 poweroff.target start waiting\n", Goodbye::Shutdown),
+            ("9 poweroff.target stop waiting\n", Goodbye::AgentRestart),
+        ] {
+            assert_eq!(reason(jobs), why, "{jobs}");
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! Agents of hosts, as gRPC sessions without a host.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -36,8 +37,31 @@ pub fn hello(n: u64) -> ha::AgentReport {
 /// As the agent's own connections: one whose other end is gone is given up.
 const ALIVE: Duration = Duration::from_secs(3);
 
+/// What an agent was let start, in whichever session.
+#[derive(Clone, Default)]
+pub struct Permits(Arc<Mutex<BTreeSet<String>>>);
+
+impl Permits {
+    pub fn holds(&self, instance: &str) -> bool {
+        self.0.lock().expect("no panic").contains(instance)
+    }
+
+    fn take(&self, directive: &ha::AgentDirective) {
+        let mut permits = self.0.lock().expect("no panic");
+        if let Some(welcome) = &directive.welcome {
+            *permits = welcome.permits.iter().cloned().collect();
+        }
+        if let Some(changed) = &directive.permits {
+            permits.retain(|instance| !changed.withdrawn.contains(instance));
+            permits.extend(changed.granted.iter().cloned());
+        }
+    }
+}
+
 /// A session: reports go out, directives come in.
 pub struct Agent {
+    /// What it was let start.
+    pub permits: Permits,
     /// When its last report went out.
     pub last: Arc<Mutex<Instant>>,
     report: ha::AgentReport,
@@ -64,7 +88,8 @@ impl Agent {
             .map_err(|_| tonic::Status::deadline_exceeded("no answer to the Hello"))??
             .into_inner();
         let report = ha::AgentReport { hello: None, seq: hello.seq, ..hello };
-        Ok(Self { last: Arc::new(Mutex::new(Instant::now())), report, reports, directives })
+        let last = Arc::new(Mutex::new(Instant::now()));
+        Ok(Self { permits: Permits::default(), last, report, reports, directives })
     }
 
     /// Waits until the server ends the session.
@@ -74,11 +99,14 @@ impl Agent {
     }
 
     pub async fn next(&mut self) -> ha::AgentDirective {
-        tokio::time::timeout(Duration::from_secs(30), self.directives.message())
+        let directive = tokio::time::timeout(Duration::from_secs(30), self.directives.message())
             .await
             .expect("a directive in time")
             .expect("a session")
-            .expect("a directive")
+            .expect("a directive");
+        self.permits.take(&directive);
+        self.report.ack_directive = directive.id;
+        directive
     }
 
     /// Heartbeats until it is dropped; `sees`: a host that its probes do not reach.
@@ -93,7 +121,11 @@ impl Agent {
             tokio::select! {
                 _ = interval.tick() => {}
                 directive = self.directives.message() => match directive {
-                    Ok(Some(_)) => continue,
+                    Ok(Some(directive)) => {
+                        self.permits.take(&directive);
+                        self.report.ack_directive = directive.id;
+                        continue;
+                    }
                     _ => return,
                 }
             }

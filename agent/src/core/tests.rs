@@ -52,7 +52,12 @@ fn tell(core: &mut Core, id: u64, cluster: Uuid, order: Order) -> Vec<Effect> {
 }
 
 fn welcome(permits: &[u128]) -> Order {
-    Order::Welcome { incarnation: 4, quarantined: false, permits: permits.iter().copied().map(id).collect() }
+    Order::Welcome {
+        incarnation: 4,
+        quarantined: false,
+        holds_compute: false,
+        permits: permits.iter().copied().map(id).collect(),
+    }
 }
 
 fn instance(number: u128, state: DomainState) -> Instance {
@@ -271,7 +276,12 @@ fn many_agents_live_in_one_process() {
         host.guest(id(1_000 + number as u128), DomainState::Running);
         let said = host.connect();
         assert!(matches!(said[0].body, Body::Hello(_)));
-        host.tell(Order::Welcome { incarnation: 1, quarantined: false, permits: vec![id(1_000 + number as u128)] });
+        host.tell(Order::Welcome {
+            incarnation: 1,
+            quarantined: false,
+            holds_compute: false,
+            permits: vec![id(1_000 + number as u128)],
+        });
         assert!(host.may_start(id(1_000 + number as u128)) && !host.may_start(id(2_000)));
     }
     let hosts: std::collections::BTreeSet<_> = fleet.iter().map(|host| host.identity().host).collect();

@@ -49,7 +49,7 @@ impl Greeted {
         let Body::Hello(hello) = next(&mut session).await else { panic!("a session begins with a Hello") };
         let mut greeted = Self { agent, session, hello: *hello, told: 0 };
         let permits = permits.iter().copied().map(uuid_of).collect();
-        greeted.tell(Order::Welcome { incarnation: 1, quarantined: false, permits }).await;
+        greeted.tell(Order::Welcome { incarnation: 1, quarantined: false, holds_compute: false, permits }).await;
         greeted
     }
 

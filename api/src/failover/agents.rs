@@ -1,18 +1,21 @@
 //! Sessions of agents: what a hypervisor says goes to this node's ears, a Hello to the log; what may run on
 //! it goes back. Nothing is decided here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use raft::Freshness;
-use raft::ears::Seen;
-use scheduler::ha::HostId;
-use scheduler::ha::host::{Hello, Host, Machine, Watchdog};
+use raft::ears::{Held, Seen};
+use scheduler::ha::coordinator::lease::Ask;
+use scheduler::ha::host::{Degraded, Fencer, Hello, Host, Machine, Watchdog};
 use scheduler::ha::liveness::Says;
 use scheduler::ha::order::{Actor, Change, Done, Groups, Role};
+use scheduler::ha::proof::LeaseMode;
 use scheduler::ha::recovery::Life;
+use scheduler::ha::reentry::Step;
+use scheduler::ha::{Failover, HostId, Phase};
 use scheduler::state::Tables;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
@@ -29,33 +32,70 @@ const SILENT: Duration = Duration::from_secs(30);
 const INSTANCES: usize = 4_096;
 /// Directives that wait for an agent.
 const DIRECTIVES: usize = 16;
+/// Boots of a host that are read.
+const BOOTS: usize = 8;
 /// Sights of other hosts in one report.
 const SIGHTS: usize = 1_024;
 
-/// Lives of hosts, which of them are in quarantine, and what may run in each.
+/// Between two looks for a lease, where they are given.
+const LEASE: Duration = Duration::from_millis(500);
+
+/// A host, as its agent must know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    life: Life,
+    quarantined: bool,
+    /// Its nova-compute is held back.
+    holds: bool,
+    /// Leases are given, and its watchdog is one of its fencers.
+    leased: bool,
+}
+
+impl Place {
+    fn of(failover: &Failover, host: &Host) -> Self {
+        // Until it was looked at what its nova-compute would delete. A host without a case has nothing to delete.
+        let holds = failover.cases.get(host.id).is_some_and(|case| {
+            let back = matches!(case.phase, Phase::Returning) && case.reentry.life == host.incarnation;
+            case.phase.is_proven() && !(back && case.reentry.begun(Step::StartNova).is_some())
+        });
+        let leased = failover.small.lease.mode == LeaseMode::Strict && host.fencers.contains(&Fencer::WatchdogLease);
+        let life = Life { host: host.id, incarnation: host.incarnation };
+        Self { life, quarantined: host.quarantined, holds, leased }
+    }
+}
+
+/// Lives of hosts, and what may run in each.
 #[derive(Debug, Default)]
 pub(crate) struct Places {
     /// Commands that were applied by then.
     commands: u64,
     /// This node does not reach the others: what agents tell it helps nobody.
     astray: bool,
-    hosts: BTreeMap<HostId, (Life, bool)>,
+    hosts: BTreeMap<HostId, Place>,
     permits: BTreeMap<Life, BTreeSet<Uuid>>,
+    /// Leases are given.
+    leases: bool,
+}
+
+/// What may begin to run in a life: what is permitted there, and what is being brought there.
+fn may_begin(failover: &Failover) -> impl Iterator<Item = (Life, Uuid)> {
+    let placed = failover.permits.iter().map(|permit| (permit.life, permit.instance));
+    placed.chain(failover.moves.iter().filter(|known| known.is_live()).map(|known| (known.to, known.instance)))
 }
 
 impl Places {
     fn of(tables: &Tables) -> Self {
         let failover = tables.failover();
-        let life = |host: &Host| (host.id, (Life { host: host.id, incarnation: host.incarnation }, host.quarantined));
         let mut permits: BTreeMap<Life, BTreeSet<Uuid>> = BTreeMap::new();
-        for permit in failover.permits.iter() {
-            permits.entry(permit.life).or_default().insert(permit.instance);
+        for (life, instance) in may_begin(failover) {
+            permits.entry(life).or_default().insert(instance);
         }
         Self {
             commands: tables.counters().commands,
             astray: false,
-            hosts: failover.hosts.iter().map(|host| life(host)).collect(),
+            hosts: failover.hosts.iter().map(|host| (host.id, Place::of(failover, host))).collect(),
             permits,
+            leases: failover.small.lease.mode == LeaseMode::Strict,
         }
     }
 
@@ -125,6 +165,8 @@ struct Session {
     number: u64,
     last: (u64, u64),
     domains: BTreeSet<Uuid>,
+    /// Those of them that crashed and were not started since.
+    crashed: BTreeSet<Uuid>,
     /// A whole list was given; what changed before it says nothing.
     listed: bool,
     directives: mpsc::Sender<Result<ha::AgentDirective, tonic::Status>>,
@@ -135,6 +177,15 @@ struct Session {
     /// What was told with the Welcome is of this many commands: an older look knows less.
     since: u64,
     quarantined: bool,
+    holds: bool,
+    /// Permits that were told and not taken in yet, with the directive that told them.
+    told: VecDeque<(u64, Vec<Uuid>)>,
+    watchdog: Watchdog,
+    /// A lease was given in this session, and the watchdog was told to be armed.
+    leased: bool,
+    arming: bool,
+    /// Leases are given: each heartbeat asks for one.
+    asks: bool,
 }
 
 /// Takes a session up: its first report must be a Hello.
@@ -170,6 +221,7 @@ pub(crate) async fn session(
         number,
         last: (first.agent_epoch, first.seq),
         domains: BTreeSet::new(),
+        crashed: BTreeSet::new(),
         listed: false,
         directives,
         directive: 0,
@@ -178,6 +230,12 @@ pub(crate) async fn session(
         life: Life { host, incarnation: 0 },
         since: 0,
         quarantined: true,
+        holds: true,
+        told: VecDeque::new(),
+        watchdog: Watchdog::default(),
+        leased: false,
+        arming: false,
+        asks: false,
         service,
     };
     session.hello(hello).await?;
@@ -192,9 +250,12 @@ impl Session {
     /// A Hello is taken in through the log, then answered with what may run on the host.
     async fn hello(&mut self, said: &ha::AgentHello) -> Result<(), ApiError> {
         let watchdog = said.watchdog.unwrap_or_default();
+        let previous = said.previous_boot.as_deref().map(|boot| uuid("hello.previous_boot", boot)).transpose()?;
+        let boots = said.boots.iter().take(BOOTS).map(|boot| uuid("hello.boots", boot));
+        let boots = boots.collect::<Result<Vec<_>, ApiError>>()?;
         let hello = Hello {
             boot: self.boot,
-            previous: said.previous_boot.as_deref().map(|boot| uuid("hello.previous_boot", boot)).transpose()?,
+            previous: self.last_known(&boots).await.or(previous),
             machine: Machine {
                 uuid: said.machine_uuid.as_deref().map(|id| uuid("hello.machine_uuid", id)).transpose()?,
                 serial: said.machine_serial.clone(),
@@ -210,6 +271,8 @@ impl Session {
                 timeout: watchdog.timeout_ms,
             },
         };
+        self.watchdog = hello.watchdog;
+        self.arming &= !self.watchdog.armed;
         let name = format!("agent of {}", self.host);
         let actor = Actor { role: Role::Coordinator, name, reason: String::new() };
         let change = Change::IncarnationOpen { host: self.host, hello: Box::new(hello) };
@@ -234,16 +297,46 @@ impl Session {
         self.life = Life { host: host.id, incarnation: if believed { host.incarnation } else { 0 } };
         self.since = tables.counters().commands;
         self.quarantined = host.quarantined || !believed;
-        let of_life = tables.failover().permits.iter().filter(|permit| believed && permit.life == self.life);
-        self.granted = of_life.map(|permit| permit.instance).collect();
+        self.holds = Place::of(tables.failover(), host).holds || !believed;
+        let of_life = may_begin(tables.failover()).filter(|(life, _)| believed && *life == self.life);
+        self.granted = of_life.map(|(_, instance)| instance).collect();
         self.heard(believed);
         let welcome = ha::AgentWelcome {
             incarnation: self.life.incarnation,
             quarantined: self.quarantined,
             permits: self.granted.iter().map(Uuid::to_string).collect(),
+            holds_nova_compute: self.holds,
         };
         self.say(ha::AgentDirective { welcome: Some(welcome), ..ha::AgentDirective::default() });
+        let arriving = tables.failover().moves.iter().filter(|known| known.is_live() && known.to == self.life);
+        self.told.clear();
+        self.told.push_back((self.directive, arriving.map(|known| known.instance).collect()));
+        if believed && host.watchdog != self.watchdog {
+            self.replicate_watchdog(self.watchdog).await?;
+        }
         Ok(())
+    }
+
+    /// The last boot that failover knows of, if the host's disk remembers it: in the boots since then nobody
+    /// was reached.
+    async fn last_known(&self, boots: &[Uuid]) -> Option<Uuid> {
+        let id = self.host;
+        let last = self.service.node.query(move |core| {
+            let host = core.state().tables().failover().hosts.get(id)?;
+            host.boot.or_else(|| host.boots.first().copied())
+        });
+        last.await.ok().flatten().filter(|last| boots.contains(last))
+    }
+
+    /// What a watchdog is stands in the log before anybody relies on it, and before it is not so any more.
+    async fn replicate_watchdog(&self, watchdog: Watchdog) -> Result<(), ApiError> {
+        let name = format!("agent of {}", self.host);
+        let actor = Actor { role: Role::Coordinator, name, reason: String::new() };
+        let change = Change::Watchdog { host: self.host, incarnation: self.life.incarnation, watchdog };
+        match self.service.node.order(actor, change).await? {
+            Ok(_) => Ok(()),
+            Err(refusal) => Err(ApiError::conflict(refusal.to_string())),
+        }
     }
 
     fn heard(&self, believed: bool) {
@@ -261,27 +354,33 @@ impl Session {
 
     async fn run(mut self, mut reports: impl Stream<Item = Result<ha::AgentReport, tonic::Status>> + Send + Unpin) {
         let mut places = self.service.agents.places.subscribe();
+        let mut lease = tokio::time::interval(LEASE);
+        let mut silent = tokio::time::Instant::now() + SILENT;
         tracing::info!(host = %self.host, boot = %self.boot, "an agent's session begins");
         let why = loop {
             tokio::select! {
-                report = tokio::time::timeout(SILENT, reports.next()) => match report {
+                report = tokio::time::timeout_at(silent, reports.next()) => match report {
                     Err(_) => break "it was silent for 30 s".to_owned(),
                     Ok(None) => break "the agent ended it".to_owned(),
                     Ok(Some(Err(status))) => break status.message().to_owned(),
-                    Ok(Some(Ok(report))) => if let Err(error) = self.take(report).await {
-                        let _ = self.directives.try_send(Err(error.clone().into()));
-                        break error.to_string();
-                    },
+                    Ok(Some(Ok(report))) => {
+                        silent = tokio::time::Instant::now() + SILENT;
+                        if let Err(error) = self.take(report).await {
+                            let _ = self.directives.try_send(Err(error.clone().into()));
+                            break error.to_string();
+                        }
+                    }
                 },
                 changed = places.changed() => {
                     let now = Arc::clone(&places.borrow_and_update());
                     if changed.is_err() {
                         break "the server stops".to_owned();
                     }
-                    if let Err(why) = self.look(&now) {
-                        break why.to_owned();
+                    if let Err(why) = self.look(&now).await {
+                        break why;
                     }
                 }
+                _ = lease.tick(), if self.asks => self.lease(),
             }
             if !self.service.agents.is_newest(self.host, self.number) {
                 break "a newer session of the same host has begun".to_owned();
@@ -303,22 +402,17 @@ impl Session {
             return self.hello(hello).await;
         }
         self.heard(self.life.incarnation != 0);
+        self.acknowledged(report.ack_directive);
         if let Some(instances) = &report.instances {
             self.instances(instances)?;
         }
         let ears = self.service.node.ears();
         let sights: Vec<_> = report.sights.iter().take(SIGHTS).map(sight).collect::<Result<_, _>>()?;
         ears.seen(sights);
-        if let Some(beat) = report.heartbeat
-            && (!beat.libvirt_ok || beat.nova_compute_ok == Some(false) || beat.unasked_starts > 0)
+        if let Some(beat) = &report.heartbeat
+            && self.life.incarnation != 0
         {
-            tracing::warn!(
-                host = %self.host,
-                libvirt = beat.libvirt_ok,
-                nova_compute = ?beat.nova_compute_ok,
-                unasked_starts = beat.unasked_starts,
-                "a host lives, and is not well"
-            );
+            self.beat(beat, report.seq);
         }
         if let Some(event) = &report.event {
             let ha::AgentEvent { instance, kind, detail, text, .. } = event;
@@ -340,6 +434,9 @@ impl Session {
             read.collect::<Result<BTreeSet<_>, ApiError>>()
         };
         let (present, gone) = (read(present.collect())?, read(gone.iter().collect())?);
+        let crashed = told.present.iter().filter(|instance| has_crashed(instance)).map(|instance| &instance.uuid);
+        let crashed = read(crashed.collect())?;
+        self.crashed = if told.whole { crashed } else { &(&(&self.crashed - &present) - &gone) | &crashed };
         if told.whole {
             self.domains = present;
             self.listed = true;
@@ -354,45 +451,127 @@ impl Session {
             )));
         }
         if self.listed && self.life.incarnation != 0 {
-            self.service.node.ears().listed(self.host, self.boot, self.domains.clone());
+            let ears = self.service.node.ears();
+            ears.listed(self.host, self.boot, self.domains.clone());
+            ears.crashed(self.host, self.crashed.clone());
         }
         Ok(())
     }
 
+    /// How the host is, and a request for a lease.
+    fn beat(&self, beat: &ha::AgentHeartbeat, seq: u64) {
+        let ears = self.service.node.ears();
+        let ills = [(!beat.libvirt_ok, Degraded::LIBVIRT), (beat.nova_compute_ok == Some(false), Degraded::COMPUTE)];
+        let ill = ills.into_iter().filter(|(ill, _)| *ill).fold(Degraded::default(), |all, (_, ill)| all.and(ill));
+        ears.health(self.host, ill);
+        if !ill.is_empty() || beat.unasked_starts > 0 {
+            tracing::warn!(
+                host = %self.host,
+                libvirt = beat.libvirt_ok,
+                nova_compute = ?beat.nova_compute_ok,
+                unasked_starts = beat.unasked_starts,
+                "a host lives, and is not well"
+            );
+        }
+        if self.asks {
+            ears.ask(Ask { host: self.host, boot: self.boot, seq });
+        }
+    }
+
+    /// What the leader granted is handed on; with the first lease the watchdog is armed.
+    fn lease(&mut self) {
+        let Some(grant) = self.service.node.ears().grant(self.host) else { return };
+        let lease = ha::AgentLease { lease: grant.lease, for_seq: grant.seq, ttl_ms: grant.ttl };
+        self.leased |= self.say(ha::AgentDirective { lease: Some(lease), ..ha::AgentDirective::default() });
+    }
+
+    /// Directives up to that one are done, and on the agent's disk.
+    fn acknowledged(&mut self, directive: u64) {
+        let mut held = Vec::new();
+        while let Some((_, instances)) = self.told.pop_front_if(|(told, _)| *told <= directive) {
+            held.extend(instances.into_iter().map(|instance| Held { host: self.host, boot: self.boot, instance }));
+        }
+        if !held.is_empty() {
+            self.service.node.ears().holds(held);
+        }
+    }
+
     /// What has changed of this host's permits is told. Why the session must end, if it must: an agent whose
     /// life is over says Hello anew, which is refused and told if it was proven over while it lived.
-    fn look(&mut self, places: &Places) -> Result<(), &'static str> {
+    async fn look(&mut self, places: &Places) -> Result<(), String> {
         const DEAF: &str = "it takes no directives";
         if places.astray {
-            return Err("this node has lost the others: the agent is to try another");
+            return Err("this node has lost the others: the agent is to try another".to_owned());
         }
-        let Some(&(life, quarantined)) = places.hosts.get(&self.host) else { return Ok(()) };
+        let Some(&Place { life, quarantined, holds, leased }) = places.hosts.get(&self.host) else { return Ok(()) };
         if places.commands < self.since || self.life.incarnation == 0 {
             return Ok(());
         }
         if life != self.life {
             let withdrawn = std::mem::take(&mut self.granted);
             let _ = self.permits(&BTreeSet::new(), &withdrawn);
-            return Err("this life of the host is over");
+            return Err("this life of the host is over".to_owned());
         }
+        let mut heard = true;
         if quarantined != self.quarantined {
             self.quarantined = quarantined;
-            if !self.say(ha::AgentDirective { quarantine: Some(quarantined), ..ha::AgentDirective::default() }) {
-                return Err(DEAF);
-            }
+            heard &= self.say(ha::AgentDirective { quarantine: Some(quarantined), ..ha::AgentDirective::default() });
+        }
+        if holds != self.holds {
+            self.holds = holds;
+            heard &= self.say(ha::AgentDirective { nova_compute: Some(!holds), ..ha::AgentDirective::default() });
+        }
+        self.asks = places.leases;
+        heard &= self.arm(leased).await.map_err(|error| error.to_string())?;
+        if !heard {
+            return Err(DEAF.to_owned());
         }
         let now = places.at(life);
         let (granted, withdrawn) = (&now - &self.granted, &self.granted - &now);
         self.granted = now;
         let told = (granted.is_empty() && withdrawn.is_empty()) || self.permits(&granted, &withdrawn);
-        if told { Ok(()) } else { Err(DEAF) }
+        if told { Ok(()) } else { Err(DEAF.to_owned()) }
+    }
+
+    /// Armed once a lease was given, and disarmed once it is committed that nothing rests on it. False: the agent
+    /// takes no directives.
+    async fn arm(&mut self, leased: bool) -> Result<bool, ApiError> {
+        let device = self.watchdog.timeout > 0;
+        let armed = self.watchdog.armed || self.arming;
+        let say = |on| ha::AgentDirective { watchdog: Some(on), ..ha::AgentDirective::default() };
+        if leased && device && self.leased && !armed {
+            self.arming = true;
+            return Ok(self.say(say(true)));
+        }
+        if !leased && armed {
+            self.arming = false;
+            self.watchdog.armed = false;
+            self.replicate_watchdog(self.watchdog).await?;
+            return Ok(self.say(say(false)));
+        }
+        Ok(true)
     }
 
     fn permits(&mut self, granted: &BTreeSet<Uuid>, withdrawn: &BTreeSet<Uuid>) -> bool {
         let texts = |ids: &BTreeSet<Uuid>| ids.iter().map(Uuid::to_string).collect();
         let incarnation = self.life.incarnation;
         let permits = ha::AgentPermits { incarnation, granted: texts(granted), withdrawn: texts(withdrawn) };
-        self.say(ha::AgentDirective { permits: Some(permits), ..ha::AgentDirective::default() })
+        let said = self.say(ha::AgentDirective { permits: Some(permits), ..ha::AgentDirective::default() });
+        // More than an agent lets wait: it has not spoken for long, and its session ends.
+        if self.told.len() < DIRECTIVES * DIRECTIVES {
+            self.told.push_back((self.directive, granted.iter().copied().collect()));
+        }
+        said
+    }
+}
+
+/// Whether a guest has ended by itself: it crashed, or shut off for a crash or a failure, by libvirt's codes
+/// (`virDomainShutoffReason`). Whoever starts it, or destroys it, makes it something else.
+fn has_crashed(instance: &ha::AgentInstance) -> bool {
+    match instance.state.as_str() {
+        "crashed" => true,
+        "shut_off" => matches!(instance.state_reason, 3 | 6),
+        _ => false,
     }
 }
 

@@ -1,20 +1,24 @@
 //! The loop of a leadership.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use raft::Node;
 use scheduler::ha::case::Act;
-use scheduler::ha::coordinator::{Barrier, Call, Coordinator, Due, Lead, Told};
+use scheduler::ha::coordinator::lease::{Ask, CONFIRMED};
+use scheduler::ha::coordinator::{Answer, Barrier, Call, Coordinator, Due, Lead, Told};
+use scheduler::ha::drain::{MoveState, Stage};
 use scheduler::ha::liveness::{Says, Timers};
 use scheduler::ha::order::{Actor, Change, Done, Groups, Leader, Role};
+use scheduler::ha::proof::LeaseMode;
 use scheduler::ha::recovery::{AttemptState, Recovery};
 use scheduler::ha::{Case, Failover, HostId};
 use scheduler::state::Tables;
 use scheduler::{Core, Engine};
 use tokio::sync::{Semaphore, mpsc};
+use uuid::Uuid;
 
 use super::targets::Ranked;
 use super::{Gate, Hands, Settings, permits};
@@ -31,6 +35,12 @@ const CALLS: usize = 256;
 const ANSWERS: usize = 4_096;
 /// Ticks between two looks at what runs where.
 const PERMITS: u64 = 4;
+/// A target's agent has so long to take a permit in before a migration is given up.
+const PERMIT: Duration = Duration::from_secs(20);
+/// An evacuation waits so long for it, and then goes on.
+const EVACUATION: Duration = Duration::from_secs(3);
+/// A guest that is still crashed is told again: a pause, or a former leader, may have lost it.
+const CRASHED: u64 = 60_000;
 /// A BMC that answered so lately is one that can be reached.
 const REACHED: u64 = 30_000;
 
@@ -85,6 +95,10 @@ struct Leading {
     calls: Arc<Semaphore>,
     /// When the BMC of a host answered last, and since when it does not.
     bmcs: BTreeMap<HostId, Bmc>,
+    /// Requests for leases, and the member that has each session.
+    asks: Vec<(u64, Ask)>,
+    /// Guests that are crashed, and when the coordinator was told.
+    crashes: BTreeMap<(HostId, Uuid), u64>,
     ticks: u64,
 }
 
@@ -106,6 +120,8 @@ impl Leading {
             answers: mpsc::channel(ANSWERS),
             calls: Arc::new(Semaphore::new(CALLS)),
             bmcs: BTreeMap::new(),
+            asks: Vec::new(),
+            crashes: BTreeMap::new(),
             ticks: 0,
         }
     }
@@ -140,11 +156,24 @@ impl Leading {
                 coordinator.tell(told, now);
             }
         }
-        let (members, seen) = self.node.ears().all(self.leader.node);
-        for (member, told) in &members {
+        let all = self.node.ears().all(self.leader.node);
+        for (member, told) in &all.members {
             coordinator.liveness.digest(&told.digest(*member), now);
+            for (host, ill) in told.health() {
+                coordinator.tell(Told::Health(host, ill), now);
+            }
         }
-        for seen in seen {
+        let crashed: BTreeSet<_> = all.members.iter().flat_map(|(_, told)| told.crashed.iter().copied()).collect();
+        self.crashes.retain(|crash, _| crashed.contains(crash));
+        for (host, instance) in crashed {
+            let told = self.crashes.get(&(host, instance)).copied();
+            if told.is_none_or(|at| now >= at + CRASHED) {
+                self.crashes.insert((host, instance), now);
+                coordinator.tell(Told::Crashed { host, instance }, now);
+            }
+        }
+        self.asks.extend(all.asks);
+        for seen in all.seen {
             coordinator.liveness.observe(seen.host, seen.group, seen.says, now);
         }
         // A BMC that falls silent while others answer says no, in its own group: its power may be gone.
@@ -171,6 +200,7 @@ impl Leading {
             self.node.ears().keep(|host| known.hosts.get(host).is_some());
             self.bmcs.retain(|host, _| known.hosts.get(*host).is_some());
         }
+        let asks = self.leases(&tables).await;
         // The coordinator looks at a consistent copy, away from the thread that decides.
         let mut coordinator = self.coordinator.take()?;
         let node = self.node.clone();
@@ -178,10 +208,16 @@ impl Leading {
         let stepped = tokio::task::spawn_blocking(move || {
             let targets = Ranked::new(&node, &tables);
             let lead = Lead { tables: &tables, voters: &voters, targets: &targets, clock, now: boottime() };
+            // The leadership was confirmed for these just now; counted is from here, which is later.
+            let granted = |(member, ask): (u64, Ask)| Some((member, ask.host, coordinator.grant(ask, 0, &lead)?));
+            let grants: Vec<_> = asks.into_iter().filter_map(granted).collect();
             let due = coordinator.step(&lead);
-            (coordinator, due)
+            (coordinator, due, grants)
         });
-        let (coordinator, more) = stepped.await.ok()?;
+        let (coordinator, more, grants) = stepped.await.ok()?;
+        for (member, host, grant) in grants {
+            self.node.ears().give(self.leader.node, member, host, grant);
+        }
         self.coordinator = Some(coordinator);
         due.extend(more);
         let mut changes = Vec::new();
@@ -192,6 +228,17 @@ impl Leading {
             }
         }
         self.propose(epoch, changes).await
+    }
+
+    /// Requests that may be granted: leases are given, and a majority has confirmed the leadership within a second.
+    async fn leases(&mut self, tables: &Tables) -> Vec<(u64, Ask)> {
+        let asks = std::mem::take(&mut self.asks);
+        let given = tables.failover().small.lease.mode == LeaseMode::Strict && !self.settings.dry_run;
+        let confirmed = Duration::from_millis(CONFIRMED);
+        if asks.is_empty() || !given || !self.node.confirms(self.leader, confirmed).await {
+            return Vec::new();
+        }
+        asks
     }
 
     /// Proposes in order, together; whether anything changed. None: this node leads no more.
@@ -229,7 +276,7 @@ impl Leading {
 
     /// Begins a call. One that finds no place is asked for again by the coordinator.
     fn call(&self, call: Call) {
-        if self.settings.dry_run && writes(&call) {
+        if self.settings.dry_run && call.writes() {
             tracing::info!(?call, "failover would call this, and does not: dry run");
             return;
         }
@@ -239,6 +286,14 @@ impl Leading {
         tokio::spawn(async move {
             let told = match call {
                 Call::ListDomains(host) => domains(&node, host).await,
+                Call::Migrate { instance, target, barrier, .. } if !may_arrive(&node, target, instance).await => {
+                    Some(Told::Migrated { instance, op: barrier.intent, answer: Answer::Refused { forever: false } })
+                }
+                Call::Evacuate { instance, target, .. } => {
+                    // Its own check would refuse the guest; the evacuation's time is not this one's to stop.
+                    let _ = tokio::time::timeout(EVACUATION, may_arrive(&node, target, instance)).await;
+                    hands.act(call, gate).await
+                }
                 call => hands.act(call, gate).await,
             };
             drop(place);
@@ -271,6 +326,27 @@ fn voters_heard(node: &Node) -> Vec<u64> {
     heard
 }
 
+/// Waits until the agent of a target lets an instance begin there: its check is asked by libvirt as soon as Nova
+/// moves the guest. False: it has not said so in time, and nothing may be moved there.
+async fn may_arrive(node: &Node, target: HostId, instance: Uuid) -> bool {
+    let look = move |core: &mut Core, _: &mut Engine| {
+        let tables = core.state().tables();
+        let host = tables.failover().hosts.get(target)?;
+        Some((host.boot?, host.unchecked))
+    };
+    let deadline = tokio::time::Instant::now() + PERMIT;
+    while tokio::time::Instant::now() < deadline {
+        match node.lead(look).await.ok().flatten() {
+            Some((_, true)) => return true,
+            Some((boot, _)) if node.ears().is_held(target, boot, instance) => return true,
+            Some(_) => tokio::time::sleep(TICK / 2).await,
+            None => return false,
+        }
+    }
+    tracing::warn!(%target, %instance, "the target's agent has not taken the permit in: nothing is moved there");
+    false
+}
+
 /// What a host's agent lists, in the host's present life.
 async fn domains(node: &Node, host: HostId) -> Option<Told> {
     let look = move |core: &mut Core, _: &mut Engine| {
@@ -280,19 +356,6 @@ async fn domains(node: &Node, host: HostId) -> Option<Told> {
     let (age, instances) = node.ears().domains(host, boot)?;
     let at = clock.saturating_sub(age.as_millis() as u64);
     Some(Told::Domains { host, running: instances.into_iter().collect(), at })
-}
-
-/// Whether a call changes anything in the world.
-fn writes(call: &Call) -> bool {
-    !matches!(
-        call,
-        Call::ReadPower(_)
-            | Call::ListServers(_)
-            | Call::ReadServer(_)
-            | Call::ListDomains(_)
-            | Call::ReadCompute(_)
-            | Call::ReadDomain { .. }
-    )
 }
 
 /// Whether a change is a step towards one: a dry run decides up to there.
@@ -351,6 +414,15 @@ fn is_open(failover: &Failover, barrier: &Barrier, epoch: u64, now: u64) -> bool
         let may = failover.hosts.get(source).is_some_and(|host| failover.stops_recover(host).is_none());
         return may && unsent && failover.cases.get(source).is_some_and(|case| free(Act::Recover, case));
     }
-    // A step of a return: nothing pauses it.
+    let free = failover.paused(Act::Recover) <= now;
+    if let Some(known) = failover.moves.iter().find(|known| known.op == intent) {
+        // What is on its way is finished or given up even when no more may begin.
+        let drained = failover.drains.get(known.from.host).is_some_and(|drain| drain.stage == Stage::Moving);
+        return known.state != MoveState::Intent || free && drained;
+    }
+    if failover.restarts.iter().any(|known| known.op == intent) {
+        return free;
+    }
+    // A step of a return, or the mark of a drain: nothing pauses it.
     true
 }

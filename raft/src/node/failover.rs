@@ -130,13 +130,18 @@ impl Node {
         self.0.local.applied(index, rest).await.is_ok() && self.leadership() == Some(leader)
     }
 
-    /// Tells the leader what this node has heard of hosts, if another one leads.
+    /// Tells the leader what this node has heard of hosts, if another one leads; takes leases for them back.
     pub async fn tell_leader(&self) {
         let local = &self.0.local;
         let Some(leader) = local.leader() else { return };
         let ask = Ask::Overheard(Box::new(local.ears.overheard()));
         match local.peers.ask(&leader, Lane::Forward, ask, TELL).await {
-            Ok(_) => local.ears.told(),
+            Ok(answer) => {
+                local.ears.told();
+                if let Answer::Heard(Some(grants)) = answer {
+                    local.ears.granted(grants);
+                }
+            }
             Err(error) => tracing::debug!(%error, leader = leader.node, "the leader was not told what agents said"),
         }
     }

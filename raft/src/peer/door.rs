@@ -208,7 +208,7 @@ impl Door {
                 if leads {
                     local.ears.take(from, *told);
                 }
-                Answer::Heard(leads)
+                Answer::Heard(leads.then(|| local.ears.relay(from)))
             }
             Ask::Order(bytes) => match order::decode(&bytes) {
                 Ok((actor, change)) => Answer::Done(local.order(actor, change).await),

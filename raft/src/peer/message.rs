@@ -11,6 +11,8 @@ use openraft::raft::{
 };
 use scheduler::core::Shadow;
 use scheduler::decision::Explanation;
+use scheduler::ha::HostId;
+use scheduler::ha::coordinator::lease::Grant;
 use scheduler::{Decision, Levels, Outcome, Request};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -158,8 +160,8 @@ pub enum Answer {
     Shadows(Result<Vec<Shadow>, Refused>),
     /// To [`Ask::Report`].
     Report(Box<Report>),
-    /// To [`Ask::Overheard`]: whether this node leads.
-    Heard(bool),
+    /// To [`Ask::Overheard`]: leases for agents that speak to the sender; none: this node does not lead.
+    Heard(Option<Vec<(HostId, Grant)>>),
 }
 
 /// Who a node is.

@@ -71,6 +71,7 @@ fn hello(said: Hello) -> ha::AgentHello {
         resumes_by: said.resumes_by,
         watchdog: watchdog(said.watchdog),
         quarantined: said.quarantined,
+        boots: said.boots.iter().map(Uuid::to_string).collect(),
     }
 }
 
@@ -150,13 +151,19 @@ fn uuids(texts: &[String]) -> Result<Vec<Uuid>, String> {
 /// A directive; none: one that this version does not know.
 pub fn directive(said: ha::AgentDirective) -> Result<Option<Directive>, String> {
     let cluster = Uuid::parse_str(&said.cluster).map_err(|error| format!("cluster '{}': {error}", said.cluster))?;
-    let order = if let Some(ha::AgentWelcome { incarnation, quarantined, permits }) = said.welcome {
-        Order::Welcome { incarnation, quarantined, permits: uuids(&permits)? }
+    let order = if let Some(ha::AgentWelcome { incarnation, quarantined, permits, holds_nova_compute }) = said.welcome {
+        Order::Welcome { incarnation, quarantined, holds_compute: holds_nova_compute, permits: uuids(&permits)? }
     } else if let Some(ha::AgentPermits { incarnation, granted, withdrawn }) = said.permits {
         let (granted, withdrawn) = (uuids(&granted)?, uuids(&withdrawn)?);
         Order::Permits { incarnation, whole: false, granted, withdrawn }
     } else if let Some(on) = said.quarantine {
         Order::Quarantine { on }
+    } else if let Some(ha::AgentLease { lease, for_seq, ttl_ms }) = said.lease {
+        Order::LeaseGrant { lease, for_seq, ttl_ms }
+    } else if let Some(on) = said.watchdog {
+        Order::Watchdog { on }
+    } else if let Some(on) = said.nova_compute {
+        Order::Compute { on }
     } else if said.report_now == Some(true) {
         Order::ReportNow
     } else {
