@@ -21,7 +21,7 @@ const PLAIN: [&str; 7] =
     ["StringList", "InventoryMap", "AmountMap", "StringMap", "AggregateList", "NumaCellList", "InstanceReportList"];
 
 /// Messages that REST takes from the query of a GET.
-const QUERIES: [&str; 10] = [
+const QUERIES: [&str; 11] = [
     "DecisionsRequest",
     "WatchDecisionsRequest",
     "ListHostsRequest",
@@ -29,6 +29,7 @@ const QUERIES: [&str; 10] = [
     "WatchHostsRequest",
     "ListPipelinesRequest",
     "ListShadowsRequest",
+    "FailoverDrainsRequest",
     "FailoverHostsRequest",
     "FailoverLossesRequest",
     "FailoverCasesRequest",

@@ -2,6 +2,7 @@
 //! be done is decided by apply, which answers with the refusal that is passed on.
 
 pub(crate) mod agents;
+mod drain;
 mod grpc;
 mod hosts;
 mod view;

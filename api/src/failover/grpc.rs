@@ -88,6 +88,23 @@ impl Failover for Methods {
         Ok(Response::new(self.0.maintain(request.into_inner()).await?))
     }
 
+    async fn drain(&self, request: Request<ha::DrainRequest>) -> Answer<ha::FailoverDone> {
+        Ok(Response::new(self.0.drain(request.into_inner()).await?))
+    }
+
+    async fn cancel_drain(&self, request: Request<ha::FailoverHostRequest>) -> Answer<ha::FailoverDone> {
+        Ok(Response::new(self.0.cancel_drain(request.into_inner()).await?))
+    }
+
+    async fn end_drain(&self, request: Request<ha::FailoverHostRequest>) -> Answer<ha::FailoverDone> {
+        Ok(Response::new(self.0.end_drain(request.into_inner()).await?))
+    }
+
+    async fn drains(&self, request: Request<ha::FailoverDrainsRequest>) -> Answer<ha::FailoverDrainsResponse> {
+        let call = call(&request)?;
+        Ok(Response::new(self.0.drains(request.into_inner(), &call).await?))
+    }
+
     async fn end_quarantine(&self, request: Request<ha::FailoverHostRequest>) -> Answer<ha::FailoverDone> {
         Ok(Response::new(self.0.end_quarantine(request.into_inner()).await?))
     }

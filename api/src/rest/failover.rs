@@ -77,6 +77,18 @@ pub(crate) async fn case(
     Ok(Json(service.failover_case(asked, &call).await?))
 }
 
+/// Drains that are under way, or that are over while their host is still away.
+#[utoipa::path(get, path = "/v1/ha/drains", tag = "failover", params(ha::FailoverDrainsRequest), responses(
+    (status = 200, body = ha::FailoverDrainsResponse), (status = 404, body = ErrorBody),
+))]
+pub(crate) async fn drains(
+    State(service): Shared,
+    Extension(call): Extension<Call>,
+    Asked(asked): Asked<ha::FailoverDrainsRequest>,
+) -> Answer<ha::FailoverDrainsResponse> {
+    Ok(Json(service.drains(asked, &call).await?))
+}
+
 /// An order of an operator: a POST whose body is the message of gRPC.
 macro_rules! told {
     ($($(#[$doc:meta])* $path:literal $name:ident($request:ident) $method:ident;)*) => {$(
@@ -111,6 +123,12 @@ told! {
     "/v1/ha/answer" answer(AnswerBreakerRequest) answer_breaker;
     /// Says why a host is not at work, or that it is.
     "/v1/ha/maintain" maintain(MaintainRequest) maintain;
+    /// Empties a living host by migrations, for planned work.
+    "/v1/ha/drain" drain(DrainRequest) drain;
+    /// Ends a drain before its time; the host is at work again.
+    "/v1/ha/cancel-drain" cancel_drain(FailoverHostRequest) cancel_drain;
+    /// After planned work: a drained host is at work again.
+    "/v1/ha/end-drain" end_drain(FailoverHostRequest) end_drain;
     /// Says that a host in quarantine is what it says it is.
     "/v1/ha/end-quarantine" end_quarantine(FailoverHostRequest) end_quarantine;
     /// After a restore: failover acts again.

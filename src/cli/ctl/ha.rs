@@ -17,6 +17,8 @@ Examples:
   pallium ctl ha hosts --state suspect
   pallium ctl ha apply hosts.yaml       # which hosts it watches
   pallium ctl ha case compute-17        # what was seen, decided and done
+  pallium ctl ha drain compute-17 --reason 'new DIMMs'   # empty it
+  pallium ctl ha drain                  # how far drains are
   pallium ctl ha confirm-dead compute-17 --reason 'pulled the plug'
   pallium ctl ha pause kill --for 30m --reason 'switch update in row 7'
   pallium ctl ha answer az:az-a proceed compute-17 --for 10m --reason burning
@@ -37,6 +39,16 @@ FILE is YAML or JSON, as the body of POST /v1/ha/hosts:
       power: feed-7                 # what shares a feed
       chassis: c7                   # what shares an enclosure
 Absent: its id (its provider's uuid), its zone (its provider's), cell1.";
+
+const DRAIN: &str = "\
+Examples:
+  pallium ctl ha drain compute-17 --reason 'new DIMMs'
+  pallium ctl ha drain compute-17                      # how far it is
+  pallium ctl ha drain compute-17 --cancel --reason 'not today'
+  pallium ctl ha drain compute-17 --done --reason 'new DIMMs are in'
+
+Its service is disabled, and its instances are migrated, two at a time, live or
+stopped as they are. What cannot be moved stays and is named.";
 
 /// Look at failover and tell it things
 #[derive(Debug, clap::Args)]
@@ -174,6 +186,27 @@ enum Command {
         mode: String,
         #[command(flatten)]
         why: Why,
+    },
+    /// Empty a living host by migrations, for planned work; without a host: how far drains are
+    #[command(after_help = DRAIN)]
+    Drain {
+        /// Host, by Nova's name or id
+        host: Option<String>,
+        /// For what: auto (it may be fenced meanwhile), manual (a person works at it) or termination
+        #[arg(long, value_name = "MODE", default_value = "auto")]
+        mode: String,
+        /// Why, in a few words; kept with who said it. Without it: how far the drain is
+        #[arg(long, value_name = "TEXT", requires = "host")]
+        reason: Option<String>,
+        /// End it before its time: what is on its way arrives, the rest stays, the host is at work again
+        #[arg(long, requires = "reason", conflicts_with = "done")]
+        cancel: bool,
+        /// The work is done: the host's service is enabled, and instances are placed on it again
+        #[arg(long, requires = "reason")]
+        done: bool,
+        /// Who says so
+        #[arg(long = "as", value_name = "NAME", env = "USER", default_value = "operator")]
+        actor: String,
     },
     /// Say that a host in quarantine is what it says it is
     #[command(after_help = "Example: pallium ctl ha end-quarantine compute-17 --reason 'new mainboard'")]
@@ -345,6 +378,19 @@ pub async fn run(target: &Target, format: Format, args: Args) -> Result<(), Fail
             };
             let decision = decision.to_owned();
             failover.answer(ha::AnswerBreakerRequest { scope, decision, hosts, for_ms: span, actor, reason }).await
+        }
+        Command::Drain { host, reason: None, .. } => {
+            let asked = ha::FailoverDrainsRequest { host };
+            let drains = failover.drains(asked).await.map_err(refused)?.into_inner();
+            return emit(format, &drains, || show::drains(&drains.drains));
+        }
+        Command::Drain { host, mode, reason: Some(reason), cancel, done, actor } => {
+            let host = host.unwrap_or_default();
+            match (cancel, done) {
+                (false, false) => failover.drain(ha::DrainRequest { host, mode, actor, reason }).await,
+                (true, _) => failover.cancel_drain(ha::FailoverHostRequest { host, actor, reason }).await,
+                (false, true) => failover.end_drain(ha::FailoverHostRequest { host, actor, reason }).await,
+            }
         }
         Command::Maintain { host, mode, why: Why { reason, actor } } => {
             failover.maintain(ha::MaintainRequest { host, mode, actor, reason }).await

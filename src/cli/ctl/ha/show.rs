@@ -1,6 +1,7 @@
 //! Failover in tables and words.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 use api::proto::ha;
 
@@ -112,6 +113,66 @@ pub fn hosts(hosts: &[ha::FailoverHost]) -> String {
         })
         .collect();
     listing(&columns, &rows)
+}
+
+pub fn drains(drains: &[ha::FailoverDrain]) -> String {
+    if drains.is_empty() {
+        return "no drain".to_owned();
+    }
+    let columns = [
+        text("HOST", 0),
+        text("STAGE", 0),
+        number("SINCE", 1),
+        number("MOVED", 0),
+        number("LEFT", 0),
+        text("NOTES", 0),
+    ];
+    let dash = || "-".to_owned();
+    let rows: Vec<Vec<String>> = drains
+        .iter()
+        .map(|drain| {
+            let mut notes: Vec<String> = drain.waits.iter().map(|why| format!("waits {why}")).collect();
+            notes.extend((drain.maintenance != "none").then(|| format!("away for {}", drain.maintenance)));
+            notes.extend(drain.disabled.then(|| "disabled".to_owned()));
+            vec![
+                drain.host.clone(),
+                drain.stage.clone(),
+                wording::duration(drain.stage_ms),
+                drain.moved.to_string(),
+                drain.remaining.to_string(),
+                if notes.is_empty() { dash() } else { notes.join(", ") },
+            ]
+        })
+        .collect();
+    let mut told = listing(&columns, &rows);
+    for drain in drains {
+        for moving in &drain.moves {
+            let how = if moving.live { "live" } else { "stopped" };
+            let since = wording::duration(moving.state_ms);
+            let _ = write!(
+                told,
+                "\n{} {} to {}, {how}, {} since {since}, try {}",
+                drain.host, moving.instance, moving.target, moving.state, moving.tries
+            );
+        }
+        for left in &drain.left {
+            let _ = write!(told, "\n{} {} stays: {}", drain.host, left.instance, stays(&left.why));
+        }
+    }
+    told
+}
+
+/// Why an instance of a drained host stays, in words.
+fn stays(why: &str) -> &str {
+    match why {
+        "state" => "it is in error, or neither active nor stopped",
+        "busy" => "something is being done with it",
+        "no_target" => "no host has room for it",
+        "tried" => "three migrations of it failed",
+        "permit" => "it may run elsewhere only",
+        "fixed" => "it cannot be moved",
+        other => other,
+    }
 }
 
 pub fn losses(losses: &[ha::FailoverLoss]) -> String {

@@ -1,0 +1,154 @@
+//! Planned work: a host is emptied, and given back.
+
+use std::collections::BTreeSet;
+
+use scheduler::ha::HostId;
+use scheduler::ha::drain::{Drain, Move, MoveState, Over, Stage};
+use scheduler::ha::host::Maintenance;
+use scheduler::ha::order::Change;
+use scheduler::ha::recovery::Life;
+use scheduler::state::Tables;
+
+use super::{find, name, named, nova_host, operator};
+use crate::error::ApiError;
+use crate::proto::ha;
+use crate::service::{Call, Service};
+use raft::Freshness;
+
+/// Instances of one drain that are told.
+const INSTANCES: usize = 1000;
+
+impl Service {
+    pub(crate) async fn drain(&self, asked: ha::DrainRequest) -> Result<ha::FailoverDone, ApiError> {
+        let host = self.found(&asked.host).await?;
+        let mode: Maintenance = match asked.mode.as_str() {
+            "" => Maintenance::Auto,
+            given => named("mode", given, "auto, manual or termination")?,
+        };
+        let tables = self.tables(Freshness::Linearizable).await?;
+        let incarnation = tables.failover().hosts.get(host).map_or(0, |host| host.incarnation);
+        let change = Change::DrainOpen { host, incarnation, mode };
+        self.told(operator(&asked.actor, &asked.reason), change).await
+    }
+
+    pub(crate) async fn cancel_drain(&self, asked: ha::FailoverHostRequest) -> Result<ha::FailoverDone, ApiError> {
+        let host = self.found(&asked.host).await?;
+        let change = Change::DrainEnd { host, over: Over::Cancelled };
+        self.told(operator(&asked.actor, &asked.reason), change).await
+    }
+
+    pub(crate) async fn end_drain(&self, asked: ha::FailoverHostRequest) -> Result<ha::FailoverDone, ApiError> {
+        let host = self.found(&asked.host).await?;
+        let tables = self.tables(Freshness::Linearizable).await?;
+        let stage = tables.failover().drains.get(host).map(|drain| drain.stage);
+        match stage {
+            Some(Stage::Over(_)) => {}
+            None => return Err(ApiError::not_found(format!("host: '{}' is not drained", asked.host.escape_debug()))),
+            Some(Stage::Waiting | Stage::Moving) => {
+                return Err(ApiError::conflict(format!(
+                    "the drain of {} is not over: wait for its end, or cancel it",
+                    asked.host
+                )));
+            }
+        }
+        let change = Change::Maintenance { host, mode: Maintenance::None };
+        self.told(operator(&asked.actor, &asked.reason), change).await
+    }
+
+    pub(crate) async fn drains(
+        &self,
+        asked: ha::FailoverDrainsRequest,
+        call: &Call,
+    ) -> Result<ha::FailoverDrainsResponse, ApiError> {
+        let tables = self.tables(call.fresh).await?;
+        let only = asked.host.as_deref().map(|host| {
+            find(&tables, host).map(|host| host.id).ok_or_else(|| {
+                ApiError::not_found(format!("host: '{}' is none that failover watches", host.escape_debug()))
+            })
+        });
+        let only = only.transpose()?;
+        let drains = tables.failover().drains.iter().filter(|drain| only.is_none_or(|only| only == drain.host));
+        let mut drains: Vec<_> = drains.map(|drain| told(&tables, drain)).collect();
+        drains.sort_unstable_by(|one, other| one.host.cmp(&other.host));
+        Ok(ha::FailoverDrainsResponse { drains })
+    }
+}
+
+fn host_name(tables: &Tables, id: HostId) -> String {
+    tables.failover().hosts.get(id).map_or_else(|| id.to_string(), |host| nova_host(tables, host).to_owned())
+}
+
+fn told(tables: &Tables, drain: &Drain) -> ha::FailoverDrain {
+    let failover = tables.failover();
+    let now = tables.counters().now;
+    let life = Life { host: drain.host, incarnation: drain.incarnation };
+    let moves = failover.moves.iter().filter(|known| known.from.host == drain.host).take(INSTANCES);
+    let left = drain.left.iter().take(INSTANCES);
+    ha::FailoverDrain {
+        host: host_name(tables, drain.host),
+        stage: match drain.stage {
+            Stage::Waiting => "waiting".to_owned(),
+            Stage::Moving => "moving".to_owned(),
+            Stage::Over(over) => name(over),
+        },
+        stage_ms: now.saturating_sub(drain.since),
+        maintenance: failover.hosts.get(drain.host).map_or_else(String::new, |host| name(host.maintenance)),
+        disabled: drain.disabled,
+        moved: drain.moved,
+        remaining: failover.permits.iter().filter(|permit| permit.life == life).count() as u64,
+        waits: waits(tables, drain),
+        moves: moves.map(|known| moving(tables, known, now)).collect(),
+        left: left.map(|(instance, why)| ha::FailoverLeft { instance: instance.to_string(), why: name(why) }).collect(),
+    }
+}
+
+fn moving(tables: &Tables, known: &Move, now: u64) -> ha::FailoverMove {
+    let state = match known.state {
+        MoveState::Claimed => "claimed",
+        MoveState::Intent => "intent",
+        MoveState::Running(_) => "running",
+        MoveState::Failed => "failed",
+    };
+    ha::FailoverMove {
+        instance: known.instance.to_string(),
+        target: host_name(tables, known.to.host),
+        live: known.live,
+        state: state.to_owned(),
+        tries: u32::from(known.tries),
+        state_ms: now.saturating_sub(known.at),
+    }
+}
+
+/// What a drain that waits waits for, as far as the state says.
+fn waits(tables: &Tables, drain: &Drain) -> Option<String> {
+    let failover = tables.failover();
+    let cluster = failover.hosts.get(drain.host)?.places.cluster;
+    let there = |id: HostId| failover.hosts.get(id).is_some_and(|host| host.places.cluster == cluster);
+    if matches!(drain.stage, Stage::Over(_)) {
+        return None;
+    }
+    if drain.epoch != tables.counters().epoch {
+        return Some("it is of before a restore: cancel it, and drain anew".to_owned());
+    }
+    let cases: BTreeSet<_> = failover
+        .cases
+        .iter()
+        .filter(|case| there(case.id.host) && case.phase.is_unrecovered())
+        .map(|case| host_name(tables, case.id.host))
+        .collect();
+    if let Some(host) = cases.first() {
+        return Some(format!("for the case of {host}, whose instances come first"));
+    }
+    if drain.stage == Stage::Moving {
+        return None;
+    }
+    let moving = failover.drains.iter().filter(|other| other.stage == Stage::Moving && there(other.host));
+    let moving: BTreeSet<_> = moving.map(|other| host_name(tables, other.host)).collect();
+    match moving.first() {
+        Some(host) if moving.len() >= failover.small.policy.drains as usize => {
+            Some(format!("for the drain of {host}: {} at a time in a cluster", failover.small.policy.drains))
+        }
+        _ if failover.small.policy.keep_spare => Some("for room: its cluster could not lose a host then".to_owned()),
+        _ => None,
+    }
+}
