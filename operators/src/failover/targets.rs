@@ -2,6 +2,7 @@
 //! claims nothing.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use raft::Node;
 use scheduler::consumer::Purpose;
@@ -14,8 +15,8 @@ use scheduler::{Domain, Request};
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
-/// Hosts that are asked for.
-const MOST: u64 = 64;
+/// Hosts that are asked for: instances that ask the same are ranked once, and share the list.
+const MOST: u64 = 256;
 
 /// The pipeline's answer.
 pub struct Ranked<'a> {
@@ -31,7 +32,8 @@ impl<'a> Ranked<'a> {
     pub fn new(node: &'a Node, tables: &'a Tables) -> Self {
         let failover = tables.failover();
         // Only a plan asks.
-        let hosts = failover.hosts.iter().filter(|host| !failover.cases.is_empty() && host.takes_instances());
+        let plans = !failover.cases.is_empty() || !failover.drains.is_empty();
+        let hosts = failover.hosts.iter().filter(|host| plans && host.takes_instances());
         let lives = hosts
             .map(|host| (tables.names.text(host.nova_host), Life { host: host.id, incarnation: host.incarnation }));
         Self { node, tables, handle: Handle::current(), lives: lives.collect() }
@@ -39,6 +41,17 @@ impl<'a> Ranked<'a> {
 }
 
 impl Targets for Ranked<'_> {
+    /// All that the request below says of an instance, but the instance.
+    fn question(&self, instance: Uuid) -> Option<u64> {
+        let consumer = self.tables.consumer(Domain::Nova, instance, Purpose::Instance)?;
+        let mut hasher = DefaultHasher::new();
+        for (class, amount) in consumer.amounts.iter() {
+            (class, amount).hash(&mut hasher);
+        }
+        (consumer.flavor, consumer.project, consumer.user, consumer.group).hash(&mut hasher);
+        Some(hasher.finish())
+    }
+
     fn ranked(&self, instance: Uuid, source: Life) -> Vec<Life> {
         let tables = self.tables;
         let Some(consumer) = tables.consumer(Domain::Nova, instance, Purpose::Instance) else { return Vec::new() };
