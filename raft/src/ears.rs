@@ -419,7 +419,9 @@ mod tests {
         let (member, leader) = (Ears::default(), Ears::default());
         let hosts: Vec<_> = (1..=4).map(|n| HostId(Uuid::from_u128(n))).collect();
         let (boot, guest) = (Uuid::from_u128(9), Uuid::from_u128(8));
-        hosts.iter().for_each(|host| member.heard(*host, boot));
+        for host in &hosts {
+            member.heard(*host, boot);
+        }
         let ask = Ask { host: hosts[0], boot, seq: 7 };
         member.ask(ask);
         member.crashed(hosts[1], BTreeSet::from([guest]));

@@ -161,7 +161,7 @@ impl Talk<'_> {
         }
         match self.session.ask(ask, MOST).await {
             Ok(said) => {
-                tracing::info!(host = %known.nova_host, status = %said.status, kind, "power switched by Redfish")
+                tracing::info!(host = %known.nova_host, status = %said.status, kind, "power switched by Redfish");
             }
             Err(error) => tracing::warn!(host = %known.nova_host, %error, kind, "power switched by Redfish"),
         }

@@ -56,7 +56,10 @@ pub struct Migration {
 
 /// Whether a host's check lets a guest begin there: libvirt's hook asks when a migration arrives.
 #[derive(Clone)]
-pub struct Check(pub Arc<dyn Fn(&str, Uuid) -> bool + Send + Sync>);
+pub struct Check(pub Arc<May>);
+
+/// By host and instance.
+type May = dyn Fn(&str, Uuid) -> bool + Send + Sync;
 
 impl std::fmt::Debug for Check {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

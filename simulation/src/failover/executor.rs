@@ -119,12 +119,7 @@ impl World {
                 *forced_down = true;
                 Some(Told::Service { host, forced_down: true, disabled: *disabled })
             }
-            Call::Disable(host) => {
-                let (forced_down, disabled) = self.nova.services.entry(host).or_default();
-                *disabled = true;
-                Some(Told::Service { host, forced_down: *forced_down, disabled: true })
-            }
-            Call::Cordon(host) => {
+            Call::Disable(host) | Call::Cordon(host) => {
                 let (forced_down, disabled) = self.nova.services.entry(host).or_default();
                 *disabled = true;
                 Some(Told::Service { host, forced_down: *forced_down, disabled: true })
