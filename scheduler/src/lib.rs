@@ -31,6 +31,7 @@ pub mod numa;
 pub mod pipeline;
 pub mod pod;
 pub mod provider;
+pub mod rebalance;
 pub mod remedy;
 pub mod report;
 pub mod request;

@@ -54,6 +54,7 @@ fn main() {
             warm_up: 0.25,
             seed: 42,
             check: false,
+            migrations: 0.0,
         };
         for name in POLICIES.iter().filter(|name| only.is_empty() || only.iter().any(|only| only == *name)) {
             let policy = Arc::new(Policy::named(name, Domain::Nova, false, 42).expect("a known policy"));

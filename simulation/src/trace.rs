@@ -17,6 +17,7 @@ pub mod events;
 pub mod hosts;
 pub mod inflate;
 pub mod meter;
+pub mod migrations;
 pub mod policy;
 pub mod replay;
 pub mod report;

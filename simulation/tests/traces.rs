@@ -25,7 +25,7 @@ fn list(lines: &str) -> HostList {
 
 fn inputs(trace: Trace, list: HostList, warm_up: f64) -> Inputs {
     let (trace, list) = (Arc::new(trace), Arc::new(list));
-    Inputs { trace, list, ratios: Ratios::default(), warm_up, seed: 42, check: true }
+    Inputs { trace, list, ratios: Ratios::default(), warm_up, seed: 42, check: true, migrations: 0.0 }
 }
 
 fn policy(name: &str, domain: Domain, gpus: bool) -> Arc<Policy> {
@@ -81,7 +81,7 @@ fn golden_searches() {
     let policy = policy("best-fit", Domain::Nova, false);
     let hosts = "a,4,8,0,,r1\nb,4,8,0,,r2\nc,4,8,0,,r2\n";
     let inputs = inputs(trace(GOLDEN), list(hosts), 0.0);
-    assert_eq!(min_hosts(&inputs, &policy, 1, &Unwatched), Ok(3));
+    assert_eq!(min_hosts(&inputs, &policy, 1, &Unwatched).unwrap().0, 3);
     // Starts at events 0 and 2: v1 v2 v3 before v4 fails; v3, v4, then v5 with nobody deleted: two hosts are full.
     let failed = first_failure(&inputs, &policy, 2, 2, true, &Unwatched).unwrap();
     assert_eq!((failed.placed, failed.placed_sd, failed.without), (2.5, 0.5, 0));
@@ -89,6 +89,43 @@ fn golden_searches() {
     let survived = survive(&inputs, &policy, 3, 300_000, &Unwatched).unwrap();
     assert_eq!(survived.snapshots, 2);
     assert!(survived.n1.unwrap() < 1.0 && survived.n1_vms_lost.unwrap() > 0.0, "{survived:?}");
+}
+
+/// On each of two hosts of 4 vCPU one VM of 2 vCPU is left; v5 needs a whole host, on the second day.
+const SPREAD: &str = "\
+0,create,v1,2,2,0,0,,,,
+0,create,v2,2,2,0,0,,,,
+0,create,v3,2,2,0,0,,,,
+0,create,v4,2,2,0,0,,,,
+50,delete,v1,,,,,,,,
+50,delete,v3,,,,,,,,
+90000,create,v5,4,2,0,0,,,,
+";
+
+#[test]
+fn a_move_makes_room() {
+    let hosts = "a,4,8,0,,\nb,4,8,0,,\n";
+    let run = |share: f64| {
+        let inputs = Inputs { migrations: share, ..inputs(trace(SPREAD), list(hosts), 0.0) };
+        replay(&inputs, &policy("best-fit", Domain::Nova, false), 2, Some(86_400_000), &Unwatched).unwrap()
+    };
+    let (still, _) = run(0.0);
+    assert_eq!((still.rejections.count, still.migrations), (1, None));
+    // Two are alive when the second day begins: half of them may be moved, and one is.
+    let (moved, series) = run(0.5);
+    let migrations = moved.migrations.unwrap();
+    assert_eq!((moved.rejections.count, moved.creates, moved.hosts_peak), (0, 5, 2));
+    assert_eq!(
+        (migrations.budget, migrations.moves, migrations.memory_mib, migrations.in_vain),
+        (vec![0, 1], vec![0, 1], 2, 0)
+    );
+    assert_eq!(series.last().map(|moment| moment.migrations), Some(0), "no point after the move");
+    let (none, _) = run(0.4);
+    assert_eq!(none.rejections.count, 1, "a budget of 0.8 VMs is none");
+    // With a whole day's budget fewer hosts will do.
+    let inputs = Inputs { migrations: 0.5, ..inputs(trace(SPREAD), list(hosts), 0.0) };
+    let (count, migrations) = min_hosts(&inputs, &policy("best-fit", Domain::Nova, false), 1, &Unwatched).unwrap();
+    assert_eq!((count, migrations.all()), (2, 1));
 }
 
 /// What the reference policies are, in the plainest words; sizes in vCPU and MiB.

@@ -25,6 +25,8 @@ Examples:
     --policy best-fit --policy first-fit --policy my-pipeline.yaml
   pallium simulate --trace events.csv.gz --hosts nodes.csv --hosts-count 1160 \\
     --mode replay,survive --out study
+  pallium simulate --trace events.csv.gz --hosts nodes.csv --mode min-hosts \\
+    --migrations 1%
   pallium simulate --shapes shapes.csv.gz --hosts nodes.csv --mode inflate \\
     --policy fgd
 
@@ -82,6 +84,9 @@ pub struct Args {
     /// Play the trace so many times at once
     #[arg(long, value_name = "COPIES", default_value_t = 1)]
     scale: u32,
+    /// VMs that may be moved on a day, as a share of those alive when it begins: 1%
+    #[arg(long, value_name = "SHARE", value_parser = share, default_value = "0")]
+    migrations: f64,
     /// Check all invariants of the core after every event
     #[arg(long)]
     check: bool,
@@ -193,12 +198,20 @@ impl Args {
             warm_up: self.warm_up,
             seed: self.seed,
             check: self.check,
+            migrations: self.migrations,
         };
         let series = (self.out.is_some() && self.series_seconds > 0).then_some(self.series_seconds * 1000);
         let study = Study { inputs, policies, modes, count, series };
         study.check().map_err(Failure::new)?;
         Ok(study)
     }
+}
+
+/// A share, as 1% or 0.01.
+fn share(text: &str) -> Result<f64, String> {
+    let (number, parts) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
+    let share = number.parse::<f64>().map(|number| number / parts).ok();
+    share.filter(|share| (0.0..=1.0).contains(share)).ok_or_else(|| "a share expected, from 0 to 100%".to_owned())
 }
 
 /// The policies that a name or a file stands for.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use plugins::packing::lifetime::{EXIT_FEATURE, LIFETIME_HINT};
 use plugins::packing::{DEVICES, fragmentation::Shape as Expected};
 use scheduler::command::{Action, Part, Place};
+use scheduler::rebalance::{Item, Plan, Site, make_room};
 use scheduler::{
     Batch, Command, Core, Domain, Engine, FeatureReport, HostReport, Intent, Outcome, Proposer, Purpose, Request, Row,
     Settled,
@@ -245,6 +246,32 @@ impl Estate {
         let Some(host) = host else { return Ok(None) };
         self.arrive(vm, host)?;
         Ok(Some(host))
+    }
+
+    /// Moves that make room for a VM that fits nowhere, at most `most`; `None`: there are none. VMs with GPUs stay.
+    pub fn room_for(&self, vm: u32, most: usize) -> Option<Plan> {
+        let shape = self.trace.shape(vm);
+        if shape.gpus > 0 || most == 0 {
+            return None;
+        }
+        let both = |sizes: [u64; 3]| [sizes[0], sizes[1]];
+        let item = |&vm: &u32| {
+            let shape = self.trace.shape(vm);
+            Item { id: vm, sizes: both(shape.sizes()), movable: shape.gpus == 0 }
+        };
+        let site = |host: usize| Site {
+            capacity: both(self.capacity[host]),
+            free: both(self.free(host)),
+            items: self.held[host].vms.iter().map(item).collect(),
+        };
+        let sites: Vec<Site> = (0..self.hosts.len()).map(site).collect();
+        make_room(&sites, both(shape.sizes()), most, |_, to| !self.outside.contains(&to))
+    }
+
+    /// Moves a VM; the place is claimed as any other.
+    pub fn migrate(&mut self, vm: u32, to: u32) -> Result<(), String> {
+        self.delete(vm)?;
+        self.put(vm, to)
     }
 
     /// Puts a VM on a host as an initial placement says, without a decision.

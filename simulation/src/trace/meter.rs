@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::estate::Estate;
 use super::events::Trace;
+use super::migrations::Migrations;
 use super::shape::{Shape, mix};
 
 /// CPU, memory and GPU.
@@ -117,6 +118,9 @@ pub struct Metrics {
     pub imbalance: ByResource,
     /// Of groups with at least two VMs: mean of the largest share on one host.
     pub group_spread: Option<f64>,
+    /// What was moved, where moves are allowed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub migrations: Option<Migrations>,
 }
 
 /// A moment of the series.
@@ -134,6 +138,8 @@ pub struct Moment {
     pub large_slots: Option<f64>,
     /// Rejections so far.
     pub rejected: u64,
+    /// Moves so far.
+    pub migrations: u64,
 }
 
 /// The meter.
@@ -160,6 +166,7 @@ pub struct Meter {
     slots: Average,
     sampled: (Option<f64>, Option<f64>),
     metrics: Metrics,
+    moves: u64,
     /// Where VMs of groups were placed.
     groups: Vec<Vec<u32>>,
 }
@@ -193,6 +200,7 @@ impl Meter {
             slots: Average::default(),
             sampled: (None, None),
             metrics: Metrics::default(),
+            moves: 0,
         }
     }
 
@@ -258,6 +266,14 @@ impl Meter {
     pub fn left(&mut self, vm: u32, host: u32, estate: &Estate) {
         self.metrics.deletes += 1;
         self.changed(vm, host, estate, -1.0);
+    }
+
+    /// A VM was moved.
+    pub fn moved(&mut self, vm: u32, from: u32, to: u32, estate: &Estate) {
+        self.moves += 1;
+        self.changed(vm, from, estate, -1.0);
+        self.changed(vm, to, estate, 1.0);
+        self.metrics.hosts_peak = self.metrics.hosts_peak.max(self.used_hosts);
     }
 
     /// A VM that was rejected is deleted.
@@ -337,6 +353,7 @@ impl Meter {
             fragmentation: self.sampled.0,
             large_slots: self.sampled.1,
             rejected: self.metrics.rejections.count,
+            migrations: self.moves,
         }
     }
 

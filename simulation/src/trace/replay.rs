@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use scheduler::rebalance::Move;
 use serde::Serialize;
 
 use super::estate::Estate;
 use super::events::{Kind, Trace};
 use super::hosts::{Host, HostList, Ratios};
 use super::meter::{ByResource, Meter, Metrics, Moment};
+use super::migrations::Migrations;
 use super::policy::Policy;
 
 /// What every run of one policy has in common.
@@ -25,6 +27,8 @@ pub struct Inputs {
     pub seed: u64,
     /// All invariants of the core are checked after each event, not now and then.
     pub check: bool,
+    /// VMs that may be moved on a day of the trace, as a share of those alive when it begins; 0: none.
+    pub migrations: f64,
 }
 
 /// What a run tells while it goes on.
@@ -71,6 +75,9 @@ pub struct Player<'a> {
     pub fading: bool,
     stop: bool,
     events: u64,
+    /// What was moved so far.
+    pub migrations: Migrations,
+    alive: u64,
 }
 
 /// What an event did.
@@ -80,6 +87,8 @@ pub enum Played {
     Placed(u32, u32),
     /// A VM found no host.
     Rejected(u32),
+    /// A VM was moved, from one host to another, to make room for the one that is placed next.
+    Moved(u32, u32, u32),
     /// A VM left a host.
     Left(u32, u32),
     /// A VM that had no host is deleted.
@@ -89,7 +98,8 @@ pub enum Played {
 impl<'a> Player<'a> {
     /// A player over a world.
     pub fn new(inputs: &'a Inputs, estate: Estate, watch: &'a dyn Watch) -> Self {
-        Self { inputs, watch, estate, fading: false, stop: false, events: 0 }
+        let migrations = Migrations::default();
+        Self { inputs, watch, estate, fading: false, stop: false, events: 0, migrations, alive: 0 }
     }
 
     /// The same, which stops at the first rejection.
@@ -108,8 +118,11 @@ impl<'a> Player<'a> {
         for event in &trace.events[from.min(trace.events.len())..] {
             before(event.time, &mut self.estate)?;
             self.estate.set_now(event.time)?;
+            if self.inputs.migrations > 0.0 {
+                self.migrations.go_on_to(event.time, self.inputs.migrations, self.alive);
+            }
             let played = match event.kind {
-                Kind::Create => match self.estate.create(event.vm)? {
+                Kind::Create => match self.create(event.vm, |moved, estate| after(event.time, moved, estate))? {
                     Some(host) => Played::Placed(event.vm, host),
                     None => Played::Rejected(event.vm),
                 },
@@ -119,6 +132,11 @@ impl<'a> Player<'a> {
                     None => Played::Orphan,
                 },
             };
+            match played {
+                Played::Placed(..) => self.alive += 1,
+                Played::Left(..) => self.alive -= 1,
+                _ => {}
+            }
             after(event.time, played, &self.estate);
             self.events += 1;
             if self.events.is_multiple_of(TELL_EVERY) {
@@ -136,6 +154,23 @@ impl<'a> Player<'a> {
         }
         self.watch.played(self.events % TELL_EVERY);
         Ok(())
+    }
+
+    /// A VM is asked for; if it fits nowhere, others are moved as far as the day's budget goes, and it is asked for again.
+    fn create(&mut self, vm: u32, mut moved: impl FnMut(Played, &Estate)) -> Result<Option<u32>, String> {
+        if let Some(host) = self.estate.create(vm)? {
+            return Ok(Some(host));
+        }
+        let Some(plan) = self.estate.room_for(vm, self.migrations.left()) else { return Ok(None) };
+        for &Move { item, from, to } in &plan.moves {
+            self.estate.migrate(item, to as u32)?;
+            self.migrations.count(self.inputs.trace.shape(item).memory_mib);
+            moved(Played::Moved(item, from as u32, to as u32), &self.estate);
+        }
+        let host = self.estate.place(vm)?;
+        // The plan made room: a pipeline that refuses it has rules that the plan does not know.
+        self.migrations.in_vain += if host.is_none() { plan.moves.len() as u64 } else { 0 };
+        Ok(host)
     }
 }
 
@@ -172,32 +207,48 @@ pub fn replay(
             match played {
                 Played::Placed(vm, host) => meter.placed(vm, host, estate),
                 Played::Rejected(vm) => meter.rejected(vm, time, estate),
+                Played::Moved(vm, from, to) => meter.moved(vm, from, to, estate),
                 Played::Left(vm, host) => meter.left(vm, host, estate),
                 Played::Orphan => meter.orphan(),
             }
         },
     )?;
+    let migrations = (inputs.migrations > 0.0).then_some(player.migrations);
     let meter = meter.into_inner();
-    Ok((meter.metrics(), series))
+    Ok((Metrics { migrations, ..meter.metrics() }, series))
 }
 
-/// Whether a replay on the first `count` hosts has no rejection.
-pub fn passes(inputs: &Inputs, policy: &Arc<Policy>, count: usize, watch: &dyn Watch) -> Result<bool, String> {
+/// What was moved in a replay on the first `count` hosts without a rejection; `None`: there was one.
+pub fn passes(
+    inputs: &Inputs,
+    policy: &Arc<Policy>,
+    count: usize,
+    watch: &dyn Watch,
+) -> Result<Option<Migrations>, String> {
     let mut player = Player::new(inputs, inputs.estate(policy, count)?, watch).stopping();
     let mut passed = true;
     player.play(0, |_, _| Ok(()), |_, played, _| passed &= !matches!(played, Played::Rejected(_)))?;
-    Ok(passed)
+    Ok(passed.then_some(player.migrations))
 }
 
-/// Mode `min-hosts`: the least number of hosts without a rejection, from a lower bound on by 6 % each, then by bisection.
-pub fn min_hosts(inputs: &Inputs, policy: &Arc<Policy>, bound: u64, watch: &dyn Watch) -> Result<u64, String> {
+/// Mode `min-hosts`: the least number of hosts without a rejection, from a lower bound on by 6 % each, then by bisection
+/// (it need not be monotone); and what was moved on so many.
+pub fn min_hosts(
+    inputs: &Inputs,
+    policy: &Arc<Policy>,
+    bound: u64,
+    watch: &dyn Watch,
+) -> Result<(u64, Migrations), String> {
     let tried = |count: u64| {
         watch.step(&format!("{count} hosts"));
         passes(inputs, policy, count as usize, watch)
     };
     let mut fails = bound.max(1) - 1;
     let mut count = bound.max(1);
-    while !tried(count)? {
+    let mut migrations = loop {
+        if let Some(migrations) = tried(count)? {
+            break migrations;
+        }
         fails = count;
         let more = (count as f64 * 1.06).ceil() as u64;
         count = more.max(count + 1);
@@ -207,16 +258,15 @@ pub fn min_hosts(inputs: &Inputs, policy: &Arc<Policy>, bound: u64, watch: &dyn 
                 policy.name
             ));
         }
-    }
+    };
     while count - fails > 1 {
         let middle = fails + (count - fails) / 2;
-        if tried(middle)? {
-            count = middle;
-        } else {
-            fails = middle;
+        match tried(middle)? {
+            Some(less) => (count, migrations) = (middle, less),
+            None => fails = middle,
         }
     }
-    Ok(count)
+    Ok((count, migrations))
 }
 
 /// What a run from one start came to.

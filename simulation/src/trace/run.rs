@@ -132,7 +132,7 @@ impl Study {
     pub fn fingerprint(&self, point: Point<'_>) -> String {
         let inputs = &self.inputs;
         let text = format!(
-            "{} {} {} {} {:?} {} {} {:?} {} {:?} {}",
+            "{} {} {} {} {:?} {} {} {} {:?} {} {:?} {}",
             env!("CARGO_PKG_VERSION"),
             inputs.trace.sha256,
             inputs.trace.vms.len(),
@@ -140,6 +140,7 @@ impl Study {
             inputs.ratios,
             inputs.warm_up,
             inputs.seed,
+            inputs.migrations,
             point.mode,
             self.count,
             self.series,
@@ -164,8 +165,13 @@ impl Study {
             }
             Mode::MinHosts => {
                 let bound = bounds.best();
-                let hosts = min_hosts(inputs, policy, bound, watch)?;
-                json!({ "min_hosts": hosts, "min_hosts_over_bound": hosts as f64 / bound.max(1) as f64 })
+                let (hosts, migrations) = min_hosts(inputs, policy, bound, watch)?;
+                let over = hosts as f64 / bound.max(1) as f64;
+                let mut value = json!({ "min_hosts": hosts, "min_hosts_over_bound": over });
+                if inputs.migrations > 0.0 {
+                    value["min_hosts_migrations"] = json!(migrations);
+                }
+                value
             }
             Mode::Inflate { factor } => {
                 let inflation = inflate(inputs, policy, self.count, factor, watch)?;
@@ -221,6 +227,7 @@ impl Study {
                 "hosts": { "sha256": inputs.list.sha256, "count": self.count },
                 "ratios": { "cpu": inputs.ratios.cpu, "memory": inputs.ratios.memory },
                 "warm_up": inputs.warm_up,
+                "migrations": inputs.migrations,
                 "ties": "the lowest place in the host list",
             },
             "bounds": bounds,
@@ -244,7 +251,7 @@ fn line(policy: &str, moment: &Moment) -> String {
         policy.to_owned()
     };
     format!(
-        "{},{quoted},{},{},{},{},{},{},{},0",
+        "{},{quoted},{},{},{},{},{},{},{},{}",
         moment.time_s,
         moment.hosts_used,
         number(used.cpu),
@@ -253,5 +260,6 @@ fn line(policy: &str, moment: &Moment) -> String {
         number(moment.fragmentation),
         number(moment.large_slots),
         moment.rejected,
+        moment.migrations,
     )
 }

@@ -30,7 +30,11 @@ const TABLES: [(&str, &str, &[Cell]); 5] = [
     (
         "Hosts needed for no rejection",
         "min_hosts",
-        &[("HOSTS", &["min_hosts"], plain, 0), ("OVER BOUND", &["min_hosts_over_bound"], ratio, 0)],
+        &[
+            ("HOSTS", &["min_hosts"], plain, 0),
+            ("OVER BOUND", &["min_hosts_over_bound"], ratio, 0),
+            ("MOVED BY DAY", &["min_hosts_migrations", "moves"], days, 0),
+        ],
     ),
     (
         "Replay (averages after the warm-up)",
@@ -44,6 +48,7 @@ const TABLES: [(&str, &str, &[Cell]); 5] = [
             ("PEAK", &["replay", "hosts_peak"], plain, 1),
             ("SLOTS", &["replay", "large_slots"], plain, 2),
             ("FRAGM.", &["replay", "fragmentation"], percent, 3),
+            ("MOVED BY DAY", &["replay", "migrations", "moves"], days, 0),
         ],
     ),
     (
@@ -81,6 +86,11 @@ const TABLES: [(&str, &str, &[Cell]); 5] = [
         ],
     ),
 ];
+
+fn days(value: &Value) -> String {
+    let days = value.as_array().map(|days| days.iter().map(plain).collect::<Vec<_>>().join(" "));
+    days.unwrap_or_else(|| "-".to_owned())
+}
 
 fn ratio(value: &Value) -> String {
     value.as_f64().map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"))
