@@ -2,6 +2,7 @@
 //! event, equal results on any number of threads, and bad input.
 #![allow(clippy::unwrap_used)]
 
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -280,4 +281,93 @@ fn bad_input_is_told_by_line_and_column() {
     let huge =
         HostList::read("nodes.csv", format!("node_id,vcpus,memory_mib\n{},1,1\n", "x".repeat(5000)).into_bytes());
     assert!(huge.unwrap_err().to_string().contains("line 2, column node_id: 5000 bytes given"));
+}
+
+/// What is wrong with files of each kind, and what is told of it.
+#[test]
+fn every_kind_of_file_is_checked() {
+    type Kind = (&'static str, &'static str, &'static str, fn(Vec<u8>) -> Result<(), String>);
+    let kinds: [Kind; 3] = [
+        ("events", HEADER, "0,create,a,1,1,0,0,,,,\n", |bytes| {
+            Trace::read("events", bytes).map(drop).map_err(|error| error.to_string())
+        }),
+        ("shapes", "vcpus,memory_mib,gpus,gpu_milli,gpu_models\n", "1,1,0,0,\n", |bytes| {
+            Trace::read_shapes("shapes", bytes).map(drop).map_err(|error| error.to_string())
+        }),
+        ("nodes", "node_id,vcpus,memory_mib\n", "a,1,1\n", |bytes| {
+            HostList::read("nodes", bytes).map(drop).map_err(|error| error.to_string())
+        }),
+    ];
+    for (kind, header, line, read) in kinds {
+        let file = |line: &str| format!("{header}{line}").into_bytes();
+        let packed = |bytes: &[u8]| {
+            let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            packer.write_all(bytes).unwrap();
+            packer.finish().unwrap()
+        };
+        let whole = file(&line.repeat(if kind == "shapes" { 5_000 } else { 1 }));
+        assert_eq!(read(whole.clone()), Ok(()), "{kind}");
+        assert_eq!(read(packed(&whole)), Ok(()), "{kind}");
+        let zstd = zstd::encode_all(&whole[..], 1).unwrap();
+        assert_eq!(read(zstd.clone()), Ok(()), "{kind}");
+        // CPU is the first 1 of the line, memory the one after it.
+        let memory = |value: &str| {
+            let at = line.find('1').unwrap() + 2;
+            file(&format!("{}{value}{}", &line[..at], &line[at + 1..]))
+        };
+        let cpu_first = |value: &str| file(&line.replacen('1', value, 1));
+        let mut not_text = file(line);
+        not_text[header.len() + line.find('1').unwrap() + 2] = 0xff;
+        let cells = header.matches(',').count() + 1;
+        let cases: [(&str, Vec<u8>, String); 12] = [
+            ("no bytes", Vec::new(), format!("{kind}: empty, a header expected")),
+            ("no line", header.into(), format!("{kind}: no ")),
+            (
+                "a missing column",
+                [header.replace("memory_mib", "memory").as_bytes(), line.as_bytes()].concat(),
+                format!("{kind}: line 1: column memory_mib is missing"),
+            ),
+            (
+                "a column twice",
+                format!("{},vcpus\n{},1\n", header.trim_end(), line.trim_end()).into_bytes(),
+                format!("{kind}: line 1: column vcpus is there twice"),
+            ),
+            ("a short line", file("1\n"), format!("{kind}: line 2: 1 cells given, {cells} expected")),
+            ("negative", cpu_first("-1"), format!("{kind}: line 2, column vcpus: '-1' given, a number from 0")),
+            (
+                "gigantic",
+                memory("99999999999999999999"),
+                format!("{kind}: line 2, column memory_mib: '99999999999999999999' given"),
+            ),
+            ("not UTF-8", not_text, format!("{kind}: line 2, column memory_mib: '\\xff' given, UTF-8 expected")),
+            ("a cut gzip", packed(&whole)[..packed(&whole).len() / 2].to_vec(), "cannot be read".to_owned()),
+            ("a cut zstd", zstd[..zstd.len() - 4].to_vec(), "cannot be read".to_owned()),
+            (
+                "a line without end",
+                packed(&[header.as_bytes(), &vec![b'1'; 3 << 20]].concat()),
+                "a line of more than 1048576 bytes".to_owned(),
+            ),
+            (
+                "a quote without end",
+                packed(&[header.as_bytes(), b"\"", &b"1\n".repeat(2 << 20)].concat()),
+                "a line of more than 1048576 bytes".to_owned(),
+            ),
+        ];
+        for (what, bytes, wanted) in cases {
+            let told = read(bytes).err().unwrap_or_else(|| "taken".to_owned());
+            assert!(told.contains(&wanted), "{kind}, {what}: {told}; {wanted} expected");
+        }
+    }
+}
+
+#[test]
+fn a_file_of_four_gibibytes_is_not_read() {
+    let path = std::env::temp_dir().join(format!("pallium-gigantic-{}.csv", std::process::id()));
+    std::fs::File::create(&path).unwrap().set_len((4 << 30) + 1).unwrap();
+    let told = [Trace::open(&path).err(), Trace::open_shapes(&path).err(), HostList::open(&path).err()];
+    std::fs::remove_file(&path).unwrap();
+    for told in told {
+        let told = told.unwrap().to_string();
+        assert!(told.contains("4294967297 bytes given, at most 4294967296 expected"), "{told}");
+    }
 }

@@ -171,9 +171,13 @@ impl Trace {
     /// Reads shapes, one for each VM, all asked for at time 0.
     pub fn open_shapes(path: &Path) -> Result<Self, BadInput> {
         let (bytes, sha256) = read(path)?;
-        let file = path.display().to_string();
-        let mut table = Table::new(&file, bytes, SHAPE_COLUMNS, 0)?;
-        let mut trace = Self { sha256, ..Self::default() };
+        Ok(Self { sha256, ..Self::read_shapes(&path.display().to_string(), bytes)? })
+    }
+
+    /// Reads shapes from bytes; `file` is for messages.
+    pub fn read_shapes(file: &str, bytes: Vec<u8>) -> Result<Self, BadInput> {
+        let mut table = Table::new(file, bytes, SHAPE_COLUMNS, 0)?;
+        let mut trace = Self::default();
         let mut shapes = Shapes::default();
         while let Some(line) = table.next_line()? {
             let vm = trace.vms.len() as u32;
@@ -182,7 +186,10 @@ impl Trace {
             trace.events.push(Event { time: 0, kind: Kind::Create, vm });
         }
         if trace.vms.is_empty() {
-            return Err(BadInput::File { file, what: "no shape given, at least one expected".to_owned() });
+            return Err(BadInput::File {
+                file: file.to_owned(),
+                what: "no shape given, at least one expected".to_owned(),
+            });
         }
         Ok(trace)
     }

@@ -1,9 +1,11 @@
 //! Reading a CSV file, plain, gzip or zstd, so that every error names file, line and column. Nothing is guessed and
 //! nothing is repaired.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::rc::Rc;
 
 use csv::ByteRecord;
 use sha2::{Digest, Sha256};
@@ -14,6 +16,10 @@ const LARGEST_FILE: u64 = 4 << 30;
 const LARGEST_TEXT: u64 = 32 << 30;
 /// Most bytes of a cell.
 const LONGEST_CELL: usize = 4096;
+/// Most bytes of a line: what is kept of a file at one time.
+const LONGEST_LINE: u64 = 1 << 20;
+/// Bytes that are read ahead.
+const AHEAD: usize = 1 << 18;
 /// Most lines of a table.
 pub const MOST_LINES: u64 = 100_000_000;
 
@@ -55,7 +61,8 @@ pub enum BadInput {
 /// A table on its way in.
 pub struct Table {
     file: String,
-    reader: csv::Reader<Box<dyn Read>>,
+    reader: csv::Reader<Bounded<Box<dyn Read>>>,
+    since: Rc<Cell<u64>>,
     record: ByteRecord,
     /// Place of each known column in the file; `None`: an optional one that is not there.
     places: Vec<Option<usize>>,
@@ -97,12 +104,36 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
+/// A text with bounds: an error, not a silent end, where it is too long, or one line of it is.
+struct Bounded<R> {
+    text: R,
+    /// Bytes in all.
+    all: u64,
+    /// Bytes since a line was read to its end.
+    line: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let n = self.text.read(out)?;
+        self.all += n as u64;
+        self.line.set(self.line.get() + n as u64);
+        if self.line.get() > LONGEST_LINE + AHEAD as u64 {
+            return Err(io::Error::other(format!("a line of more than {LONGEST_LINE} bytes")));
+        }
+        if self.all > LARGEST_TEXT {
+            return Err(io::Error::other(format!("more than {LARGEST_TEXT} bytes")));
+        }
+        Ok(n)
+    }
+}
+
 /// Unpacks what begins as gzip or zstd does.
 fn unpacked(bytes: Vec<u8>) -> io::Result<Box<dyn Read>> {
     let bytes = io::Cursor::new(bytes);
     Ok(match bytes.get_ref().as_slice() {
-        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(bytes).take(LARGEST_TEXT)),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::stream::read::Decoder::new(bytes)?.take(LARGEST_TEXT)),
+        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(bytes)),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::stream::read::Decoder::new(bytes)?),
         _ => Box::new(bytes),
     })
 }
@@ -117,11 +148,14 @@ impl Table {
     ) -> Result<Self, BadInput> {
         let bad = |what: String| BadInput::File { file: file.to_owned(), what };
         let text = unpacked(bytes).map_err(|error| bad(format!("not a zstd file: {error}")))?;
+        let since = Rc::new(Cell::new(0));
+        let text = Bounded { text, all: 0, line: Rc::clone(&since) };
         let reader =
-            csv::ReaderBuilder::new().has_headers(false).flexible(true).buffer_capacity(1 << 18).from_reader(text);
+            csv::ReaderBuilder::new().has_headers(false).flexible(true).buffer_capacity(AHEAD).from_reader(text);
         let mut table = Self {
             file: file.to_owned(),
             reader,
+            since,
             record: ByteRecord::new(),
             places: Vec::new(),
             columns,
@@ -160,6 +194,7 @@ impl Table {
         self.line = self.reader.position().line();
         match self.reader.read_byte_record(&mut self.record) {
             Ok(more) => {
+                self.since.set(0);
                 if more {
                     self.line = self.record.position().map_or(self.line, csv::Position::line);
                     self.lines += 1;
