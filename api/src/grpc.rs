@@ -110,6 +110,12 @@ fn streamed<T: Send + 'static>(events: Events<T>) -> Response<Streamed<T>> {
 #[tonic::async_trait]
 impl Scheduler for Methods {
     type WatchDecisionsStream = Streamed<v1::DecisionEvent>;
+    type RecordStream = Streamed<v1::RecordChunk>;
+
+    async fn record(&self, request: Request<v1::RecordRequest>) -> Answer<Self::RecordStream> {
+        let chunks = self.0.record(request.into_inner()).await?;
+        Ok(Response::new(Box::pin(chunks.map(|chunk| chunk.map_err(Status::from)))))
+    }
 
     async fn place(&self, request: Request<v1::PlaceRequest>) -> Answer<v1::PlaceResponse> {
         let call = call(&request)?;

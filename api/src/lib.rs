@@ -29,6 +29,7 @@ mod hook;
 mod metrics;
 mod pipelines;
 mod pod;
+mod record;
 mod rest;
 mod service;
 mod watch;

@@ -127,11 +127,12 @@ const PATHS: [&str; 48] = [
 ];
 
 /// Methods of gRPC as metrics name them.
-const METHODS: [&str; 44] = [
+const METHODS: [&str; 45] = [
     "/pallium.v1.Scheduler/Place",
     "/pallium.v1.Scheduler/Explain",
     "/pallium.v1.Scheduler/Decisions",
     "/pallium.v1.Scheduler/WatchDecisions",
+    "/pallium.v1.Scheduler/Record",
     "/pallium.v1.Inventory/Apply",
     "/pallium.v1.Inventory/ApplyFeatures",
     "/pallium.v1.Inventory/List",

@@ -11,6 +11,9 @@ use uuid::Uuid;
 use crate::snapshot::{self, Header, SnapshotError, format};
 use crate::types::{LogId, StoredMembership};
 
+/// First bytes of a backup and of a snapshot.
+pub const MAGIC: [u8; 8] = *format::MAGIC;
+
 /// A state on its way into a file.
 #[derive(Debug)]
 pub struct Backup {

@@ -6,6 +6,7 @@
 
 mod pace;
 mod packer;
+mod recorder;
 mod run;
 
 #[cfg(test)]
@@ -18,6 +19,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use bytes::Bytes;
+use scheduler::recording::Event;
 use scheduler::{Batch, Command, Core, Decision, Engine, Frozen, Outcome, Request};
 use tokio::sync::{mpsc, oneshot};
 
@@ -94,6 +96,8 @@ enum Message {
     Lead(bool),
     /// One: the next is sent when this was taken.
     Tick,
+    /// At most as many as the API lets in.
+    Record(recorder::Recorder, Answer<Frozen>),
     /// Once, and once more by who shuts down.
     Stop(String),
     /// Once.
@@ -211,6 +215,14 @@ impl Owner {
     /// A consistent copy of the applied state.
     pub async fn freeze(&self) -> Result<Frozen, Gone> {
         self.tell(Message::Freeze).await
+    }
+
+    /// Records up to so many decisions from a moment on at which none is in flight, which is waited for: nothing is decided
+    /// meanwhile. The state of that moment, and the recording.
+    pub async fn record(&self, decisions: u64) -> Result<(Frozen, mpsc::Receiver<Event>), Refused> {
+        let (recorder, events) = recorder::Recorder::new(decisions);
+        let frozen = self.tell(|answer| Message::Record(recorder, answer)).await;
+        Ok((frozen.map_err(|_| Refused::Stopped(Gone.to_string()))??, events))
     }
 
     /// Replaces the state. Proposals in flight are given up.

@@ -32,6 +32,7 @@ pub mod pipeline;
 pub mod pod;
 pub mod provider;
 pub mod rebalance;
+pub mod recording;
 pub mod remedy;
 pub mod report;
 pub mod request;

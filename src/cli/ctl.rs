@@ -3,7 +3,7 @@
 mod backup;
 mod client;
 mod cluster;
-mod decisions;
+pub mod decisions;
 mod explain;
 mod features;
 mod ha;

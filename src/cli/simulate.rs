@@ -2,9 +2,11 @@
 
 mod folder;
 mod progress;
+mod recording;
 mod tables;
 
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::ValueEnum;
@@ -27,6 +29,8 @@ Examples:
     --mode replay,survive --out study
   pallium simulate --trace events.csv.gz --hosts nodes.csv --mode min-hosts \\
     --migrations 1%
+  pallium simulate --trace events.csv.gz --hosts state.backup
+  pallium simulate --recording recording
   pallium simulate --shapes shapes.csv.gz --hosts nodes.csv --mode inflate \\
     --policy fgd
 
@@ -40,14 +44,17 @@ off goes on where it stood. Formats and figures: docs/simulation.md.";
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Creates and deletes (CSV, plain, gzip or zstd)
-    #[arg(long, value_name = "FILE", required_unless_present = "shapes", conflicts_with = "shapes")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["shapes", "recording"], conflicts_with = "shapes")]
     trace: Option<PathBuf>,
     /// Shapes of VMs, for --mode inflate (CSV)
     #[arg(long, value_name = "FILE")]
     shapes: Option<PathBuf>,
-    /// Hosts (CSV)
-    #[arg(long, value_name = "FILE")]
-    hosts: PathBuf,
+    /// Hosts (CSV), or what is free on those of a backup of `pallium ctl backup`
+    #[arg(long, value_name = "FILE", required_unless_present = "recording")]
+    hosts: Option<PathBuf>,
+    /// Decide again what `pallium ctl decisions export` recorded, and compare
+    #[arg(long, value_name = "FOLDER", exclusive = true)]
+    recording: Option<PathBuf>,
     /// Take the first N hosts; beyond the end of the file it begins anew [default: all]
     #[arg(long, value_name = "N")]
     hosts_count: Option<usize>,
@@ -174,7 +181,8 @@ impl Args {
             )));
         }
         let trace = trace.scaled(self.scale);
-        let list = HostList::open(&self.hosts).map_err(bad)?;
+        let hosts = self.hosts.as_deref().unwrap_or(Path::new(""));
+        let list = hosts_of(hosts)?;
         let count = self.hosts_count.unwrap_or(list.hosts.len());
         if !(1..=1_000_000).contains(&count) {
             return Err(Failure::Usage(format!("--hosts-count: {count} given, 1 to 1000000 expected")));
@@ -216,8 +224,7 @@ fn share(text: &str) -> Result<f64, String> {
 
 /// The policies that a name or a file stands for.
 fn policies(name: &str, domain: Domain, gpus: bool, seed: u64) -> Result<Vec<Policy>, Failure> {
-    let is_file =
-        std::path::Path::new(name).extension().is_some_and(|end| ["yaml", "yml", "json"].iter().any(|e| end == *e));
+    let is_file = Path::new(name).extension().is_some_and(|end| ["yaml", "yml", "json"].iter().any(|e| end == *e));
     if !is_file {
         return Ok(vec![Policy::named(name, domain, gpus, seed).map_err(Failure::Usage)?]);
     }
@@ -229,7 +236,23 @@ fn policies(name: &str, domain: Domain, gpus: bool, seed: u64) -> Result<Vec<Pol
     Ok(resources.into_iter().map(Policy::of).collect())
 }
 
+/// Hosts from a table, or from a backup.
+fn hosts_of(path: &Path) -> Result<HostList, Failure> {
+    let mut begin = Vec::new();
+    let read =
+        std::fs::File::open(path).and_then(|file| file.take(raft::backup::MAGIC.len() as u64).read_to_end(&mut begin));
+    if read.is_ok() && begin == raft::backup::MAGIC {
+        let (summary, core) = raft::backup::load(path).map_err(|error| Failure::new(error.to_string()))?;
+        return HostList::of_state(core.state().tables(), Domain::Nova, &summary.checksum)
+            .map_err(|why| Failure::new(format!("{}: {why}", path.display())));
+    }
+    HostList::open(path).map_err(|error| Failure::new(error.to_string()))
+}
+
 pub fn run(args: &Args) -> Result<(), Failure> {
+    if let Some(folder) = &args.recording {
+        return recording::run(folder);
+    }
     let study = args.study()?;
     let folder = args.out.as_deref().map(Folder::open).transpose()?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads.unwrap_or(0)).build();

@@ -19,6 +19,8 @@ pub enum Waiting {
         deadline: Instant,
         /// How often it was decided.
         tries: u32,
+        /// Its number in the recording; 0: there was none.
+        number: u64,
         /// Holds the claims in the overlay.
         proposal: Box<Proposal>,
         /// The client.

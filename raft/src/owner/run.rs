@@ -12,12 +12,14 @@ use std::time::Instant;
 
 use scheduler::command::{Action, Part};
 use scheduler::mutant::{self, Mutant};
-use scheduler::{Batch, Command, Core, Engine, Outcome, Proposer, Settled};
+use scheduler::recording::Event;
+use scheduler::{Batch, Command, Core, Decision, Engine, Frozen, Outcome, Proposer, Settled};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::pace::Pace;
 use super::packer::{Flights, Packer, Waiting};
-use super::{Ask, Fate, Gauges, Limits, Message, Proposed};
+use super::recorder::Recorder;
+use super::{Answer, Ask, Fate, Gauges, Limits, Message, Proposed};
 use crate::clock::{self, Wall};
 use crate::mailbox::Receiver;
 use crate::refused::Refused;
@@ -44,6 +46,9 @@ pub struct Running {
     /// Replicated time at the moment this node began to lead; none while it does not.
     lead_since: Option<(u64, Instant)>,
     tick_in_flight: bool,
+    recorder: Option<Recorder>,
+    /// A recording that begins when nothing is in flight.
+    arming: Option<(Recorder, Answer<Frozen>)>,
     stopped: Option<String>,
     ended: bool,
     #[cfg(feature = "simulation")]
@@ -86,6 +91,8 @@ impl Running {
             flights: Flights::default(),
             lead_since: None,
             tick_in_flight: false,
+            recorder: None,
+            arming: None,
             stopped: None,
             ended: false,
             #[cfg(feature = "simulation")]
@@ -123,7 +130,7 @@ impl Running {
     /// Whether there is nothing to do but wait for a message. The packer is full here only when as
     /// many batches are in flight as may be.
     fn waits(&self) -> bool {
-        self.backlog.is_empty() || self.packer.is_full(&self.limits)
+        self.backlog.is_empty() || self.packer.is_full(&self.limits) || self.arming.is_some()
     }
 
     /// Takes all messages that wait, serves one request, and sends a batch out if it is time to.
@@ -134,7 +141,9 @@ impl Running {
         if self.packer.is_full(&self.limits) {
             self.flush();
         }
+        self.begin_recording();
         if !self.packer.is_full(&self.limits)
+            && self.arming.is_none()
             && let Some(ask) = self.backlog.pop_front()
         {
             self.gauges.queue.fetch_sub(1, Ordering::Relaxed);
@@ -143,6 +152,37 @@ impl Running {
         }
         if self.backlog.is_empty() || self.packer.is_full(&self.limits) || self.flights.len() == 0 {
             self.flush();
+        }
+    }
+
+    /// Begins the recording that waits, if nothing is in flight.
+    fn begin_recording(&mut self) {
+        if self.flights.len() > 0 || !self.packer.is_empty() {
+            return;
+        }
+        let Some((mut recorder, answer)) = self.arming.take() else { return };
+        if self.lead_since.is_none() {
+            let _ = answer.send(Err(Refused::NotLeader));
+            return;
+        }
+        recorder.tell(Event::begin(&self.core, &self.engine));
+        self.recorder = Some(recorder);
+        let _ = answer.send(Ok(self.core.freeze()));
+    }
+
+    /// Tells the recording, if there is one.
+    fn record(&mut self, event: impl FnOnce(&Core) -> Event) {
+        if let Some(recorder) = &mut self.recorder
+            && !recorder.tell(event(&self.core))
+        {
+            self.recorder = None;
+        }
+    }
+
+    /// Records what a caller is told of a decision that the recording knows.
+    fn record_answer(&mut self, number: u64, decision: Result<&Decision, String>) {
+        if self.recorder.as_ref().is_some_and(|recorder| recorder.knows(number)) {
+            self.record(|_| Event::answer(number, decision));
         }
     }
 
@@ -161,6 +201,8 @@ impl Running {
             Message::Restore(core, done) => {
                 self.give_up_all(&Refused::Unknown);
                 self.core = *core;
+                // What follows is not what went before.
+                self.recorder = None;
                 self.core.set_run(self.run);
                 self.follow();
                 #[cfg(feature = "simulation")]
@@ -178,6 +220,13 @@ impl Running {
                 self.count_flights();
             }
             Message::Lead(leads) => self.lead(leads),
+            Message::Record(_, answer)
+                if self.arming.is_some() || self.recorder.as_ref().is_some_and(Recorder::is_read) =>
+            {
+                let why = "another recording is under way: end it first";
+                let _ = answer.send(Err(Refused::Conflict(why.to_owned())));
+            }
+            Message::Record(recorder, answer) => self.arming = Some((recorder, answer)),
             Message::Tick => {
                 self.gauges.tick_waits.store(false, Ordering::Relaxed);
                 self.tick();
@@ -262,8 +311,11 @@ impl Running {
                 let now = self.now();
                 self.core.set_clock(now);
                 self.gauges.decided.fetch_add(1, Ordering::Relaxed);
+                let number = self.recorder.as_mut().map_or(0, Recorder::next);
+                self.record(|_| Event::decide(number, now, &request));
                 match self.core.decide(&self.engine, &request).map(|proposal| proposal.of(&request)) {
                     Err(refusal) => {
+                        self.record_answer(number, Err(refusal.to_string()));
                         let _ = answer.send(Err(refusal.into()));
                     }
                     Ok(mut proposal) => match proposal.take_command() {
@@ -279,11 +331,14 @@ impl Running {
                             }
                             let tries = tries + 1;
                             let proposal = Box::new(proposal);
-                            let waiting = Waiting::Decision { request, deadline, tries, proposal, answer };
+                            let waiting = Waiting::Decision { request, deadline, tries, number, proposal, answer };
                             self.packer.push(command, waiting);
                         }
                         None => match self.core.settle(proposal, None) {
-                            Settled::Done(decision) => drop(answer.send(Ok(decision))),
+                            Settled::Done(decision) => {
+                                self.record_answer(number, Ok(&decision));
+                                let _ = answer.send(Ok(decision));
+                            }
                             Settled::Refused(refusal) => drop(answer.send(Err(refusal.into()))),
                             Settled::Again => drop(answer.send(Err(Refused::Contended { tries: 1 }))),
                         },
@@ -344,10 +399,17 @@ impl Running {
         #[cfg(feature = "simulation")]
         self.look(Some(batch));
         let Proposer { node, run, seq } = batch.proposer;
-        if (node, run) != (self.node, self.run) {
-            return;
+        let ours = (node, run) == (self.node, self.run);
+        let waiting = if ours { self.flights.take(seq) } else { None };
+        if let Some(recorder) = &self.recorder {
+            let settles = waiting.iter().flatten().enumerate().filter_map(|(place, waiting)| match waiting {
+                Waiting::Decision { number, .. } if recorder.knows(*number) => Some((*number, place)),
+                _ => None,
+            });
+            let settles = settles.collect();
+            self.record(|core| Event::apply(batch, core.state().tables().level(), settles));
         }
-        let Some(waiting) = self.flights.take(seq) else { return };
+        let Some(waiting) = waiting else { return };
         self.count_flights();
         for (waiting, outcome) in waiting.into_iter().zip(outcomes) {
             self.settle(waiting, outcome);
@@ -365,10 +427,16 @@ impl Running {
         match waiting {
             Waiting::Tick => self.tick_in_flight = false,
             Waiting::Command(answer) => drop(answer.send(Ok(outcome))),
-            Waiting::Decision { request, deadline, tries, proposal, answer } => {
+            Waiting::Decision { request, deadline, tries, number, proposal, answer } => {
                 match self.core.settle(*proposal, Some(outcome)) {
-                    Settled::Done(decision) => drop(answer.send(Ok(decision))),
-                    Settled::Refused(refusal) => drop(answer.send(Err(refusal.into()))),
+                    Settled::Done(decision) => {
+                        self.record_answer(number, Ok(&decision));
+                        let _ = answer.send(Ok(decision));
+                    }
+                    Settled::Refused(refusal) => {
+                        self.record_answer(number, Err(refusal.to_string()));
+                        let _ = answer.send(Err(refusal.into()));
+                    }
                     Settled::Again if tries >= TRIES => drop(answer.send(Err(Refused::Contended { tries }))),
                     Settled::Again => {
                         self.gauges.queue.fetch_add(1, Ordering::Relaxed);
@@ -394,7 +462,10 @@ impl Running {
             match waiting {
                 Waiting::Tick => self.tick_in_flight = false,
                 Waiting::Command(answer) => drop(answer.send(Err(refused.clone()))),
-                Waiting::Decision { proposal, answer, .. } => {
+                Waiting::Decision { proposal, answer, number, .. } => {
+                    if self.recorder.as_ref().is_some_and(|recorder| recorder.knows(number)) {
+                        self.record(|_| Event::Drop { number });
+                    }
                     let _ = self.core.settle(*proposal, None);
                     let _ = answer.send(Err(refused.clone()));
                 }

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::types::{LogId, SnapshotMeta, StoredMembership};
 
-const MAGIC: &[u8; 8] = b"palliumS";
+pub const MAGIC: &[u8; 8] = b"palliumS";
 const FRONT: usize = 20;
 const RECORD: usize = 9;
 const LEVEL: i32 = 1;

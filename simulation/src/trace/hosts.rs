@@ -4,7 +4,8 @@ use std::path::Path;
 
 use hashbrown::HashSet;
 use plugins::packing::{DEVICES, GPU_MILLI, MODEL_LABEL, MOST_DEVICES};
-use scheduler::{Domain, HostReport, Inventory};
+use scheduler::state::Tables;
+use scheduler::{Domain, HostReport, Inventory, Provider};
 
 use super::shape::MOST;
 use super::table::{BadInput, Table, read};
@@ -59,6 +60,33 @@ impl HostList {
     pub fn open(path: &Path) -> Result<Self, BadInput> {
         let (bytes, sha256) = read(path)?;
         Ok(Self { sha256, ..Self::read(&path.display().to_string(), bytes)? })
+    }
+
+    /// What is free on the hosts of a domain; failure domains are zones. Hosts that take nothing are left out.
+    pub fn of_state(tables: &Tables, domain: Domain, checksum: &str) -> Result<Self, String> {
+        let free = |provider: &Provider, class: &str| {
+            let class = tables.names.get(class)?;
+            Some(provider.capacity(class)?.saturating_sub(provider.used(class)))
+        };
+        let cpu = if domain == Domain::Nova { ("VCPU", 1000) } else { ("MILLICPU", 1) };
+        let host = |(_, provider): (_, &Provider)| {
+            let open = provider.domain == domain && !provider.disabled && !provider.forced_down;
+            let name = tables.names.text(provider.host);
+            let node = provider.node.map(|node| tables.names.text(node)).filter(|node| *node != name);
+            Some(Host {
+                id: node.map_or_else(|| name.to_owned(), |node| format!("{name}/{node}")),
+                milli_cpu: free(provider, cpu.0).filter(|_| open)? * cpu.1,
+                memory_mib: free(provider, "MEMORY_MB")?,
+                gpus: 0,
+                model: String::new(),
+                domain: provider.zone.map_or_else(String::new, |zone| tables.names.text(zone).to_owned()),
+            })
+        };
+        let hosts: Vec<Host> = tables.providers().filter_map(host).collect();
+        if hosts.is_empty() {
+            return Err(format!("no host of domain {domain} with {} and MEMORY_MB, at least one expected", cpu.0));
+        }
+        Ok(Self { hosts, sha256: checksum.to_owned() })
     }
 
     /// Reads bytes; `file` is for messages.

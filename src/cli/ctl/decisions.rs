@@ -1,6 +1,9 @@
 //! `ctl decisions`: what was decided lately, or as it happens.
 
+pub mod export;
+
 use api::proto::v1;
+use clap::Subcommand;
 
 use super::Client;
 use crate::cli::output::{Format, complain, emit, listing, number, print, text};
@@ -10,12 +13,15 @@ const EXAMPLES: &str = "\
 Examples:
   pallium ctl decisions
   pallium ctl decisions --intent evacuate --limit 20
-  pallium ctl decisions --watch -o json | jq .claimed";
+  pallium ctl decisions --watch -o json | jq .claimed
+  pallium ctl decisions export --count 500 recording";
 
 /// List decisions, newest first
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Print decisions as they are made, oldest first, until interrupted
     #[arg(long)]
     watch: bool,
@@ -36,7 +42,15 @@ pub struct Args {
     limit: usize,
 }
 
+#[derive(Debug, Subcommand)]
+enum Command {
+    Export(export::Args),
+}
+
 pub async fn run(client: &Client, format: Format, args: &Args) -> Result<(), Failure> {
+    if let Some(Command::Export(args)) = &args.command {
+        return export::run(client, format, args).await;
+    }
     if args.watch {
         return watch(client, format, args).await;
     }

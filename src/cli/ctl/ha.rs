@@ -265,7 +265,7 @@ struct Span {
 }
 
 /// Milliseconds of `90s`, `30m`, `2h`.
-fn span(text: &str) -> Result<u64, String> {
+pub fn span(text: &str) -> Result<u64, String> {
     let expected = || format!("'{text}' given, a number with s, m or h expected, as in 90s, 30m or 2h");
     let (digits, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(expected)?;
     let unit = match unit {
