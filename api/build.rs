@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use prost::Message;
 use prost_types::FileDescriptorSet;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "pallium/v1/scheduler.proto",
     "pallium/v1/inventory.proto",
     "pallium/v1/pipelines.proto",
     "pallium/v1/cluster.proto",
+    "pallium/v1/what_if.proto",
     "pallium/ha/v1/agent.proto",
     "pallium/ha/v1/failover.proto",
 ];

@@ -23,6 +23,7 @@ use crate::proto::v1::cluster_server::{Cluster, ClusterServer};
 use crate::proto::v1::inventory_server::{Inventory, InventoryServer};
 use crate::proto::v1::pipelines_server::{Pipelines, PipelinesServer};
 use crate::proto::v1::scheduler_server::{Scheduler, SchedulerServer};
+use crate::proto::v1::what_if_server::{WhatIf, WhatIfServer};
 use crate::proto::{DESCRIPTORS, v1};
 use crate::service::{Call, Service};
 use crate::watch::Events;
@@ -54,6 +55,7 @@ pub(crate) fn add<S: Clone + Send + Sync + 'static>(
     let router = route(router, InventoryServer::new(methods.clone()).max_decoding_message_size(most));
     let router = route(router, ClusterServer::new(methods.clone()).max_decoding_message_size(most));
     let router = route(router, PipelinesServer::new(methods.clone()).max_decoding_message_size(most));
+    let router = route(router, WhatIfServer::new(methods.clone()).max_decoding_message_size(most));
     let router = route(router, FailoverServer::new(methods.clone()).max_decoding_message_size(most));
     let router = route(router, HostAgentServer::new(methods).max_decoding_message_size(REPORT));
     let router = route(router, health_server);
@@ -81,6 +83,7 @@ pub(crate) async fn report(health: &HealthReporter, ready: bool) {
     let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
     let names = [
         "",
+        <WhatIfServer<Methods> as NamedService>::NAME,
         <SchedulerServer<Methods> as NamedService>::NAME,
         <InventoryServer<Methods> as NamedService>::NAME,
         <PipelinesServer<Methods> as NamedService>::NAME,
@@ -133,6 +136,19 @@ impl Scheduler for Methods {
 
     async fn watch_decisions(&self, request: Request<v1::WatchDecisionsRequest>) -> Answer<Self::WatchDecisionsStream> {
         Ok(streamed(self.0.watch_decisions(request.into_inner()).await?))
+    }
+}
+
+#[tonic::async_trait]
+impl WhatIf for Methods {
+    async fn fit(&self, request: Request<v1::WhatIfFitRequest>) -> Answer<v1::WhatIfFitResponse> {
+        let call = call(&request)?;
+        Ok(Response::new(self.0.what_if_fit(request.into_inner(), &call).await?))
+    }
+
+    async fn lose(&self, request: Request<v1::WhatIfLoseRequest>) -> Answer<v1::WhatIfLoseResponse> {
+        let call = call(&request)?;
+        Ok(Response::new(self.0.what_if_lose(request.into_inner(), &call).await?))
     }
 }
 

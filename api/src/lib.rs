@@ -33,6 +33,7 @@ mod record;
 mod rest;
 mod service;
 mod watch;
+mod what_if;
 
 pub use error::ApiError;
 pub use failover::Mode;

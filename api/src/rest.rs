@@ -76,6 +76,8 @@ pub(crate) fn routes() -> Router<Arc<Service>> {
     let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(place))
         .routes(routes!(explain))
+        .routes(routes!(what_if_fit))
+        .routes(routes!(what_if_lose))
         .routes(routes!(decisions))
         .routes(routes!(decision))
         .routes(routes!(watch_decisions))
@@ -154,6 +156,31 @@ async fn explain(
     Sent(request): Sent<v1::ExplainRequest>,
 ) -> Answer<v1::ExplainResponse> {
     Ok(Json(service.explain(request, &call).await?))
+}
+
+/// Whether so many more would fit, where, and what stops them. Changes nothing.
+#[utoipa::path(post, path = "/v1/what-if/fit", tag = "what-if", request_body = v1::WhatIfFitRequest, responses(
+    (status = 200, body = v1::WhatIfFitResponse), (status = 400, body = ErrorBody), (status = 503, body = ErrorBody),
+))]
+async fn what_if_fit(
+    State(service): Shared,
+    Extension(call): Extension<Call>,
+    Sent(asked): Sent<v1::WhatIfFitRequest>,
+) -> Answer<v1::WhatIfFitResponse> {
+    Ok(Json(service.what_if_fit(asked, &call).await?))
+}
+
+/// Which instances would find no place if hosts were lost. Changes nothing.
+#[utoipa::path(post, path = "/v1/what-if/lose", tag = "what-if", request_body = v1::WhatIfLoseRequest, responses(
+    (status = 200, body = v1::WhatIfLoseResponse), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody),
+    (status = 503, body = ErrorBody),
+))]
+async fn what_if_lose(
+    State(service): Shared,
+    Extension(call): Extension<Call>,
+    Sent(asked): Sent<v1::WhatIfLoseRequest>,
+) -> Answer<v1::WhatIfLoseResponse> {
+    Ok(Json(service.what_if_lose(asked, &call).await?))
 }
 
 /// Lists remembered decisions, newest first.

@@ -75,12 +75,14 @@ fn router(service: &Arc<Service>) -> Result<(Router, HealthReporter), ServeError
 const READ: &str = "x-pallium-read";
 
 /// Paths as metrics name them; others are `other`.
-const PATHS: [&str; 48] = [
+const PATHS: [&str; 50] = [
     hook::NOVA,
     hook::CINDER,
     hook::MANILA,
     "/v1/place",
     "/v1/explain",
+    "/v1/what-if/fit",
+    "/v1/what-if/lose",
     "/v1/decisions",
     "/v1/decisions/{id}",
     "/v1/decisions/watch",
@@ -127,12 +129,14 @@ const PATHS: [&str; 48] = [
 ];
 
 /// Methods of gRPC as metrics name them.
-const METHODS: [&str; 45] = [
+const METHODS: [&str; 47] = [
     "/pallium.v1.Scheduler/Place",
     "/pallium.v1.Scheduler/Explain",
     "/pallium.v1.Scheduler/Decisions",
     "/pallium.v1.Scheduler/WatchDecisions",
     "/pallium.v1.Scheduler/Record",
+    "/pallium.v1.WhatIf/Fit",
+    "/pallium.v1.WhatIf/Lose",
     "/pallium.v1.Inventory/Apply",
     "/pallium.v1.Inventory/ApplyFeatures",
     "/pallium.v1.Inventory/List",

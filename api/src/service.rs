@@ -41,7 +41,7 @@ pub(crate) struct Service {
     pub requests: Slots,
     pub bodies: Slots,
     pub backups: Slots,
-    searches: Slots,
+    pub searches: Slots,
     pub connections: Slots,
     pub agents: Agents,
     pub agent_slots: Slots,

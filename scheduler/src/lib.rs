@@ -41,6 +41,7 @@ pub mod settings;
 pub mod sharded;
 pub mod snapshot;
 pub mod state;
+pub mod what_if;
 
 mod apply;
 mod checksum;

@@ -16,6 +16,7 @@ mod place;
 mod recover;
 mod release;
 mod restore;
+mod what_if;
 
 use clap::Subcommand;
 
@@ -54,6 +55,7 @@ enum Command {
     Features(features::Args),
     Place(Box<place::Args>),
     Explain(explain::Args),
+    WhatIf(what_if::Args),
     Decisions(decisions::Args),
     Pipelines(pipelines::Args),
     Release(release::Args),
@@ -79,6 +81,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
             Command::Features(args) => features::run(&target, format, args).await,
             Command::Place(args) => place::run(&target, format, &args).await,
             Command::Explain(args) => explain::run(&Client::connect(&target).await?, format, &args).await,
+            Command::WhatIf(args) => what_if::run(&Client::connect(&target).await?, format, args).await,
             Command::Decisions(args) => decisions::run(&Client::connect(&target).await?, format, &args).await,
             Command::Pipelines(args) => pipelines::run(&target, format, args).await,
             Command::Release(args) => release::run(&Client::connect(&target).await?, format, &args).await,

@@ -18,5 +18,6 @@ mod storage;
 #[path = "../support/support.rs"]
 mod support;
 mod tls;
+mod what_if;
 
 use support::{server, spec};

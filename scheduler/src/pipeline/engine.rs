@@ -107,6 +107,22 @@ impl Engine {
         }
     }
 
+    /// The same pipelines and settings, for a copy of the state. It can compile nothing and follows nothing.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let mut registry = Registry::default();
+        registry.selectors.clone_from(&self.registry.selectors);
+        Self {
+            registry,
+            shipped: self.shipped.clone(),
+            active: self.active.clone(),
+            candidates: BTreeMap::new(),
+            followed: Arc::clone(&self.followed),
+            settings: self.settings.clone(),
+            timer: self.timer,
+        }
+    }
+
     /// The steps that pipelines may name.
     pub fn registry(&self) -> &Registry {
         &self.registry

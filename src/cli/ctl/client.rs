@@ -10,6 +10,7 @@ use api::proto::v1::cluster_client::ClusterClient;
 use api::proto::v1::inventory_client::InventoryClient;
 use api::proto::v1::pipelines_client::PipelinesClient;
 use api::proto::v1::scheduler_client::SchedulerClient;
+use api::proto::v1::what_if_client::WhatIfClient;
 use hyper::Uri;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -134,6 +135,11 @@ impl Client {
     /// Placements and explanations.
     pub fn scheduler(&self) -> SchedulerClient<Channel> {
         SchedulerClient::new(self.channel.clone()).max_decoding_message_size(MOST_MESSAGE)
+    }
+
+    /// Questions that touch nothing.
+    pub fn what_if(&self) -> WhatIfClient<Channel> {
+        WhatIfClient::new(self.channel.clone()).max_decoding_message_size(MOST_MESSAGE)
     }
 
     /// The nodes and their data.

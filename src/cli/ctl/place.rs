@@ -47,7 +47,7 @@ pub struct Args {
 /// A request by flags.
 #[derive(Debug, Default, clap::Args)]
 #[group(id = "ask", multiple = true, required = false)]
-struct Ask {
+pub struct Ask {
     /// VCPUs of one instance
     #[arg(long, value_name = "N")]
     vcpus: Option<u64>,
@@ -170,7 +170,8 @@ fn placed(decision: &v1::Decision) -> String {
 }
 
 impl Ask {
-    fn request(&self) -> Result<v1::PlaceRequest, Failure> {
+    /// The request.
+    pub fn request(&self) -> Result<v1::PlaceRequest, Failure> {
         let mut resources: BTreeMap<String, u64> = self.resources.iter().cloned().collect();
         for (class, amount) in [("VCPU", self.vcpus), ("MEMORY_MB", self.memory), ("DISK_GB", self.disk)] {
             resources.extend(amount.map(|amount| (class.to_owned(), amount)));
@@ -201,7 +202,8 @@ impl Ask {
     }
 }
 
-fn read(path: &Path) -> Result<v1::PlaceRequest, Failure> {
+/// A request from a file.
+pub fn read(path: &Path) -> Result<v1::PlaceRequest, Failure> {
     let (name, text) = input::read(path)?;
     parse(&text).map_err(|error| Failure::new(format!("{name}: {error}")))
 }
