@@ -4,8 +4,9 @@
 //! through gRPC in calls for 256 instances.
 //!
 //! The servers are processes of their own; their processor time and that of this load generator are
-//! counted apart. Arguments: `--seconds N` for each case (default 5); `--nodes 3` for a cluster on
-//! loopback, asked at its leader. With several nodes and an `etcd` on the path, as many members of
+//! counted apart. Arguments: `--seconds N` for each case (default 5); `--only TEXT` for the cases whose name has it;
+//! `--nodes 3` for a cluster on loopback, asked at its leader; `--program FILE` for another build of it, so that two
+//! can be measured in turns. With several nodes and an `etcd` on the path, as many members of
 //! etcd stand beside them, and are put to under the same number of clients right after the single claims
 //! through gRPC, for a machine may be twice as fast a minute later. An etcd put decides nothing.
 
@@ -27,7 +28,7 @@ use serde_json::json;
 use tonic::transport::Channel;
 
 use self::etcd::{Members, put};
-use self::servers::{HOSTS, Servers, argument, ask, bodies, connect, processor, uuid};
+use self::servers::{HOSTS, Servers, argument, ask, bodies, connect, processor, uuid, word};
 
 const CONCURRENCY: [usize; 4] = [1, 64, 512, 2048];
 /// Instances of one call.
@@ -49,6 +50,10 @@ where
     W: Fn(usize, Arc<Load>) -> F,
     F: Future<Output = Histogram<u64>> + Send + 'static,
 {
+    let case = format!("{case}, {concurrency:>4} at once");
+    if word("--only").is_some_and(|only| !case.contains(&only)) {
+        return;
+    }
     static FIRST: AtomicU64 = AtomicU64::new(1);
     let load = Arc::new(Load {
         next: AtomicU64::new(FIRST.load(Ordering::Relaxed)),
@@ -69,7 +74,7 @@ where
     println!(
         "BENCH {}",
         json!({
-            "bench": bench, "case": format!("{case}, {concurrency:>4} at once"), "hosts": HOSTS, "unit": "ms",
+            "bench": bench, "case": case, "hosts": HOSTS, "unit": "ms",
             "p50": percentile(0.5), "p99": percentile(0.99), "p999": percentile(0.999),
             "per_second": claimed as f64 / took,
             "server_cpu_us": micros(busy() - server_before),

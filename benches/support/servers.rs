@@ -42,7 +42,8 @@ pub struct Server {
 impl Server {
     /// Starts it, or starts it again, and waits until it says that it is ready.
     pub fn start(&mut self, arguments: &[&str]) {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_pallium"))
+        let program = word("--program").unwrap_or_else(|| env!("CARGO_BIN_EXE_pallium").to_owned());
+        let mut child = Command::new(program)
             .args(["serve", "--listen", &self.address, "--log-level", "error", "--config"])
             .arg(&self.config)
             .arg("--data-dir")
@@ -189,8 +190,12 @@ pub fn processor(pid: u32) -> f64 {
 
 /// The number behind an argument of the bench.
 pub fn argument(name: &str) -> Option<u64> {
-    let mut arguments = std::env::args().skip_while(|argument| argument != name);
-    arguments.nth(1)?.parse().ok()
+    word(name)?.parse().ok()
+}
+
+/// What stands behind an argument of the bench.
+pub fn word(name: &str) -> Option<String> {
+    std::env::args().skip_while(|argument| argument != name).nth(1)
 }
 
 pub fn name(host: usize) -> String {
