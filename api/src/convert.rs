@@ -621,7 +621,7 @@ pub(crate) fn consumer(tables: &Tables, consumer: &Consumer) -> v1::Instance {
         project_id: consumer.project.map(text),
         user_id: consumer.user.map(text),
         flavor: consumer.flavor.map(text),
-        server_group: consumer.group.map(|uuid| uuid.to_string()),
+        server_group: consumer.group.as_deref().map(Uuid::to_string),
         intent: (consumer.ticket != 0).then(|| consumer.intent.to_string()),
         decision: consumer.decision,
         since: consumer.since_wall,

@@ -127,7 +127,8 @@ fn expire(state: &mut State, touched: &mut Vec<Touched>) -> Outcome {
 impl State {
     /// Puts a consumer on its provider. The caller has checked that there is none of its key.
     pub(crate) fn put(&mut self, consumer: Consumer, touched: &mut Vec<Touched>) -> Slot {
-        let (row, group, uuid, phase) = (consumer.row, consumer.group, consumer.uuid, consumer.phase);
+        let (row, group, uuid, phase) =
+            (consumer.row, consumer.group.as_deref().copied(), consumer.uuid, consumer.phase);
         let amounts = Arc::clone(&consumer.amounts);
         let slot = self.tables.put_consumer(consumer);
         if let Some(provider) = self.tables.provider_mut(row) {
@@ -169,13 +170,13 @@ impl State {
         if let Phase::Claimed { expires } = consumer.phase {
             self.expiry.remove(&(expires, slot));
         }
-        if let Some(group) = consumer.group {
+        if let Some(group) = consumer.group.as_deref().copied() {
             let other = match consumer.purpose {
                 Purpose::Instance => Purpose::Move,
                 Purpose::Move => Purpose::Instance,
             };
             let still = self.tables.consumer(consumer.domain, consumer.uuid, other);
-            if still.is_none_or(|other| other.group != Some(group)) {
+            if still.is_none_or(|other| other.group.as_deref() != Some(&group)) {
                 touched.push(Touched::Left(group, consumer.uuid));
             }
         }

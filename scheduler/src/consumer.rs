@@ -62,8 +62,8 @@ pub struct Consumer {
     pub user: Option<Sym>,
     /// Flavor name.
     pub flavor: Option<Sym>,
-    /// Server group.
-    pub group: Option<Uuid>,
+    /// Server group. Boxed, as few have one.
+    pub group: Option<Box<Uuid>>,
     /// Intent of the decision that claimed it.
     pub intent: Intent,
     /// Id of that decision; 0 for an observed consumer.
@@ -71,7 +71,7 @@ pub struct Consumer {
     /// Names the claim; 0 for an observed consumer.
     pub ticket: u64,
     /// Caller's request id of that decision.
-    pub request: Option<Uuid>,
+    pub request: Option<Box<Uuid>>,
     /// When it was claimed or first seen: replicated milliseconds.
     pub since: u64,
     /// The same as wall time, milliseconds since 1970.
@@ -79,7 +79,7 @@ pub struct Consumer {
 }
 
 /// There are millions of them: a chunk of 128 fills what the allocator gives for it.
-const _: () = assert!(size_of::<Option<Consumer>>() == 128);
+const _: () = assert!(size_of::<Option<Consumer>>() == 112);
 
 impl Consumer {
     /// True while it is a claim that was not seen yet.

@@ -133,7 +133,7 @@ impl Index {
             index.refresh_aggregate(tables, key);
         }
         for consumer in tables.consumers() {
-            if let Some(group) = consumer.group {
+            if let Some(group) = consumer.group.as_deref().copied() {
                 index.join_group(group, consumer.uuid);
             }
         }

@@ -79,15 +79,15 @@ impl Names {
         if let Some(at) = self.by_text.find(hash, |at| self.text(Sym::of(at)) == text) {
             return Sym::of(at);
         }
-        let at = self.texts.push(text.into()) as u32;
-        self.by_text.insert(hash, at);
-        Sym::of(at)
+        self.append(text.into());
+        Sym::of(self.len() as u32 - 1)
     }
 
-    /// The next string of a table that is read back.
+    /// The next string, which is not there yet.
     pub(crate) fn append(&mut self, text: Arc<str>) {
-        self.by_text.insert(hash_of(&*text), self.texts.len() as u32);
-        self.texts.push(text);
+        let (hash, at) = (hash_of(&*text), self.texts.push(text) as u32);
+        let texts = &self.texts;
+        self.by_text.insert(hash, at, |at| texts.get(at as usize).map_or(0, |text| hash_of(&**text)));
     }
 
     pub(crate) fn resolve(&mut self, text: &Text) -> Sym {

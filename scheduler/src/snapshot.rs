@@ -18,7 +18,7 @@ use crate::intent::Intent;
 use crate::level::{self, Levels, Unsupported};
 use crate::names::Sym;
 use crate::provider::{Aggregate, Amounts, Provider, Row};
-use crate::sharded::hash_of;
+use crate::sharded::{Sharded, hash_of};
 use crate::state::{Counters, KeyEntry, Shapes, Stored, Tables};
 
 /// Elements in a piece, so that it has about 1 MiB.
@@ -153,7 +153,8 @@ struct Packed {
 impl Packed {
     fn of(consumer: &Consumer, shape: u32) -> Self {
         let &Consumer { domain, uuid, purpose, row, phase, project, user, flavor, .. } = consumer;
-        let &Consumer { group, intent, decision, ticket, request, since, since_wall, .. } = consumer;
+        let &Consumer { intent, decision, ticket, since, since_wall, .. } = consumer;
+        let (group, request) = (consumer.group.as_deref().copied(), consumer.request.as_deref().copied());
         Self {
             domain,
             uuid,
@@ -176,7 +177,8 @@ impl Packed {
 
     fn with(self, amounts: Arc<Amounts>) -> Consumer {
         let Self { domain, uuid, purpose, row, shape: _, phase, project, user, flavor, .. } = self;
-        let Self { group, intent, decision, ticket, request, since, since_wall, .. } = self;
+        let Self { intent, decision, ticket, since, since_wall, .. } = self;
+        let (group, request) = (self.group.map(Box::new), self.request.map(Box::new));
         Consumer {
             domain,
             uuid,
@@ -434,7 +436,7 @@ impl Restore {
         match content {
             Content::Head(Head { counters, keys_arrived, keys_horizon, pipelines_floor }) => {
                 self.begun = true;
-                tables.consumer_index.reserve(counters.consumers.min(MOST_ROOM) as usize);
+                tables.consumer_index = Sharded::with_room(counters.consumers.min(MOST_ROOM) as usize);
                 tables.counters = counters;
                 tables.keys.arrived = keys_arrived;
                 tables.keys.horizon = keys_horizon;
@@ -461,9 +463,8 @@ impl Restore {
                     let Some(amounts) = shapes.get(packed.shape as usize) else {
                         return malformed("a consumer without amounts");
                     };
-                    let key = (packed.domain, packed.uuid, packed.purpose);
-                    tables.consumer_index.insert(hash_of(&key), slot);
                     tables.consumers.push(Some(packed.with(Arc::clone(amounts))));
+                    tables.list_consumer(Slot(slot));
                 }
             }
             Content::FreeSlots(slots) => tables.free_slots.extend(slots),
@@ -471,7 +472,7 @@ impl Restore {
             Content::History(stored) => tables.history.extend(stored),
             Content::Keys(entries) => {
                 for entry in entries {
-                    tables.keys.index.insert(hash_of(&entry.key), tables.keys.entries.len() as u32);
+                    tables.keys.list(hash_of(&entry.key), tables.keys.entries.len() as u32);
                     tables.keys.entries.push(entry);
                 }
             }

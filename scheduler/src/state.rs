@@ -157,6 +157,12 @@ fn consumer_hash(domain: Domain, uuid: Uuid, purpose: Purpose) -> u64 {
     hash_of(&(domain, uuid, purpose))
 }
 
+/// The hash of a consumer that is in the table: of what the index lists.
+fn hash_at(consumers: &Chunked<Option<Consumer>>, slot: u32) -> u64 {
+    let consumer = consumers.get(slot as usize).and_then(Option::as_ref);
+    consumer.map_or(0, |consumer| consumer_hash(consumer.domain, consumer.uuid, consumer.purpose))
+}
+
 impl State {
     /// The tables.
     pub fn tables(&self) -> &Tables {
@@ -316,8 +322,22 @@ impl Tables {
     }
 
     pub(crate) fn list_provider(&mut self, row: Row, provider: &Provider) {
-        self.provider_index.insert(hash_of(&provider.uuid), row.0);
-        self.host_index.insert(hash_of(&(provider.domain, provider.host)), row.0);
+        self.list_uuid(row, provider.uuid);
+        let providers = &self.providers;
+        let hash = |at: u32| {
+            let provider = providers.get(at as usize).and_then(Option::as_ref);
+            provider.map_or(0, |provider| hash_of(&(provider.domain, provider.host)))
+        };
+        self.host_index.insert(hash_of(&(provider.domain, provider.host)), row.0, hash);
+    }
+
+    pub(crate) fn list_uuid(&mut self, row: Row, uuid: Uuid) {
+        let providers = &self.providers;
+        let hash = |at: u32| {
+            let provider = providers.get(at as usize).and_then(Option::as_ref);
+            provider.map_or(0, |provider| hash_of(&provider.uuid))
+        };
+        self.provider_index.insert(hash_of(&uuid), row.0, hash);
     }
 
     pub(crate) fn drop_provider(&mut self, row: Row) {
@@ -332,7 +352,6 @@ impl Tables {
     }
 
     pub(crate) fn put_consumer(&mut self, consumer: Consumer) -> Slot {
-        let hash = consumer_hash(consumer.domain, consumer.uuid, consumer.purpose);
         let slot = match self.free_slots.pop() {
             Some(slot) => {
                 if let Some(place) = self.consumers.get_mut(slot.0 as usize) {
@@ -342,7 +361,7 @@ impl Tables {
             }
             None => Slot(self.consumers.push(Some(consumer)) as u32),
         };
-        self.consumer_index.insert(hash, slot.0);
+        self.list_consumer(slot);
         self.counters.consumers += 1;
         slot
     }
@@ -361,9 +380,14 @@ impl Tables {
         let Some(consumer) = self.consumer_mut(slot) else { return };
         let old = consumer_hash(consumer.domain, consumer.uuid, consumer.purpose);
         consumer.purpose = Purpose::Instance;
-        let new = consumer_hash(consumer.domain, consumer.uuid, consumer.purpose);
         self.consumer_index.remove(old, slot.0);
-        self.consumer_index.insert(new, slot.0);
+        self.list_consumer(slot);
+    }
+
+    /// Lists a consumer that is in the table.
+    pub(crate) fn list_consumer(&mut self, slot: Slot) {
+        let hash = |slot| hash_at(&self.consumers, slot);
+        self.consumer_index.insert(hash(slot.0), slot.0, hash);
     }
 
     pub(crate) fn remember(&mut self, stored: Stored) {
@@ -395,7 +419,13 @@ impl Keys {
         } else {
             self.entries.push(entry);
         }
-        self.index.insert(hash, at);
+        self.list(hash, at);
+    }
+
+    /// Lists an entry.
+    pub fn list(&mut self, hash: u64, at: u32) {
+        let entries = &self.entries;
+        self.index.insert(hash, at, |at| entries.get(at as usize).map_or(0, |entry| hash_of(&entry.key)));
     }
 }
 

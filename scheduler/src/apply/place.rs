@@ -154,7 +154,9 @@ fn act(
             let consumer = state.tables.consumer_mut(slot)?;
             let Phase::Claimed { expires: old } = consumer.phase else { return None };
             consumer.phase = Phase::Claimed { expires };
-            consumer.request = place.request.or(consumer.request);
+            if let Some(request) = place.request {
+                consumer.request = Some(Box::new(request));
+            }
             let row = consumer.row;
             state.expiry.remove(&(old, slot));
             state.expiry.insert((expires, slot));
@@ -184,11 +186,11 @@ fn act(
                 project,
                 user,
                 flavor,
-                group: place.group,
+                group: place.group.map(Box::new),
                 intent: place.intent,
                 decision,
                 ticket: *ticket,
-                request: place.request,
+                request: place.request.map(Box::new),
                 since: now,
                 since_wall: state.tables.counters.wall,
             };

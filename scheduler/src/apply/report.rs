@@ -196,7 +196,7 @@ fn facts(state: &mut State, row: Row, report: &HostReport, touched: &mut Vec<Tou
     }
     if let Some((old, new)) = rekey {
         tables.provider_index.remove(hash_of(&old), row.0);
-        tables.provider_index.insert(hash_of(&new), row.0);
+        tables.list_uuid(row, new);
     }
 }
 
@@ -357,7 +357,7 @@ fn confirm(state: &mut State, slot: Slot, instance: &InstanceReport, touched: &m
         amounts: state.shapes.share(amounts),
         project: project.or(known.project),
         flavor: flavor.or(known.flavor),
-        group: instance.server_group.or(known.group),
+        group: instance.server_group.map(Box::new).or_else(|| known.group.clone()),
         ..known.clone()
     };
     if new == *known {
@@ -393,7 +393,7 @@ fn observe(
         project,
         user: None,
         flavor,
-        group: instance.server_group,
+        group: instance.server_group.map(Box::new),
         intent: Intent::Create,
         decision: 0,
         ticket: 0,
@@ -436,7 +436,7 @@ fn inherit_into(
         project: bare.project.or(from.project),
         user: from.user,
         flavor: bare.flavor.or(from.flavor),
-        group: bare.group.or(from.group),
+        group: bare.group.or_else(|| from.group.clone()),
         intent: from.intent,
         decision: from.decision,
         ..bare

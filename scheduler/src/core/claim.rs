@@ -345,7 +345,7 @@ impl Core {
             amounts: (*consumer.amounts).clone(),
             ticket: consumer.ticket,
             intent: consumer.intent,
-            request: consumer.request,
+            request: consumer.request.as_deref().copied(),
             since: consumer.since,
         })
     }

@@ -90,7 +90,12 @@ impl<T: Entry> Keyed<T> {
             }
             None => self.entries.push(Some(entry)) as u32,
         };
-        self.index.insert(hash_of(&key), at);
+        self.list(key, at);
+    }
+
+    fn list(&mut self, key: T::Key, at: u32) {
+        let hash = |at| self.entries.get(at as usize).and_then(Option::as_ref).map_or(0, |e| hash_of(&e.key()));
+        self.index.insert(hash_of(&key), at, hash);
     }
 
     pub(crate) fn remove(&mut self, key: T::Key) -> Option<T> {
@@ -123,7 +128,7 @@ impl<T: Entry> Keyed<T> {
     pub(crate) fn append(&mut self, places: Vec<Option<T>>) {
         for place in places {
             if let Some(entry) = &place {
-                self.index.insert(hash_of(&entry.key()), self.entries.len() as u32);
+                self.list(entry.key(), self.entries.len() as u32);
             }
             self.entries.push(place);
         }

@@ -220,6 +220,6 @@ impl Trial {
 /// The request's group, of a consumer that is a member of it.
 fn group_of(asked: &Asked, consumer: &Consumer) -> Option<Group> {
     let group = asked.request.group.as_ref()?;
-    let named = consumer.group.is_some() && consumer.group == group.uuid;
+    let named = consumer.group.is_some() && consumer.group.as_deref() == group.uuid.as_ref();
     (named || group.members.contains(&consumer.uuid)).then(|| group.clone())
 }
