@@ -4,12 +4,12 @@
 //! `_numa_cells_support_network_metadata`. Nova looks for the CPUs to pin; only whether there are enough is
 //! asked here, so its searches become counts.
 
-use std::collections::HashSet;
+use scheduler::numa::{CELLS, CpuPolicy, GuestCell, GuestTopology, HostCell, HostTopology, ThreadPolicy};
+use smallvec::SmallVec;
 
-use scheduler::numa::{CpuPolicy, GuestCell, GuestTopology, HostCell, HostTopology, ThreadPolicy};
-
-/// Sets of host cells that are looked at for a guest whose networks are on certain cells.
-const SETS: usize = 100_000;
+/// Host cells that are tried for the networks of a guest before a host counts as one that does not fit: all that there
+/// are for two networks on 16 cells or for three on 8.
+const TRIES: usize = 512;
 
 /// How far shared CPUs and memory of a host are overcommitted.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +32,7 @@ pub fn fits(host: &HostTopology, guest: &GuestTopology, ratios: Ratios, good: &m
         fitting.fold(0, |mask, (bit, _)| mask | 1 << bit)
     }));
     let near = near(host, guest);
-    all_have_one(good) && (near.is_empty() || choose(good, &near, 0, &mut HashSet::new()))
+    all_have_one(good) && (near.is_empty() || all_are_near(&guests_of(good), &near, 0, &mut { TRIES }))
 }
 
 /// Whether one cell fits one: its pages, its memory, its CPUs.
@@ -129,17 +129,72 @@ fn all_have_one(good: &[u64]) -> bool {
     (0..good.len()).all(|at| augment(at, good, &mut owner, &mut 0))
 }
 
-/// Whether the guest cells can be given host cells of which each set of `near` has one. A set of cells
-/// that came to nothing is not tried again; more than [`SETS`] are not tried at all.
-fn choose(good: &[u64], near: &[u64], used: u64, seen: &mut HashSet<u64>) -> bool {
-    let Some((first, rest)) = good.split_first() else { return near.iter().all(|cells| cells & used != 0) };
-    let mut open = first & !used;
-    while open != 0 {
-        let bit = open & open.wrapping_neg();
-        open &= !bit;
-        if seen.len() < SETS && seen.insert(used | bit) && choose(rest, near, used | bit, seen) {
-            return true;
+/// For each host cell the guest cells that fit it.
+fn guests_of(good: &[u64]) -> [u64; CELLS] {
+    std::array::from_fn(|cell| (0..).zip(good).fold(0, |mask, (guest, cells)| mask | (cells >> cell & 1) << guest))
+}
+
+/// Whether the guest cells can be given host cells of which each set of `near` has one, `taken` among them. Which
+/// guest cell gets which is left open: a set of host cells can be part of a whole matching when each of them alone can
+/// have a guest cell of its own and each guest cell a host cell (Mendelsohn and Dulmage, 1958).
+fn all_are_near(guests: &[u64; CELLS], near: &[u64], taken: u64, tries: &mut usize) -> bool {
+    let missing = near.iter().filter(|cells| *cells & taken == 0);
+    let Some(&cells) = missing.min_by_key(|cells| cells.count_ones()) else { return true };
+    bits(cells).any(|cell| {
+        let taken = taken | 1 << cell;
+        let asked: SmallVec<[u64; 8]> = bits(taken).map(|cell| guests[cell]).collect();
+        *tries = tries.saturating_sub(1);
+        *tries > 0 && all_have_one(&asked) && all_are_near(guests, near, taken, tries)
+    })
+}
+
+/// The places of the set bits.
+fn bits(mask: u64) -> impl Iterator<Item = usize> {
+    std::iter::successors(Some(mask), |mask| Some(mask & mask.wrapping_sub(1)))
+        .take_while(|mask| *mask != 0)
+        .map(|mask| mask.trailing_zeros() as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{all_are_near, all_have_one, guests_of};
+
+    /// Every way to give the guest cells host cells, one after the other.
+    fn every_way(good: &[u64], near: &[u64], used: u64) -> bool {
+        match good.split_first() {
+            None => near.iter().all(|cells| cells & used != 0),
+            Some((cells, rest)) => {
+                (0..8).any(|bit| cells & !used & 1 << bit != 0 && every_way(rest, near, used | 1 << bit))
+            }
         }
     }
-    false
+
+    #[test]
+    fn it_finds_what_trying_every_way_finds() {
+        let mut seed = 1_u64;
+        let mut next = |below: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) % below
+        };
+        let (mut near_ones, mut others) = (0, 0);
+        for _ in 0..20_000 {
+            let good: Vec<u64> = (0..=next(4)).map(|_| next(256)).collect();
+            let near: Vec<u64> = (0..=next(3)).map(|_| next(32) << next(4)).filter(|cells| *cells != 0).collect();
+            let found = all_have_one(&good) && all_are_near(&guests_of(&good), &near, 0, &mut 512);
+            assert_eq!(found, every_way(&good, &near, 0), "{good:?} near {near:?}");
+            if found { near_ones += 1 } else { others += 1 }
+        }
+        assert!(near_ones > 1_000 && others > 1_000, "{near_ones} and {others}");
+    }
+
+    #[test]
+    fn it_gives_up() {
+        let all = u64::MAX;
+        // Of 20 networks each on three cells of its own, 19 can be reached.
+        let near: Vec<u64> = (0..20).map(|net| 7 << (3 * net)).collect();
+        let mut tries = 512;
+        assert!(!all_are_near(&guests_of(&[all; 19]), &near, 0, &mut tries));
+        assert_eq!(tries, 0);
+        assert!(all_are_near(&guests_of(&[all; 20]), &near, 0, &mut 512));
+    }
 }
