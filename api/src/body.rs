@@ -111,7 +111,9 @@ pub(crate) fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, BadReque
     if let Some(at) = too_deep(body) {
         return Err(BadRequest::at("", format!("nested deeper than {DEEPEST} at byte {at}")));
     }
-    serde_json::from_slice(body).map_err(|_| {
+    // What is skipped need not be UTF-8; of a body that is, no string is checked again.
+    let read = std::str::from_utf8(body).map_or_else(|_| serde_json::from_slice(body), serde_json::from_str);
+    read.map_err(|_| {
         let mut input = serde_json::Deserializer::from_slice(body);
         match serde_path_to_error::deserialize::<_, T>(&mut input) {
             Err(error) => {
