@@ -22,6 +22,7 @@
 //! | [`refusal`] | why apply did not do it, for people |
 //! | [`host`], [`case`], [`proof`], [`recovery`], [`breaker`] | the replicated state, by noun |
 //! | [`drain`] | planned work: emptying a host that lives |
+//! | [`masakari`] | what Masakari's API keeps |
 //! | [`policy`] | how bold failover is |
 //! | [`reentry`], [`restart`] | the return of a host, and guests that are started where they were |
 //! | [`table`] | [`Failover`]: all of it, bounded |
@@ -40,6 +41,7 @@ pub mod drain;
 pub mod host;
 pub mod keyed;
 pub mod liveness;
+pub mod masakari;
 pub mod order;
 pub mod planner;
 pub mod policy;

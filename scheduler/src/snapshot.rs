@@ -11,6 +11,7 @@ use crate::catalogue::Versions;
 use crate::consumer::{Consumer, Phase, Purpose, Slot};
 use crate::domain::Domain;
 use crate::ha::drain::{Drain, Move};
+use crate::ha::masakari::{Member, Notification, Segment};
 use crate::ha::restart::Restart;
 use crate::ha::table::Small;
 use crate::ha::{Case, Failover, Host, Permit, Recovery};
@@ -86,6 +87,9 @@ enum Content {
     FailoverRestarts(Vec<Option<Restart>>),
     FailoverDrains(Vec<Option<Arc<Drain>>>),
     FailoverMoves(Vec<Option<Arc<Move>>>),
+    FailoverSegments(Vec<Option<Arc<Segment>>>),
+    FailoverMembers(Vec<Option<Arc<Member>>>),
+    FailoverNotified(Vec<Arc<Notification>>),
     FailoverRest(FailoverRest),
     End(u64),
     #[cfg(feature = "next-level")]
@@ -117,6 +121,8 @@ struct FailoverRest {
     free_restarts: Vec<u32>,
     free_drains: Vec<u32>,
     free_moves: Vec<u32>,
+    free_segments: Vec<u32>,
+    free_members: Vec<u32>,
 }
 
 /// Consumers, and the amounts that they share.
@@ -227,6 +233,9 @@ impl Content {
             Self::FailoverRestarts(restarts) => (16, bitcode::encode(restarts)),
             Self::FailoverDrains(drains) => (17, bitcode::encode(drains)),
             Self::FailoverMoves(moves) => (18, bitcode::encode(moves)),
+            Self::FailoverSegments(segments) => (19, bitcode::encode(segments)),
+            Self::FailoverMembers(members) => (20, bitcode::encode(members)),
+            Self::FailoverNotified(notified) => (21, bitcode::encode(notified)),
             #[cfg(feature = "next-level")]
             Self::Notes(notes) => (255, bitcode::encode(notes)),
         };
@@ -257,6 +266,9 @@ impl Content {
             16 => Self::FailoverRestarts(bitcode::decode(body)?),
             17 => Self::FailoverDrains(bitcode::decode(body)?),
             18 => Self::FailoverMoves(bitcode::decode(body)?),
+            19 => Self::FailoverSegments(bitcode::decode(body)?),
+            20 => Self::FailoverMembers(bitcode::decode(body)?),
+            21 => Self::FailoverNotified(bitcode::decode(body)?),
             #[cfg(feature = "next-level")]
             255 => Self::Notes(bitcode::decode(body)?),
             _ => return Ok(None),
@@ -296,6 +308,8 @@ fn failover(failover: &Failover) -> impl Iterator<Item = Content> + '_ {
         free_restarts: failover.restarts.free(),
         free_drains: failover.drains.free(),
         free_moves: failover.moves.free(),
+        free_segments: failover.segments.free(),
+        free_members: failover.members.free(),
     };
     lists(failover.hosts.places(), PROVIDERS)
         .map(Content::FailoverHosts)
@@ -305,6 +319,9 @@ fn failover(failover: &Failover) -> impl Iterator<Item = Content> + '_ {
         .chain(lists(failover.restarts.places(), PERMITS).map(Content::FailoverRestarts))
         .chain(lists(failover.drains.places(), CASES).map(Content::FailoverDrains))
         .chain(lists(failover.moves.places(), RECOVERIES).map(Content::FailoverMoves))
+        .chain(lists(failover.segments.places(), RECOVERIES).map(Content::FailoverSegments))
+        .chain(lists(failover.members.places(), RECOVERIES).map(Content::FailoverMembers))
+        .chain(lists(failover.notified.iter().cloned(), RECOVERIES).map(Content::FailoverNotified))
         .chain(lists(failover.closed.iter().cloned(), CASES).map(Content::FailoverClosed))
         .chain(std::iter::once(Content::FailoverRest(rest)))
 }
@@ -486,6 +503,9 @@ impl Restore {
             Content::FailoverRestarts(restarts) => tables.failover.restarts.append(restarts),
             Content::FailoverDrains(drains) => tables.failover.drains.append(drains),
             Content::FailoverMoves(moves) => tables.failover.moves.append(moves),
+            Content::FailoverSegments(segments) => tables.failover.segments.append(segments),
+            Content::FailoverMembers(members) => tables.failover.members.append(members),
+            Content::FailoverNotified(notified) => tables.failover.notified.extend(notified),
             Content::FailoverClosed(cases) => tables.failover.closed.extend(cases),
             Content::FailoverRest(rest) => {
                 let failover = &mut tables.failover;
@@ -497,6 +517,8 @@ impl Restore {
                 failover.restarts.set_free(rest.free_restarts);
                 failover.drains.set_free(rest.free_drains);
                 failover.moves.set_free(rest.free_moves);
+                failover.segments.set_free(rest.free_segments);
+                failover.members.set_free(rest.free_members);
             }
             Content::End(checksum) => self.end = Some(checksum),
             #[cfg(feature = "next-level")]

@@ -9,6 +9,7 @@ use proptest::sample::Index;
 use scheduler::ha::breaker::{Decision, ScopeName, Trips};
 use scheduler::ha::case::{Act, CaseId, Cause, FenceOutcome, Phase};
 use scheduler::ha::host::{Fencer, Hello, Machine, Maintenance, PlaceNames, Watchdog};
+use scheduler::ha::masakari::{self, MemberSpec, NotificationSpec, SegmentSpec};
 use scheduler::ha::order::{Assignment, Clear, Ended, Groups, NovaRead, PermitCause, To, Voter};
 use scheduler::ha::proof::{Lease, LeaseMode, Power, PowerRead, Token};
 use scheduler::ha::recovery::{AttemptState, Life, Recorded, Stays, VmState, Waiting};
@@ -362,6 +363,35 @@ impl World {
         Change::DeathProof { host: host(n), incarnation: incarnation + u64::from(dice.odd), evidence }
     }
 
+    /// Segments come and go, and monitors say things.
+    fn masakari(&self, n: u128, dice: &Dice) -> masakari::Change {
+        let name = Some(format!("node-{}", n % HOSTS));
+        let (segment, uuid) = (id(u128::from(dice.odd)), id(10 + n));
+        match dice.choice.index(5) {
+            0 => masakari::Change::Segment(Box::new(SegmentSpec {
+                uuid: segment,
+                create: dice.flag,
+                name: Some(format!("segment-{}", dice.odd)),
+                ..SegmentSpec::default()
+            })),
+            1 if dice.flag => masakari::Change::SegmentRemove(segment),
+            1 => masakari::Change::MemberRemove { segment, uuid },
+            2 => {
+                let maintenance = dice.flag.then_some(dice.odd);
+                let spec = MemberSpec { uuid, create: !dice.flag, segment, name, maintenance, ..MemberSpec::default() };
+                masakari::Change::Member(Box::new(spec))
+            }
+            _ => masakari::Change::Notify(Box::new(NotificationSpec {
+                uuid: id(self.now.into()),
+                kind: masakari::Kind::ComputeHost,
+                host: format!("node-{}", n % HOSTS),
+                generated: self.now as i64 * 1_000,
+                payload: Vec::new(),
+                report: if dice.flag { masakari::Report::Silent } else { masakari::Report::Runs },
+            })),
+        }
+    }
+
     fn step(&mut self, dice: &Dice) {
         self.now += dice.pass;
         // The hosts with instances are the interesting ones.
@@ -407,6 +437,7 @@ impl World {
                 act: if dice.flag { Act::Kill } else { Act::Recover },
                 until: u64::from(dice.odd) * until,
             },
+            48 => Change::Masakari(Box::new(self.masakari(n, dice))),
             49 => Change::Exempt { host: host(n), until: u64::from(dice.odd) * until },
             50 => {
                 let mode = if dice.odd { Maintenance::Manual } else { Maintenance::None };

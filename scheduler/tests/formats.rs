@@ -10,6 +10,7 @@ use scheduler::command::{Action, Part, Place, Record};
 use scheduler::decision::Claim;
 use scheduler::ha::case::Cause;
 use scheduler::ha::host::{Fencer, Hello, Machine, PlaceNames};
+use scheduler::ha::masakari::{self, MemberSpec, NotificationSpec, SegmentSpec};
 use scheduler::ha::order::{Groups, PermitCause};
 use scheduler::ha::proof::{Power, PowerRead};
 use scheduler::ha::recovery::Life;
@@ -117,10 +118,31 @@ fn failover() -> Vec<Command> {
     };
     let read = |at| PowerRead { power: Power::Off, raw: text("Off"), machine: machine.clone(), at };
     let evidence = Evidence::PowerOff(Box::new([read(0), read(2_000)]));
+    let segment =
+        SegmentSpec { uuid: Uuid::from_u128(5), create: true, name: Some(text("segment")), ..SegmentSpec::default() };
+    let member = MemberSpec {
+        uuid: Uuid::from_u128(6),
+        create: true,
+        segment: Uuid::from_u128(5),
+        name: Some(text("host-1")),
+        ..MemberSpec::default()
+    };
+    let said = NotificationSpec {
+        uuid: Uuid::from_u128(7),
+        kind: masakari::Kind::ComputeHost,
+        host: text("host-1"),
+        generated: 8,
+        payload: vec![(text("event"), text("STOPPED"))],
+        report: masakari::Report::Silent,
+    };
     let changes = [
         Change::HostUpsert(Box::new(spec)),
         Change::IncarnationOpen { host: id, hello: Box::new(hello) },
         Change::PermitMove { instance: Uuid::from_u128(10), from: None, to: life, cause: placed },
+        Change::Masakari(Box::new(masakari::Change::Segment(Box::new(segment)))),
+        Change::Masakari(Box::new(masakari::Change::Member(Box::new(member)))),
+        Change::Masakari(Box::new(masakari::Change::Notify(Box::new(said)))),
+        Change::EventsTold { receiver: text("receiver"), at: 9 },
         suspected,
         Change::CaseOpen { host: id, incarnation: 1, cause: Cause::PowerOff },
         Change::DeathProof { host: id, incarnation: 1, evidence },

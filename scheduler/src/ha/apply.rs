@@ -5,6 +5,7 @@ mod case;
 mod drain;
 mod fence;
 mod host;
+mod masakari;
 mod proof;
 mod recovery;
 mod reentry;
@@ -18,7 +19,7 @@ use super::policy::ISOLATED;
 use super::proof::LeaseMode;
 use super::refusal::Refusal;
 use super::stop::Stop;
-use super::table::{BREAKERS, Failover, Seat, VOTERS};
+use super::table::{BREAKERS, Failover, RECEIVERS, Seat, VOTERS};
 use super::{LEVEL, OVERRIDE, TEXT};
 use crate::apply::Touched;
 use crate::state::State;
@@ -242,6 +243,8 @@ impl Cx<'_> {
                 Ok(Done::Changed)
             }
             Change::Release => self.release(),
+            Change::Masakari(change) => self.masakari(change),
+            Change::EventsTold { receiver, at } => self.events_told(receiver, *at),
         }
     }
 
@@ -272,6 +275,22 @@ impl Cx<'_> {
         small.epoch = epoch;
         small.breakers.clear();
         (small.paused_kill, small.paused_recover) = (0, 0);
+        Ok(Done::Changed)
+    }
+
+    /// It never falls back. One that is configured no more makes room for a new one.
+    fn events_told(&mut self, receiver: &str, at: u64) -> Result {
+        text("receiver", receiver)?;
+        let told = &mut self.ha_mut().small_mut().told;
+        if !told.contains_key(receiver) && told.len() >= RECEIVERS {
+            let oldest = told.iter().min_by_key(|(_, at)| **at).map(|(name, _)| name.clone());
+            oldest.map(|name| told.remove(&name));
+        }
+        let known = told.entry(receiver.to_owned()).or_default();
+        if *known >= at {
+            return Ok(Done::Unchanged);
+        }
+        *known = at;
         Ok(Done::Changed)
     }
 

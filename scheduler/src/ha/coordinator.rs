@@ -25,6 +25,7 @@ use super::breaker::{Scope, Trips};
 use super::case::{Case, Phase};
 use super::host::{Detection, Host, HostId};
 use super::liveness::{Liveness, Timers};
+use super::masakari::{Notification, Report};
 use super::order::{Change, Leader, NovaRead};
 use super::planner::Targets;
 use super::proof::PowerRead;
@@ -80,6 +81,8 @@ pub(crate) mod pace {
     pub const INTEND: u64 = 2_000;
     /// What somebody says of troubles holds for so long.
     pub const TROUBLE: u64 = 30_000;
+    /// What was notified before is not heard any more.
+    pub const NOTIFIED: u64 = 10_000;
     /// Between two looks at one breaker.
     pub const BREAKER: u64 = 5_000;
 }
@@ -175,6 +178,8 @@ pub struct Coordinator {
     booted: BTreeMap<HostId, u64>,
     trouble: Option<(Trips, u64)>,
     progress: BTreeMap<Uuid, drain::Progress>,
+    /// The last notification that was heard.
+    notified: u64,
 }
 
 impl Coordinator {
@@ -195,6 +200,7 @@ impl Coordinator {
             booted: BTreeMap::new(),
             trouble: None,
             progress: BTreeMap::new(),
+            notified: 0,
         }
     }
 
@@ -250,6 +256,7 @@ impl Coordinator {
     /// and what was proposed is in the state or is proposed again.
     pub fn step(&mut self, lead: &Lead<'_>) -> Vec<Due> {
         let mut due = Vec::new();
+        self.hear(lead);
         self.liveness.look(lead.now);
         let ids: Vec<_> = lead.ha().hosts.iter().filter(|host| host.enabled).map(|host| host.id).collect();
         for id in ids {
@@ -268,6 +275,27 @@ impl Coordinator {
         }
         self.forget(lead);
         due
+    }
+
+    /// What monitors have notified since the last step goes to where signs of life go. What was said long before
+    /// this leadership began is over.
+    fn hear(&mut self, lead: &Lead<'_>) {
+        let newest = lead.ha().small.notified;
+        let unheard = |said: &&Notification| said.id > self.notified && lead.clock < said.at + pace::NOTIFIED;
+        let mut said: Vec<_> = lead.ha().notified().take_while(unheard).collect();
+        // Oldest first: the last word counts.
+        said.reverse();
+        for said in said {
+            let Some(host) = said.host else { continue };
+            match said.report {
+                Report::Silent => self.liveness.report(host, false, lead.now),
+                Report::Runs => self.liveness.report(host, true, lead.now),
+                Report::ComputeDown => self.liveness.report_compute(host, false, lead.now),
+                Report::ComputeUp => self.liveness.report_compute(host, true, lead.now),
+                Report::Nothing => {}
+            }
+        }
+        self.notified = newest;
     }
 
     /// What is of no open case, or of no host, any more.

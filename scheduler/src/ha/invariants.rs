@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 
 use super::host::{BOOTS, PROOFS};
 use super::recovery::Status;
-use super::table::{CASES, CLOSED, DRAINS, Failover, HOSTS, MOVES, PERMITS, RECOVERIES, RESTARTS};
+use super::table::{
+    CASES, CLOSED, DRAINS, Failover, HOSTS, MEMBERS, MOVES, NOTIFIED, PERMITS, RECOVERIES, RESTARTS, SEGMENTS,
+};
 use crate::state::Tables;
 
 /// Every broken one, in words.
@@ -13,6 +15,7 @@ pub(crate) fn check(tables: &Tables, broken: &mut Vec<String>) {
     let ha = &tables.failover;
     let epoch = tables.counters.epoch;
     bounds(ha, broken);
+    segments(ha, broken);
     for host in ha.hosts.iter() {
         let id = host.id;
         // INV-13: lives only go on.
@@ -104,6 +107,16 @@ pub(crate) fn check(tables: &Tables, broken: &mut Vec<String>) {
     }
 }
 
+/// Hosts of Masakari's segments are in one each, and that is there.
+fn segments(ha: &Failover, broken: &mut Vec<String>) {
+    let mut names = BTreeSet::new();
+    for member in ha.members.iter() {
+        if ha.segments.get(member.segment).is_none() || !names.insert(&member.name) {
+            broken.push(format!("host '{}' of a segment: in none that is known, or in two", member.name));
+        }
+    }
+}
+
 fn bounds(ha: &Failover, broken: &mut Vec<String>) {
     let tables = [
         (ha.hosts.len(), HOSTS, ha.hosts.is_whole()),
@@ -113,7 +126,10 @@ fn bounds(ha: &Failover, broken: &mut Vec<String>) {
         (ha.drains.len(), DRAINS, ha.drains.is_whole()),
         (ha.moves.len(), MOVES, ha.moves.is_whole()),
         (ha.restarts.len(), RESTARTS, ha.restarts.is_whole()),
+        (ha.segments.len(), SEGMENTS, ha.segments.is_whole()),
+        (ha.members.len(), MEMBERS, ha.members.is_whole()),
         (ha.closed.len(), CLOSED, true),
+        (ha.notified.len(), NOTIFIED, true),
     ];
     for (at, (length, most, whole)) in tables.into_iter().enumerate() {
         if length > most || !whole {

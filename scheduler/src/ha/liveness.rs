@@ -118,6 +118,8 @@ impl Rhythm {
 struct Watch {
     /// The last sign of life of the management group.
     last: Option<u64>,
+    /// When somebody else said that it is gone: its usual rhythm is not waited for then.
+    reported: Option<u64>,
     rhythm: Rhythm,
     boot: Option<Uuid>,
     /// The member that heard it last, and until when that member was blind: what it did not hear says nothing.
@@ -137,8 +139,8 @@ struct Watch {
     suspicions: VecDeque<u64>,
     /// Since when its agent says that something is wrong: libvirt, nova-compute, storage.
     ill: [Option<u64>; 3],
-    /// Its agent has said how it is, to this leader.
-    told: bool,
+    /// Somebody has said how it is in that, to this leader.
+    told: [bool; 3],
 }
 
 /// A group of observers.
@@ -337,7 +339,7 @@ impl Liveness {
     /// Whether a host has been silent long enough for its power state to matter: without warm-up, for a
     /// BMC that says `Off` is right whoever asks.
     pub fn is_silent(&self, host: HostId, now: u64) -> bool {
-        self.hosts.get(&host).is_none_or(|watch| self.age(watch, now) >= watch.rhythm.suspect(self.timers.suspect))
+        self.hosts.get(&host).is_none_or(|watch| self.age(watch, now) >= patience(&self.timers, watch))
             && now.saturating_sub(self.began) >= self.timers.suspect.0
     }
 
@@ -354,7 +356,7 @@ impl Liveness {
     /// What its agent says is wrong with a host, all of it.
     pub fn health(&mut self, host: HostId, ill: Degraded, now: u64) {
         let watch = self.hosts.entry(host).or_default();
-        watch.told = true;
+        watch.told = [true; 3];
         for (since, what) in watch.ill.iter_mut().zip(ILLS) {
             *since = if ill.has(what) { since.or(Some(now)) } else { None };
         }
@@ -369,13 +371,29 @@ impl Liveness {
         let watched = now.saturating_sub(self.began) >= timers.flap_window;
         let flaps = young >= timers.flap_limit || known.has(Degraded::FLAPS) && !watched;
         let mut degraded = if flaps { Degraded::FLAPS } else { Degraded::default() };
-        for (since, what) in watch.ill.iter().zip(ILLS) {
+        for ((since, told), what) in watch.ill.iter().zip(watch.told).zip(ILLS) {
             let long = since.is_some_and(|since| now.saturating_sub(since) >= timers.ill);
-            if long || known.has(what) && (!watch.told || since.is_some()) {
+            if long || known.has(what) && (!told || since.is_some()) {
                 degraded = degraded.and(what);
             }
         }
         degraded
+    }
+
+    /// Somebody who watches the host, and is neither its agent nor another group, says whether it runs. Any sign
+    /// of life after that says more.
+    pub fn report(&mut self, host: HostId, runs: bool, now: u64) {
+        self.hosts.entry(host).or_default().reported = (!runs).then_some(now);
+    }
+
+    /// Somebody else than its agent says whether a host's nova-compute runs.
+    pub fn report_compute(&mut self, host: HostId, runs: bool, now: u64) {
+        let watch = self.hosts.entry(host).or_default();
+        for ((since, told), _) in
+            watch.ill.iter_mut().zip(&mut watch.told).zip(ILLS).filter(|(_, what)| *what == Degraded::COMPUTE)
+        {
+            (*since, *told) = (if runs { None } else { since.or(Some(now)) }, true);
+        }
     }
 
     /// Notes that a host was suspected.
@@ -427,6 +445,13 @@ fn silence(watch: &Watch, began: u64, now: u64) -> u64 {
     now.saturating_sub(watch.last.unwrap_or(0).max(began).max(watch.void))
 }
 
+/// Silence of the management group that says something: by the host's rhythm, or the least that apply takes once
+/// somebody has said that the host is gone.
+fn patience(timers: &Timers, watch: &Watch) -> u64 {
+    let reported = watch.reported.is_some_and(|at| watch.last.is_none_or(|last| last < at));
+    if reported { timers.suspect.0 } else { watch.rhythm.suspect(timers.suspect) }
+}
+
 /// Whether another group sees the host run.
 fn runs(timers: &Timers, watch: &Watch, now: u64) -> bool {
     // Newer than the silence: what was seen while the host was still heard does not contradict it.
@@ -438,7 +463,7 @@ fn runs(timers: &Timers, watch: &Watch, now: u64) -> bool {
 fn negatives(timers: &Timers, began: u64, watch: &Watch, now: u64) -> Groups {
     let age = silence(watch, began, now);
     let mut groups = Groups::default();
-    if age >= watch.rhythm.suspect(timers.suspect) {
+    if age >= patience(timers, watch) {
         groups = groups.and(Groups::MANAGEMENT);
     }
     let voices =

@@ -193,6 +193,9 @@ pub enum Refusal {
         /// Why.
         why: String,
     },
+    /// Masakari's API may not.
+    #[error(transparent)]
+    Masakari(#[from] super::masakari::Refused),
     /// The attempt will not do.
     #[error("attempt {number} of instance {instance}: {why}")]
     Attempt {

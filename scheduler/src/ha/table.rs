@@ -10,6 +10,7 @@ use super::case::{Act, Case};
 use super::drain::{Drain, Move};
 use super::host::{Host, HostId};
 use super::keyed::Keyed;
+use super::masakari::{Member, Notification, Segment};
 use super::order::Leader;
 use super::policy::Policy;
 use super::proof::Lease;
@@ -37,6 +38,14 @@ pub const DRAINS: usize = 4_096;
 pub const MOVES: usize = 65_536;
 /// Restarts that are remembered.
 pub const RESTARTS: usize = 65_536;
+/// Segments of Masakari's API.
+pub const SEGMENTS: usize = 4_096;
+/// Hosts in them.
+pub const MEMBERS: usize = HOSTS;
+/// Notifications that are remembered.
+pub const NOTIFIED: usize = 16_384;
+/// Receivers of events.
+pub const RECEIVERS: usize = 16;
 /// Voters.
 pub const VOTERS: usize = 16;
 
@@ -57,7 +66,12 @@ pub struct Failover {
     pub drains: Keyed<Arc<Drain>>,
     /// Instances on their way from them.
     pub moves: Keyed<Arc<Move>>,
+    /// Segments of Masakari's API.
+    pub segments: Keyed<Arc<Segment>>,
+    /// Hosts in them.
+    pub members: Keyed<Arc<Member>>,
     pub(crate) closed: Chunked<Arc<Case>>,
+    pub(crate) notified: Chunked<Arc<Notification>>,
     /// What is small.
     pub small: Arc<Small>,
 }
@@ -97,6 +111,14 @@ pub struct Small {
     pub lease: Lease,
     /// The policy.
     pub policy: Policy,
+    /// Segments that were ever made.
+    pub segment_ids: u64,
+    /// Hosts that were ever put into one.
+    pub member_ids: u64,
+    /// Notifications that were ever taken in.
+    pub notified: u64,
+    /// Up to when each receiver of events was told, replicated milliseconds.
+    pub told: BTreeMap<String, u64>,
 }
 
 impl Failover {
@@ -199,6 +221,9 @@ impl Failover {
             self.restarts.sum(),
             self.drains.sum(),
             self.moves.sum(),
+            self.segments.sum(),
+            self.members.sum(),
+            self.notified.sum(),
         ];
         fold(tables.into_iter().chain([self.closed.sum(), sum_of(&*self.small)]))
     }
@@ -212,6 +237,9 @@ impl Failover {
             self.restarts.sum_anew(),
             self.drains.sum_anew(),
             self.moves.sum_anew(),
+            self.segments.sum_anew(),
+            self.members.sum_anew(),
+            self.notified.sum_anew(),
         ];
         fold(tables.into_iter().chain([self.closed.sum_anew(), sum_of(&*self.small)]))
     }

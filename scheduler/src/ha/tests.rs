@@ -3,6 +3,7 @@
 mod admission;
 mod bench;
 mod liveness;
+mod masakari;
 mod paths;
 mod planner;
 mod stops;

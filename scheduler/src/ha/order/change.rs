@@ -10,6 +10,7 @@ use crate::ha::drain;
 use crate::ha::host::{
     Degraded, Detection, Fencer, Hello, HostId, HostSpec, Incarnation, Machine, Maintenance, Watchdog,
 };
+use crate::ha::masakari;
 use crate::ha::policy::Policy;
 use crate::ha::proof::{Evidence, Lease};
 use crate::ha::recovery::{AttemptState, Life};
@@ -300,6 +301,15 @@ pub enum Change {
     QuarantineEnd(HostId),
     /// After a restore, or a recovery from one survivor: an operator lets failover act again.
     Release,
+    /// What Masakari's API keeps.
+    Masakari(Box<masakari::Change>),
+    /// A receiver of events was told all that happened before then.
+    EventsTold {
+        /// Its name.
+        receiver: String,
+        /// Replicated milliseconds.
+        at: u64,
+    },
 }
 
 impl Change {
@@ -342,6 +352,14 @@ impl Change {
             Self::Stop { .. } => "Stop",
             Self::QuarantineEnd(_) => "QuarantineEnd",
             Self::Release => "Release",
+            Self::EventsTold { .. } => "EventsTold",
+            Self::Masakari(change) => match **change {
+                masakari::Change::Segment(_) => "Segment",
+                masakari::Change::SegmentRemove(_) => "SegmentRemove",
+                masakari::Change::Member(_) => "SegmentHost",
+                masakari::Change::MemberRemove { .. } => "SegmentHostRemove",
+                masakari::Change::Notify(_) => "NotificationPut",
+            },
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a leader sees: never earlier than it may, and nothing of what it did not watch itself.
 
 use super::bench::{Bench, boot, host};
-use crate::ha::host::Detection;
+use crate::ha::host::{Degraded, Detection};
 use crate::ha::liveness::{Digest, Heard, Liveness, Says, Timers};
 use crate::ha::order::Groups;
 
@@ -118,4 +118,40 @@ fn what_a_blind_member_does_not_hear_says_nothing() {
     }
     let at = when(&mut liveness, &mut bench, Detection::Suspect, 660_000, 700_000).expect("suspected");
     assert_eq!(at, 665_500);
+}
+
+#[test]
+fn a_report_takes_away_the_patience_and_not_the_silence() {
+    let mut bench = Bench::new();
+    // Irregular: it would be suspected after 10 s.
+    let mut liveness = heard(2_000, 6_000, 600_000);
+    liveness.report(host(1), false, 600_000);
+    beat(&mut liveness, 600_500, 0);
+    let early = when(&mut liveness, &mut bench, Detection::Suspect, 600_500, 610_000);
+    assert_eq!(early, None, "it was heard after that");
+    liveness.report(host(1), false, 610_000);
+    assert_eq!(when(&mut liveness, &mut bench, Detection::Suspect, 610_000, 611_000), Some(610_000));
+
+    let mut liveness = heard(2_000, 6_000, 600_000);
+    let last = 600_000 - liveness.youngest(host(1), 600_000).expect("heard");
+    liveness.report(host(1), false, 600_000);
+    let at = when(&mut liveness, &mut bench, Detection::Suspect, 600_000, 700_000).expect("suspected");
+    assert!((6_000..6_500).contains(&(at - last)), "suspected after {} ms", at - last);
+    liveness.report(host(1), true, at);
+    assert!(!liveness.is_silent(host(1), at), "somebody sees it");
+}
+
+#[test]
+fn a_monitor_says_whether_nova_compute_runs_and_it_counts_after_a_minute() {
+    let mut liveness = heard(2_000, 0, 600_000);
+    let (none, compute) = (Degraded::default(), Degraded::COMPUTE);
+    liveness.report_compute(host(1), false, 600_000);
+    let looks = [(659_999, none, none), (660_000, none, compute), (660_000, compute, compute)];
+    for (now, known, expected) in looks {
+        assert_eq!(liveness.degraded(host(1), known, now), expected, "at {now}");
+    }
+    liveness.report_compute(host(1), true, 661_000);
+    assert_eq!(liveness.degraded(host(1), compute, 661_000), none);
+    // A new leader was told nothing, and keeps to what was known.
+    assert_eq!(heard(2_000, 0, 600_000).degraded(host(1), compute, 600_000), compute);
 }
