@@ -26,9 +26,9 @@ use uuid::Uuid;
 use crate::failover::{self, Gate};
 use nova::Act;
 
-mod config;
+pub(crate) mod config;
 mod flights;
-mod http;
+pub(crate) mod http;
 mod ipmi;
 mod keystone;
 mod ledger;

@@ -1,11 +1,13 @@
 //! What talks to other systems: reads a fleet out of Kubernetes Hypervisor resources or out of pallium's
-//! own fleet file, and carries out what failover has decided ([`failover`], by [`hands`]). Nothing here decides.
+//! own fleet file, and carries out what failover has decided ([`failover`], by [`hands`]), and tells what happened
+//! ([`events`]). Nothing here decides.
 //!
 //! ```text
 //!  text ──▶ document (trees, lines) ──▶ fleet | hypervisor ──▶ import (checks across hosts) ──▶ HostReport
 //! ```
 
 pub mod document;
+pub mod events;
 pub mod failover;
 pub mod fleet;
 pub mod hands;

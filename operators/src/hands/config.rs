@@ -26,7 +26,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    pub(super) fn new(at: impl Into<String>, what: impl Into<String>) -> Self {
+    pub(crate) fn new(at: impl Into<String>, what: impl Into<String>) -> Self {
         Self { at: at.into(), what: what.into() }
     }
 }
@@ -247,10 +247,10 @@ impl Redfish {
 }
 
 /// A password. It has no way into a log.
-pub(super) struct Secret(String);
+pub(crate) struct Secret(String);
 
 impl Secret {
-    pub(super) fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         &self.0
     }
 }
@@ -262,7 +262,7 @@ impl std::fmt::Debug for Secret {
 }
 
 /// The password in a file: all of it but the line's end.
-pub(super) fn secret(at: &str, path: &Path) -> Result<Secret, ConfigError> {
+pub(crate) fn secret(at: &str, path: &Path) -> Result<Secret, ConfigError> {
     let refused = |what: String| ConfigError::new(at, format!("{}: {what}", path.display()));
     let file = File::open(path).map_err(|error| refused(format!("cannot be read: {error}")))?;
     let mut text = String::new();

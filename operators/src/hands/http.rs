@@ -31,7 +31,7 @@ const HTTP: &[tls::Protocol] = &[b"http/1.1"];
 
 /// Why there is no answer, in words.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failed {
+pub(crate) enum Failed {
     /// Nothing can have arrived.
     #[error("cannot connect to {0}: {1}")]
     Connect(String, String),
@@ -51,7 +51,7 @@ impl From<Failed> for String {
 
 /// Where a server is, and the path in front of all that is asked there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(crate) struct Place {
     pub https: bool,
     pub host: String,
     pub port: u16,
@@ -60,7 +60,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn parse(url: &str) -> Result<Self, String> {
+    pub(crate) fn parse(url: &str) -> Result<Self, String> {
         // It is not repeated: a password may be in it.
         if url.contains('@') {
             return Err("a user in a URL given: credentials stand in options of their own".to_owned());
@@ -81,12 +81,12 @@ impl Place {
     }
 
     /// A BMC's: a URL, or a host with or without a port, which is https then.
-    pub(super) fn of(address: &str) -> Result<Self, String> {
+    pub(crate) fn of(address: &str) -> Result<Self, String> {
         if address.contains("://") { Self::parse(address) } else { Self::parse(&format!("https://{address}")) }
     }
 
     /// The host as a resolver and a certificate have it.
-    pub(super) fn bare(&self) -> &str {
+    pub(crate) fn bare(&self) -> &str {
         self.host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&self.host)
     }
 }
@@ -99,7 +99,7 @@ impl std::fmt::Display for Place {
 
 /// Whose certificates are taken.
 #[derive(Clone)]
-pub(super) enum Trust {
+pub(crate) enum Trust {
     /// Those of these CAs; the file is followed.
     Ca(tls::Client),
     /// Any.
@@ -109,7 +109,7 @@ pub(super) enum Trust {
 }
 
 impl Trust {
-    pub(super) fn open(at: &str, ca: Option<&Path>, any: bool) -> Result<Self, ConfigError> {
+    pub(crate) fn open(at: &str, ca: Option<&Path>, any: bool) -> Result<Self, ConfigError> {
         match (ca, any) {
             (Some(_), true) => {
                 let what = "given beside 'danger_accept_any_certificate: true', which makes it void: keep one of them";
@@ -132,7 +132,7 @@ impl Trust {
     }
 
     /// Follows the file of CAs until dropped.
-    pub(super) async fn watch(&self) {
+    pub(crate) async fn watch(&self) {
         match self {
             Self::Ca(client) => client.watch().await,
             Self::Any(_) | Self::None => std::future::pending().await,
@@ -140,7 +140,7 @@ impl Trust {
     }
 
     /// A new connection to a server.
-    pub(super) async fn connect(&self, place: &Place, most: Duration) -> Result<Session, Failed> {
+    pub(crate) async fn connect(&self, place: &Place, most: Duration) -> Result<Session, Failed> {
         let failed = |error: String| Failed::Connect(place.to_string(), error);
         let stream = TcpStream::connect((place.bare(), place.port)).await.map_err(|error| failed(error.to_string()))?;
         stream.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
@@ -173,7 +173,7 @@ impl Trust {
 
 /// A request's parts. Without `Debug`: a body may have a password.
 #[derive(Clone)]
-pub(super) struct Ask {
+pub(crate) struct Ask {
     pub method: Method,
     /// From the root, with its query.
     pub path: String,
@@ -182,16 +182,16 @@ pub(super) struct Ask {
 }
 
 impl Ask {
-    pub(super) fn get(path: impl Into<String>) -> Self {
+    pub(crate) fn get(path: impl Into<String>) -> Self {
         Self { method: Method::GET, path: path.into(), headers: Vec::new(), body: None }
     }
 
-    pub(super) fn with(method: Method, path: impl Into<String>, body: Value) -> Self {
+    pub(crate) fn with(method: Method, path: impl Into<String>, body: Value) -> Self {
         Self { method, path: path.into(), headers: Vec::new(), body: Some(body) }
     }
 
     /// A header that no log shows. One that cannot stand in a header is left out, and is refused over there.
-    pub(super) fn secret(mut self, name: HeaderName, value: &str) -> Self {
+    pub(crate) fn secret(mut self, name: HeaderName, value: &str) -> Self {
         if let Ok(mut value) = HeaderValue::from_str(value) {
             value.set_sensitive(true);
             self.headers.push((name, value));
@@ -199,7 +199,7 @@ impl Ask {
         self
     }
 
-    pub(super) fn basic(self, user: &str, password: &str) -> Self {
+    pub(crate) fn basic(self, user: &str, password: &str) -> Self {
         use base64::Engine;
         let both = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
         self.secret(AUTHORIZATION, &format!("Basic {both}"))
@@ -207,7 +207,7 @@ impl Ask {
 }
 
 /// An answer. Without `Debug`: a header may have a token.
-pub(super) struct Said {
+pub(crate) struct Said {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
@@ -215,13 +215,13 @@ pub(super) struct Said {
 
 impl Said {
     /// Its JSON.
-    pub(super) fn json(&self, place: &Place) -> Result<Value, Failed> {
+    pub(crate) fn json(&self, place: &Place) -> Result<Value, Failed> {
         serde_json::from_slice(&self.body)
             .map_err(|error| Failed::Answer(format!("{place} answered {}, and no JSON: {error}", self.status)))
     }
 
     /// The beginning of its text, in one line.
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let text = String::from_utf8_lossy(&self.body[..self.body.len().min(400)]).into_owned();
         text.split_whitespace().collect::<Vec<_>>().join(" ")
     }
@@ -230,19 +230,19 @@ impl Said {
 type Wire = Connection<TokioIo<tls::Stream>, Full<Bytes>>;
 
 /// One connection.
-pub(super) struct Session {
+pub(crate) struct Session {
     place: Place,
     send: SendRequest<Full<Bytes>>,
     connection: Pin<Box<Fuse<Wire>>>,
 }
 
 impl Session {
-    pub(super) fn place(&self) -> &Place {
+    pub(crate) fn place(&self) -> &Place {
         &self.place
     }
 
     /// Whether the other side still listens, as far as is known.
-    pub(super) async fn is_open(&mut self) -> bool {
+    pub(crate) async fn is_open(&mut self) -> bool {
         match select(&mut self.connection, Box::pin(self.send.ready())).await {
             Either::Left(_) => false,
             Either::Right((ready, _)) => ready.is_ok(),
@@ -250,7 +250,7 @@ impl Session {
     }
 
     /// Asks once. The body of the answer has at most so many bytes.
-    pub(super) async fn ask(&mut self, ask: Ask, most: usize) -> Result<Said, Failed> {
+    pub(crate) async fn ask(&mut self, ask: Ask, most: usize) -> Result<Said, Failed> {
         let failed = |error: String| Failed::NoAnswer(self.place.to_string(), error);
         let mut request = Request::new(Full::new(match &ask.body {
             Some(body) => Bytes::from(body.to_string()),

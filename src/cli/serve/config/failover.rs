@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use operators::hands;
 use operators::reader::{Fields, Place, Reader};
+use operators::{events, hands};
 use scheduler::ha::HostId;
 use scheduler::ha::order::Voter;
 use schemars::JsonSchema;
@@ -24,6 +24,8 @@ pub struct Section {
     pub redfish: Option<hands::Redfish>,
     /// BMCs that speak IPMI over LAN+.
     pub ipmi: Option<hands::Ipmi>,
+    /// Who is told what happens, by CloudEvents: 16 receivers at most.
+    pub events: Vec<events::Receiver>,
 }
 
 /// What failover may do.
