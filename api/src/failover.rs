@@ -50,7 +50,7 @@ fn page(size: u32) -> usize {
 }
 
 /// A name in `snake_case`, as serde writes it.
-fn name<T: Serialize>(value: T) -> String {
+pub(crate) fn name<T: Serialize>(value: T) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(name)) => name,
         Ok(other) => other.to_string(),

@@ -3,6 +3,8 @@
 //!
 //! A decision finds its counters in a map that is read without a lock; what is in it is atomics.
 
+mod failover;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::Hash;
@@ -11,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use axum::http::StatusCode;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::counter::Counter;
@@ -21,10 +24,12 @@ use raft::Status;
 use raft::members::{Disk, Role};
 use scheduler::core::Shadow;
 use scheduler::decision::StepKind;
-use scheduler::state::Counters;
+use scheduler::ha::masakari::Kind;
+use scheduler::state::Tables;
 use scheduler::{Decision, Intent};
 
 use crate::convert;
+use crate::failover::Mode;
 use crate::histogram::Histogram;
 use crate::limits::{ApiConfig, Slots};
 
@@ -33,6 +38,8 @@ const PIPELINES: usize = 256;
 /// Series of a family whose labels a request can choose; more are not counted.
 const SERIES: usize = 4096;
 
+/// What notifications of Masakari are about.
+const KINDS: [&str; 3] = ["COMPUTE_HOST", "PROCESS", "VM"];
 /// Content type of [`Metrics::render`].
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -47,6 +54,7 @@ pub(crate) struct Metrics {
     refused: Family<ReasonLabels, Counter>,
     pub watch_lost: Counter,
     pub proof_violations: Counter,
+    notified: Family<NotifiedLabels, Counter>,
     pipelines: ArcSwap<BTreeMap<String, Arc<PipelineMetrics>>>,
     families: Families,
     state: StateMetrics,
@@ -109,6 +117,12 @@ struct PeerLabels {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NotifiedLabels {
+    kind: &'static str,
+    status: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -195,12 +209,16 @@ struct StateMetrics {
     shadow_compared: Family<ShadowLabels, Counter>,
     shadow_skipped: Family<ShadowLabels, Counter>,
     shadow_differences: Family<DifferenceLabels, Counter>,
+    failover: failover::FailoverMetrics,
 }
 
 /// What is counted elsewhere and read when somebody asks.
 pub(crate) struct Reading<'a> {
     pub status: &'a Status,
-    pub counters: Option<Counters>,
+    /// The state, and the replicated time.
+    pub state: Option<(Tables, u64)>,
+    /// What failover may do.
+    pub failover: Mode,
     pub requests: &'a Slots,
     pub connections: usize,
     pub bodies: &'a Slots,
@@ -342,11 +360,21 @@ impl Metrics {
             "Hosts that said Hello in a life that was proven over",
             Counter::default(),
         );
+        let notified = add(
+            &mut registry,
+            "pallium_ha_masakari_notifications",
+            "Notifications of Masakari's monitors, by what they are about and the status they were answered with",
+            Family::default(),
+        );
+        // From the start: what has no series cannot be told from what is not scraped.
+        for kind in KINDS {
+            notified.get_or_create(&NotifiedLabels { kind, status: 202 });
+        }
         limits(&mut registry, config);
         let state = StateMetrics::default();
         state.register(&mut registry);
         let pipelines = ArcSwap::default();
-        Self { registry, http, hooks, refused, watch_lost, proof_violations, pipelines, families, state }
+        Self { registry, http, hooks, refused, watch_lost, proof_violations, notified, pipelines, families, state }
     }
 
     /// Counts an answered request.
@@ -361,6 +389,17 @@ impl Metrics {
         if let Some(reason) = error {
             self.refused.get_or_create(&ReasonLabels { reason }).inc();
         }
+    }
+
+    /// Counts a notification of a monitor; no status: it was taken in.
+    pub(crate) fn notified(&self, kind: Kind, refused: Option<StatusCode>) {
+        let kind = KINDS[match kind {
+            Kind::ComputeHost => 0,
+            Kind::Process => 1,
+            Kind::Vm => 2,
+        }];
+        let status = refused.unwrap_or(StatusCode::ACCEPTED).as_u16();
+        self.notified.get_or_create(&NotifiedLabels { kind, status }).inc();
     }
 
     /// Counts a decision that took `took`, with the flavor group of its request.
@@ -524,6 +563,7 @@ impl Families {
 
 impl StateMetrics {
     fn register(&self, registry: &mut Registry) {
+        self.failover.register(registry);
         let help = "Of the leader: log entries that a peer has not acknowledged";
         registry.register("pallium_raft_peer_lag_entries", help, self.lags.clone());
         let help = "Decisions for which a candidate ran beside the active pipeline";
@@ -610,7 +650,9 @@ impl StateMetrics {
         counter(&self.batches, status.batches);
         counter(&self.commands, status.commands);
         counter(&self.syncs, status.syncs);
-        if let Some(counters) = reading.counters {
+        if let Some((tables, now)) = &reading.state {
+            let counters = tables.counters();
+            self.failover.set(tables, *now, reading.failover);
             gauge(&self.hosts, counters.hosts);
             gauge(&self.consumers, counters.consumers);
             counter(&self.claims, counters.claims);

@@ -45,6 +45,8 @@ pub(crate) struct Service {
     pub connections: Slots,
     pub agents: Agents,
     pub agent_slots: Slots,
+    /// Clients speak TLS to it.
+    pub https: bool,
 }
 
 /// One call: whose it is, and until when it may take.
@@ -88,6 +90,7 @@ impl Service {
             connections: Slots::new(config.connections),
             agents: Agents::default(),
             agent_slots: Slots::new(config.agents),
+            https: false,
             config,
         }
     }
@@ -454,17 +457,18 @@ impl Service {
     /// All metrics as text.
     pub(crate) async fn render_metrics(&self) -> String {
         let read = self.node.engine(|core, engine| {
-            (*core.state().tables().counters(), engine.unrunnable().count(), core.shadows(engine))
+            ((core.state().tables().clone(), core.clock()), engine.unrunnable().count(), core.shadows(engine))
         });
         let read = tokio::time::timeout(std::time::Duration::from_secs(1), read).await.ok().and_then(Result::ok);
-        let (counters, unrunnable, shadows) = match read {
-            Some((counters, unrunnable, shadows)) => (Some(counters), unrunnable, shadows),
+        let (state, unrunnable, shadows) = match read {
+            Some((state, unrunnable, shadows)) => (Some(state), unrunnable, shadows),
             None => (None, 0, Vec::new()),
         };
         self.metrics.render(&Reading {
             disk: self.node.disk().await,
             status: &self.node.status(),
-            counters,
+            state,
+            failover: self.config.failover,
             unrunnable,
             shadows,
             requests: &self.requests,

@@ -165,7 +165,7 @@ async fn dashboards_name_what_there_is(leader: &Server) {
     placed(leader, 0).await;
     let shown = leader.get("/metrics").await.text;
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
-    for file in ["prometheus/alerts.yaml", "grafana/cluster.json"] {
+    for file in ["prometheus/alerts.yaml", "grafana/cluster.json", "grafana/failover.json"] {
         let text = std::fs::read_to_string(deploy.join(file)).expect(file);
         let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         let names = words.filter(|word| word.starts_with("pallium_") || word.starts_with("cortex_"));
