@@ -3,7 +3,8 @@
 //! ```text
 //!  server ── limits, request id, metrics ─┬─ hook  ── nova, storage ──┐
 //!                                         ├─ rest  ──┐                ├─▶ raft::Node
-//!                                         └─ grpc  ──┴─ service ──────┘
+//!                                         ├─ grpc  ──┴─ service ──────┤
+//!                                         └─ masakari ────────────────┘
 //! ```
 //!
 //! REST and gRPC are the same messages ([`proto::v1`]) over the same methods (`service`). Secrets
@@ -26,6 +27,7 @@ mod grpc;
 mod guest;
 mod histogram;
 mod hook;
+mod masakari;
 mod metrics;
 mod pipelines;
 mod pod;
@@ -38,4 +40,4 @@ mod what_if;
 pub use error::ApiError;
 pub use failover::Mode;
 pub use limits::ApiConfig;
-pub use server::{ServeError, serve};
+pub use server::{Doors, ServeError, serve};

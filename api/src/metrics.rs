@@ -368,7 +368,7 @@ impl Metrics {
         );
         // From the start: what has no series cannot be told from what is not scraped.
         for kind in KINDS {
-            notified.get_or_create(&NotifiedLabels { kind, status: 202 });
+            let _ = notified.get_or_create(&NotifiedLabels { kind, status: 202 });
         }
         limits(&mut registry, config);
         let state = StateMetrics::default();

@@ -9,6 +9,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -27,7 +28,7 @@ use crate::hook::{self, REQUEST_ID};
 use crate::limits::ApiConfig;
 use crate::metrics::Answered;
 use crate::service::{Call, Service};
-use crate::{grpc, rest};
+use crate::{grpc, masakari, rest};
 
 /// Why a server ended otherwise than by its shutdown.
 #[derive(Debug, thiserror::Error)]
@@ -37,17 +38,36 @@ pub enum ServeError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Serves every client protocol on `listener`, over TLS when there is `tls`, until `shutdown` is done. Then no connection is
+/// Where clients come in.
+#[derive(Debug)]
+pub struct Doors {
+    /// For every protocol.
+    pub main: TcpListener,
+    /// For Masakari's API alone, where it begins at the root.
+    pub masakari: Option<TcpListener>,
+}
+
+impl From<TcpListener> for Doors {
+    fn from(main: TcpListener) -> Self {
+        Self { main, masakari: None }
+    }
+}
+
+/// Serves every client protocol behind its door, over TLS when there is `tls`, until `shutdown` is done. Then no connection is
 /// accepted any more, watches end, and running requests get `config.drain` to be answered.
 pub async fn serve(
-    listener: TcpListener,
+    doors: impl Into<Doors>,
     tls: Option<tls::Server>,
     node: Node,
     config: ApiConfig,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let service = Arc::new(Service::new(node, config));
+    let doors = doors.into();
+    let mut service = Service::new(node, config);
+    service.https = tls.is_some();
+    let service = Arc::new(service);
     let (router, health) = router(&service)?;
+    let shutdown = shutdown.shared();
     let mut tasks = JoinSet::new();
     tasks.spawn({
         let service = Arc::clone(&service);
@@ -58,27 +78,43 @@ pub async fn serve(
         async move { service.agents.run(&service).await }
     });
     tasks.spawn(tell_health(Arc::clone(&service), health));
-    accept(listener, tls, router, &service, shutdown).await;
+    let main = accept(doors.main, tls.clone(), router, &service, shutdown.clone());
+    let masakari = async {
+        if let Some(listener) = doors.masakari {
+            accept(listener, tls, alone(&service), &service, shutdown).await;
+        }
+    };
+    tokio::join!(main, masakari);
     tasks.shutdown().await;
     Ok(())
 }
 
 /// All routes, with what is around every request.
 fn router(service: &Arc<Service>) -> Result<(Router, HealthReporter), ServeError> {
-    let router = hook::add(rest::routes()).fallback(not_found).method_not_allowed_fallback(method_not_allowed);
+    let router =
+        masakari::add(hook::add(rest::routes())).fallback(not_found).method_not_allowed_fallback(method_not_allowed);
     let (router, health) = grpc::add(router, service)?;
     let router = router.layer(from_fn_with_state(Arc::clone(service), around));
     Ok((router.with_state(Arc::clone(service)), health))
+}
+
+/// Masakari's API, with what is around every request.
+fn alone(service: &Arc<Service>) -> Router {
+    masakari::alone().layer(from_fn_with_state(Arc::clone(service), around)).with_state(Arc::clone(service))
 }
 
 /// Says how new what is read must be.
 const READ: &str = "x-pallium-read";
 
 /// Paths as metrics name them; others are `other`.
-const PATHS: [&str; 50] = [
+const PATHS: [&str; 58] = [
     hook::NOVA,
     hook::CINDER,
     hook::MANILA,
+    masakari::PATHS[0],
+    masakari::PATHS[1],
+    masakari::PATHS[2],
+    masakari::PATHS[3],
     "/v1/place",
     "/v1/explain",
     "/v1/what-if/fit",
@@ -111,6 +147,10 @@ const PATHS: [&str; 50] = [
     "/v1/ha/cases",
     "/v1/ha/losses",
     "/v1/ha/cases/{host}",
+    "/v1/ha/drains",
+    "/v1/ha/drain",
+    "/v1/ha/cancel-drain",
+    "/v1/ha/end-drain",
     "/v1/ha/remove",
     "/v1/ha/open",
     "/v1/ha/confirm-dead",
@@ -265,6 +305,8 @@ async fn around(State(service): State<Arc<Service>>, mut request: Request, next:
             let mut response = Status::from(error).into_http();
             response.extensions_mut().insert(code);
             response
+        } else if masakari::is(path) {
+            masakari::fault(&error)
         } else {
             error.respond(&id)
         };

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "server/masakari.rs"]
+mod masakari;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -10,7 +13,7 @@ use std::time::Duration;
 use api::proto::v1;
 use api::proto::v1::inventory_client::InventoryClient;
 use api::proto::v1::scheduler_client::SchedulerClient;
-use api::{ApiConfig, serve};
+use api::{ApiConfig, Doors, serve};
 use futures::StreamExt;
 use raft::{Node, Options};
 use scheduler::pipeline::spec::{Metadata, PipelineKind, PipelineResource, PipelineSpec, StepSpec};
@@ -77,6 +80,8 @@ fn engine() -> Engine {
 
 struct Server {
     address: String,
+    /// Where Masakari's API is alone.
+    masakari: String,
     node: Node,
     stop: Option<oneshot::Sender<()>>,
     served: JoinHandle<Result<(), api::ServeError>>,
@@ -89,12 +94,15 @@ impl Server {
         let node = Node::open(Options::new(folder.path(), 1), engine()).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
+        let alone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let masakari = alone.local_addr().unwrap().to_string();
+        let doors = Doors { main: listener, masakari: Some(alone) };
         let (stop, stopped) = oneshot::channel();
         let shutdown = async move {
             let _ = stopped.await;
         };
-        let served = tokio::spawn(serve(listener, None, node.clone(), config, shutdown));
-        Self { address, node, stop: Some(stop), served, _folder: folder }
+        let served = tokio::spawn(serve(doors, None, node.clone(), config, shutdown));
+        Self { address, masakari, node, stop: Some(stop), served, _folder: folder }
     }
 
     /// A server that knows the hosts of a recorded request.
@@ -116,7 +124,11 @@ impl Server {
     }
 
     async fn send(&self, request: &str) -> Answer {
-        let mut stream = TcpStream::connect(&self.address).await.unwrap();
+        Self::send_to(&self.address, request).await
+    }
+
+    async fn send_to(address: &str, request: &str) -> Answer {
+        let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).await.unwrap();

@@ -132,11 +132,11 @@ async fn listener(wanted: Option<SocketAddr>) -> Result<TcpListener, Failure> {
         if !wanted.ip().is_loopback() {
             return Err(Failure::new(format!("listen: {wanted} given, a loopback address expected: this is a demo")));
         }
-        return serve::bind(wanted).await;
+        return serve::bind(wanted, "--listen").await;
     }
     match TcpListener::bind(USUAL).await {
         Ok(listener) => Ok(listener),
-        Err(_) => serve::bind(SocketAddr::new(USUAL.ip(), 0)).await,
+        Err(_) => serve::bind(SocketAddr::new(USUAL.ip(), 0), "--listen").await,
     }
 }
 

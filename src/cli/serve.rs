@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use api::Doors;
+use operators::events::Webhooks;
 use raft::Node;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -24,6 +26,7 @@ Examples:
   pallium serve --data-dir data
   pallium serve --config pallium.yaml
   pallium serve --data-dir data --listen 127.0.0.1:0 --log-format json
+  pallium serve --config pallium.yaml --masakari-listen 10.0.0.1:15868
   pallium serve --data-dir data-4 --node-id 4 --join --peer-listen 10.0.0.4:8081
 
 When it is ready it prints its addresses as one line of JSON on stdout; the log
@@ -48,6 +51,9 @@ pub struct Args {
     /// [default: 127.0.0.1:8081]
     #[arg(long, value_name = "ADDR")]
     peer_listen: Option<SocketAddr>,
+    /// Address for Masakari's monitors and clients; without it they are served at /ha/v1 of --listen
+    #[arg(long, value_name = "ADDR")]
+    masakari_listen: Option<SocketAddr>,
     /// Number of this node in its cluster [default: 1]
     #[arg(long, value_name = "N")]
     node_id: Option<u64>,
@@ -106,8 +112,14 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let mut interrupt = listen_for(SignalKind::interrupt())?;
     let certificates = Certificates::open(config)?;
     certificates.follow(listen_for(SignalKind::hangup())?);
-    let listener = bind(config.listen).await?;
+    let listener = bind(config.listen, "--listen").await?;
     let address = listener.local_addr().map_err(|error| Failure::new(error.to_string()))?;
+    let masakari = match config.masakari_listen {
+        Some(address) => Some(bind(address, "--masakari-listen").await?),
+        None => None,
+    };
+    let masakari_listen = masakari.as_ref().and_then(|listener| listener.local_addr().ok());
+    let doors = Doors { main: listener, masakari };
     let opening = open(config, certificates.peer.clone());
     let node = tokio::select! {
         node = opening => node?,
@@ -133,6 +145,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         &json!({
             "listen": address.to_string(),
             "url": format!("{}://{address}", if certificates.client.is_some() { "https" } else { "http" }),
+            "masakari_listen": masakari_listen.map(|address| address.to_string()),
             "peer_listen": node.peer_addr().map(|address| address.to_string()),
             "node_id": identity.node,
             "cluster": identity.cluster,
@@ -140,7 +153,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         })
         .to_string(),
     );
-    serve_until(listener, certificates.client, node, config, stopped).await
+    serve_until(doors, certificates.client, node, config, stopped).await
 }
 
 /// Opens the node of a config.
@@ -160,15 +173,15 @@ pub async fn open(config: &Config, peer_tls: Option<(tls::Server, tls::Client)>)
 }
 
 /// Binds a client address.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+pub async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
-        Failure::new(format!("cannot listen on {address}: {error}; choose another address with --listen (port 0: any)"))
+        Failure::new(format!("cannot listen on {address}: {error}; choose another address with {flag} (port 0: any)"))
     })
 }
 
 /// Serves until told to stop, or until the node fails.
 pub async fn serve_until(
-    listener: TcpListener,
+    doors: impl Into<Doors>,
     tls: Option<tls::Server>,
     node: Node,
     config: &Config,
@@ -185,7 +198,7 @@ pub async fn serve_until(
     };
     let limits = api::ApiConfig { failover: config.failover.mode(), ..config.limits.api() };
     let coordinator = failover(&node, config)?;
-    let served = api::serve(listener, tls, node.clone(), limits, told).await;
+    let served = api::serve(doors, tls, node.clone(), limits, told).await;
     if let Some(coordinator) = coordinator {
         coordinator.abort();
     }
@@ -205,9 +218,11 @@ fn failover(node: &Node, config: &Config) -> Result<Option<AbortHandle>, Failure
     }
     let hands = operators::hands::Hands::open(&config.failover.hands(), node.clone());
     let hands = Arc::new(hands.map_err(|error| Failure::new(format!("ha.{error}")))?);
+    let webhooks = Webhooks::open(&config.failover.events).map_err(|error| Failure::new(format!("ha.{error}")))?;
+    let telling = webhooks.run(node.clone(), operators::events::Pace::default());
     let run = operators::failover::run(node.clone(), config.failover.settings(), Arc::clone(&hands) as _);
     let work = async move {
-        tokio::join!(run, hands.watch());
+        tokio::join!(run, hands.watch(), telling);
     };
     Ok(Some(tokio::spawn(work).abort_handle()))
 }

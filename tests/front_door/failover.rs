@@ -225,3 +225,23 @@ fn the_agent_lets_only_permitted_guests_start() {
         }
     });
 }
+
+#[test]
+fn masakari_has_a_port_of_its_own_and_nothing_else_is_there() {
+    run(async {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut server = Server::start_with(dir.path(), &["--masakari-listen", "127.0.0.1:0"]);
+        let main = std::mem::replace(
+            &mut server.url,
+            format!("http://{}", server.ready["masakari_listen"].as_str().expect("an address")),
+        );
+        let versions = server.get("/v1/").await;
+        assert_eq!((versions.status.as_u16(), &versions.json()["version"]["version"]), (200, &json!("1.3")));
+        for path in ["/v1/p/hosts", "/v1/segments/x/y"] {
+            let none = server.get(path).await;
+            assert_eq!((none.status.as_u16(), &none.json()["itemNotFound"]["code"]), (404, &json!(404)), "{path}");
+        }
+        server.url = main;
+        assert_eq!(server.get("/ha/v1/segments").await.json(), json!({"segments": []}));
+    });
+}

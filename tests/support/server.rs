@@ -25,6 +25,8 @@ pub type Http = Client<HttpConnector, Full<Bytes>>;
 pub struct Server {
     child: Child,
     pub url: String,
+    /// What it said when it was ready.
+    pub ready: Value,
     http: Http,
     stderr: PathBuf,
 }
@@ -117,7 +119,7 @@ impl Server {
         };
         let url = ready["url"].as_str().expect("the URL").to_owned();
         let http = Client::builder(TokioExecutor::new()).build_http();
-        Ok(Self { child, url, http, stderr: log })
+        Ok(Self { child, url, ready, http, stderr: log })
     }
 
     /// kill -9.

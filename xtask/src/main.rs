@@ -15,6 +15,7 @@ mod failover;
 mod fuzz;
 mod hands;
 mod licences;
+mod masakari;
 mod nova;
 mod packages;
 mod profile;

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::cache::Cache;
 use crate::cargo::{self, cargo, targets};
-use crate::{agent, chaos, fuzz, hands, licences, nova, packages, simulate};
+use crate::{agent, chaos, fuzz, hands, licences, masakari, nova, packages, simulate};
 
 /// Test targets whose names begin so are other steps'.
 const SPECIAL: [&str; 6] = ["faults", "chaos", "shared", "nova", "libvirt", "hands"];
@@ -40,6 +40,8 @@ pub enum Step {
     Agent,
     /// Failover's hands against a Redfish emulator and an IPMI simulator
     Hands,
+    /// Masakari's API against its real client and monitors
+    Masakari,
     /// Whole clusters under a few seeds, and faults that they must notice
     Simulate,
     /// What strangers send, for a minute each
@@ -106,7 +108,7 @@ impl Log {
 
 impl Step {
     /// What CI runs, the quickest to fail first.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Fmt,
         Self::Deny,
         Self::Alerts,
@@ -118,6 +120,7 @@ impl Step {
         Self::Nova,
         Self::Agent,
         Self::Hands,
+        Self::Masakari,
         Self::Simulate,
         Self::Fuzz,
     ];
@@ -135,6 +138,7 @@ impl Step {
             Self::Nova => "nova",
             Self::Agent => "agent",
             Self::Hands => "hands",
+            Self::Masakari => "masakari",
             Self::Simulate => "simulate",
             Self::Fuzz => "fuzz",
             Self::Deny => "deny",
@@ -160,6 +164,7 @@ impl Step {
             Self::Nova => nova::step(cache, log),
             Self::Agent => agent::step(cache, log),
             Self::Hands => hands::step(cache, log),
+            Self::Masakari => masakari::step(cache, log),
             Self::Simulate => simulate::step(cache, log),
             Self::Fuzz => fuzz::step(cache, log, seconds, &[]),
             Self::Deny => licences::step(cache, log),

@@ -108,7 +108,9 @@ impl FailoverMetrics {
 
     pub(super) fn set(&self, tables: &Tables, now: u64, mode: Mode) {
         let failover = tables.failover();
-        let gauge = |gauge: &Gauge, value: usize| drop(gauge.set(value as i64));
+        let gauge = |gauge: &Gauge, value: usize| {
+            gauge.set(value as i64);
+        };
         gauge(
             &self.mode,
             match mode {

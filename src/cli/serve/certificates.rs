@@ -85,7 +85,7 @@ pub fn guard(key: &str, address: SocketAddr, tls: bool, insecure: bool) -> Resul
     if address.ip().is_loopback() || tls || insecure {
         return Ok(());
     }
-    let section = if key == "listen" { "tls.client" } else { "tls.peer" };
+    let section = if key == "peer_listen" { "tls.peer" } else { "tls.client" };
     Err(Failure::new(format!(
         "{key}: {address} is not a loopback address, and there is no TLS: what is sent could be read and changed on the \
          way; give {section} in the config file ('pallium certs' makes certificates), use 127.0.0.1, or accept that with \

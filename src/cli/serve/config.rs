@@ -31,6 +31,8 @@ pub struct Config {
     pub node_id: u64,
     /// Address for clients.
     pub listen: SocketAddr,
+    /// Address for Masakari's API alone.
+    pub masakari_listen: Option<SocketAddr>,
     /// Address for the other nodes of a cluster; none: a lone node that stays alone.
     pub peer_listen: Option<SocketAddr>,
     /// What becomes of an empty folder.
@@ -181,6 +183,9 @@ struct File {
     data_dir: Option<PathBuf>,
     /// Address for clients; port 0 takes a free one; 127.0.0.1:8080 when absent.
     listen: Option<String>,
+    /// Address for Masakari's monitors and clients (Masakari's own is port 15868); without it they are
+    /// served at /ha/v1 of `listen`.
+    masakari_listen: Option<String>,
     /// Address for the other nodes of a cluster; 127.0.0.1:8081 when absent. A lone node opens it
     /// only when it is given.
     peer_listen: Option<String>,
@@ -212,10 +217,11 @@ struct File {
     log: Log,
 }
 
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "node_id",
     "data_dir",
     "listen",
+    "masakari_listen",
     "peer_listen",
     "peers",
     "bootstrap",
@@ -229,7 +235,7 @@ const KEYS: [&str; 13] = [
 ];
 
 /// Keys of capabilities that do not exist yet.
-const LATER: [(&str, &str); 11] = [
+const LATER: [(&str, &str); 10] = [
     ("host_id", "what a voter stands on is given under ha.voters"),
     ("chassis", "what a voter stands on is given under ha.voters"),
     ("power_domain", "what a voter stands on is given under ha.voters"),
@@ -237,7 +243,6 @@ const LATER: [(&str, &str); 11] = [
     ("placement", "the Placement API does not exist yet"),
     ("placement_listen", "the Placement API does not exist yet"),
     ("placement_profile", "the Placement API does not exist yet"),
-    ("masakari_listen", "the Masakari API does not exist yet"),
     ("openstack", "nothing of pallium calls OpenStack yet"),
     ("kubernetes", "the Kubernetes controllers do not exist yet"),
     (
@@ -297,6 +302,7 @@ impl File {
             node_id,
             data_dir: reader.text(fields, "data_dir").map(PathBuf::from),
             listen: reader.text(fields, "listen"),
+            masakari_listen: reader.text(fields, "masakari_listen"),
             peer_listen: reader.text(fields, "peer_listen"),
             peers: peers::read(reader, fields, node_id.unwrap_or(1)),
             bootstrap: reader.flag(fields, "bootstrap"),
@@ -370,6 +376,7 @@ fn told(line: Option<usize>, path: &str, message: &str) -> String {
 }
 
 const LISTEN: &str = "127.0.0.1:8080";
+const MASAKARI: &str = "127.0.0.1:15868";
 const PEER_LISTEN: &str = "127.0.0.1:8081";
 
 impl Config {
@@ -379,6 +386,7 @@ impl Config {
             data_dir: data_dir.into(),
             node_id: 1,
             listen,
+            masakari_listen: None,
             peer_listen: None,
             begin: raft::Begin::Alone,
             raft: Replication::default(),
@@ -406,6 +414,9 @@ impl Config {
             Failure::Usage("no data folder: give --data-dir DIR, or data_dir in the config file".to_owned())
         })?;
         let listen = address("listen", args.listen, file.listen.as_deref(), LISTEN)?;
+        let wanted = args.masakari_listen.is_some() || file.masakari_listen.is_some();
+        let masakari = address("masakari_listen", args.masakari_listen, file.masakari_listen.as_deref(), MASAKARI)?;
+        let masakari_listen = wanted.then_some(masakari);
         let node_id = args.node_id.or(file.node_id).unwrap_or(1);
         if node_id == 0 {
             return Err(Failure::new("node_id: 0 given, at least 1 expected"));
@@ -422,6 +433,9 @@ impl Config {
         let peer_listen = wanted.then_some(peer_listen);
         let insecure = args.insecure_plaintext || file.insecure_plaintext == Some(true);
         certificates::guard("listen", listen, file.tls.client.is_some(), insecure)?;
+        if let Some(masakari_listen) = masakari_listen {
+            certificates::guard("masakari_listen", masakari_listen, file.tls.client.is_some(), insecure)?;
+        }
         if let Some(peer_listen) = peer_listen {
             certificates::guard("peer_listen", peer_listen, file.tls.peer.is_some(), insecure)?;
         }
@@ -434,6 +448,7 @@ impl Config {
             data_dir,
             node_id,
             listen,
+            masakari_listen,
             peer_listen,
             begin,
             raft: file.raft,

@@ -79,6 +79,12 @@ fn errors_name_line_and_key() {
         ("bootstrap: true", "tls: {peer: {cert: x, key: y}}", "line 5: tls.peer.ca: missing"),
         ("bootstrap: true", "tls: {peer: {crt: x, key: y, ca: z}}", "tls.peer.crt: unknown key, did you mean 'cert'?"),
         ("bootstrap: true", "ha: {rates: {}}", "line 5: ha.rates: planned, and does nothing yet"),
+        ("bootstrap: true", "ha: {events: [{name: a}]}", "line 5: ha.events: missing field `url`"),
+        (
+            "bootstrap: true",
+            "masakari_listen: 0.0.0.0:15868",
+            "masakari_listen: 0.0.0.0:15868 is not a loopback address",
+        ),
         ("127.0.0.1:9090", "localhost", "listen: 'localhost' given, an address and a port expected"),
         ("127.0.0.1:9090", "0.0.0.0:9090", "listen: 0.0.0.0:9090 is not a loopback address"),
         ("node_id: 3", "node_id: three", "line 1: node_id: a whole number of at least 0 expected, 'three' given"),
