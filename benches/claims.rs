@@ -50,11 +50,11 @@ where
     W: Fn(usize, Arc<Load>) -> F,
     F: Future<Output = Histogram<u64>> + Send + 'static,
 {
+    static FIRST: AtomicU64 = AtomicU64::new(1);
     let case = format!("{case}, {concurrency:>4} at once");
     if word("--only").is_some_and(|only| !case.contains(&only)) {
         return;
     }
-    static FIRST: AtomicU64 = AtomicU64::new(1);
     let load = Arc::new(Load {
         next: AtomicU64::new(FIRST.load(Ordering::Relaxed)),
         claimed: AtomicU64::new(0),

@@ -136,8 +136,13 @@ async fn answer(service: &Service, call: &Call, request: Request, version: u8) -
         (&Method::GET, ["notifications", id]) => asking.notification(id).await,
         (&Method::GET, ["notifications", id, "vmoves"]) if version >= 3 => asking.moves(id).await,
         (&Method::GET, ["notifications", id, "vmoves", one]) if version >= 3 => asking.one_move(id, one).await,
-        (_, ["segments" | "notifications"] | ["segments" | "notifications", _] | ["segments", _, "hosts"])
-        | (_, ["segments", _, "hosts", _]) => Err(ApiError::new(
+        (
+            _,
+            ["segments" | "notifications"]
+            | ["segments" | "notifications", _]
+            | ["segments", _, "hosts"]
+            | ["segments", _, "hosts", _],
+        ) => Err(ApiError::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "method_not_allowed",
             format!("The method {} is not allowed for this resource.", parts.method),
@@ -181,11 +186,11 @@ fn refused(refusal: &Refusal) -> ApiError {
     }
 }
 
-fn listed(name: &str, views: Vec<Value>) -> Response {
+fn listed(name: &str, views: &[Value]) -> Response {
     Json(json!({name: views})).into_response()
 }
 
-fn one(status: StatusCode, name: &str, view: Value) -> Response {
+fn one(status: StatusCode, name: &str, view: &Value) -> Response {
     (status, Json(json!({name: view}))).into_response()
 }
 
@@ -227,8 +232,8 @@ impl Asking<'_> {
         make: impl FnOnce(&Look, Asked, u8) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let (look, asked, version) = (self.look().await?, Asked::of(&self.uri)?, self.version);
-        let made = tokio::task::spawn_blocking(move || make(&look, asked, version)).await;
-        made.map_err(|error| ApiError::internal(error.to_string()))?
+        let answer = tokio::task::spawn_blocking(move || make(&look, asked, version)).await;
+        answer.map_err(|error| ApiError::internal(error.to_string()))?
     }
 
     /// The body is no field: it cannot be shared between threads, and the rest is.
@@ -259,11 +264,11 @@ impl Asking<'_> {
             }
             asked.page(views, "uuid")
         });
-        Ok(listed("segments", views.await?))
+        Ok(listed("segments", &views.await?))
     }
 
     async fn segment(&self, id: &str) -> Result<Response, ApiError> {
-        Ok(one(StatusCode::OK, "segment", view::segment(self.look().await?.segment(id)?)))
+        Ok(one(StatusCode::OK, "segment", &view::segment(self.look().await?.segment(id)?)))
     }
 
     async fn put_segment(&self, id: Option<&str>, body: Body) -> Result<Response, ApiError> {
@@ -273,7 +278,7 @@ impl Asking<'_> {
         let made = spec.uuid;
         self.change(Change::Segment(Box::new(spec))).await?;
         let view = view::segment(self.look().await?.segment(&made.to_string())?);
-        Ok(one(if known.is_none() { StatusCode::CREATED } else { StatusCode::OK }, "segment", view))
+        Ok(one(if known.is_none() { StatusCode::CREATED } else { StatusCode::OK }, "segment", &view))
     }
 
     async fn remove_segment(&self, id: &str) -> Result<Response, ApiError> {
@@ -294,13 +299,13 @@ impl Asking<'_> {
             }
             asked.page(views, "uuid")
         });
-        Ok(listed("hosts", views.await?))
+        Ok(listed("hosts", &views.await?))
     }
 
     async fn member(&self, segment: &str, id: &str) -> Result<Response, ApiError> {
         let look = self.look().await?;
         let (segment, member) = look.member(segment, id)?;
-        Ok(one(StatusCode::OK, "host", view::member(&look.tables, segment, member)))
+        Ok(one(StatusCode::OK, "host", &view::member(&look.tables, segment, member)))
     }
 
     async fn put_member(&self, segment: &str, id: Option<&str>, body: Body) -> Result<Response, ApiError> {
@@ -313,7 +318,7 @@ impl Asking<'_> {
         let look = self.look().await?;
         let (segment, member) = look.member(segment, &made)?;
         let view = view::member(&look.tables, segment, member);
-        Ok(one(if known.is_none() { StatusCode::CREATED } else { StatusCode::OK }, "host", view))
+        Ok(one(if known.is_none() { StatusCode::CREATED } else { StatusCode::OK }, "host", &view))
     }
 
     async fn remove_member(&self, segment: &str, id: &str) -> Result<Response, ApiError> {
@@ -338,7 +343,7 @@ impl Asking<'_> {
             }
             asked.page(views, "notification_uuid")
         });
-        Ok(listed("notifications", views.await?))
+        Ok(listed("notifications", &views.await?))
     }
 
     async fn notification(&self, id: &str) -> Result<Response, ApiError> {
@@ -348,7 +353,7 @@ impl Asking<'_> {
         if self.version >= 1 {
             view["recovery_workflow_details"] = view::steps(look.tables.failover(), said).into();
         }
-        Ok(one(StatusCode::OK, "notification", view))
+        Ok(one(StatusCode::OK, "notification", &view))
     }
 
     async fn notify(&self, body: Body) -> Result<Response, ApiError> {
@@ -365,7 +370,7 @@ impl Asking<'_> {
             tracing::warn!(host, "a monitor notifies of a host that failover does not watch: it is ignored");
         }
         tracing::info!(host, kind = ?kind, payload = ?said.payload, ?status, within_ms = WAITS, "a monitor has notified");
-        Ok(one(StatusCode::ACCEPTED, "notification", view::notification(look.tables.failover(), said, look.now)))
+        Ok(one(StatusCode::ACCEPTED, "notification", &view::notification(look.tables.failover(), said, look.now)))
     }
 
     async fn moves(&self, id: &str) -> Result<Response, ApiError> {
@@ -379,7 +384,7 @@ impl Asking<'_> {
             }
             asked.page(views, "uuid")
         });
-        Ok(listed("vmoves", views.await?))
+        Ok(listed("vmoves", &views.await?))
     }
 
     async fn one_move(&self, id: &str, wanted: &str) -> Result<Response, ApiError> {
@@ -388,7 +393,7 @@ impl Asking<'_> {
         let found = moves.into_iter().find(|view| view["uuid"] == wanted);
         let view =
             found.ok_or_else(|| ApiError::not_found(format!("No vm move with id {}.", wanted.escape_debug())))?;
-        Ok(one(StatusCode::OK, "vmove", view))
+        Ok(one(StatusCode::OK, "vmove", &view))
     }
 }
 

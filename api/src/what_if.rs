@@ -95,16 +95,16 @@ impl Service {
             ("host", true) => Some(Scopes::Host),
             ("zone", true) => Some(Scopes::Zone),
             ("aggregate", true) => Some(Scopes::Aggregate),
-            (other, true) => match other.strip_prefix("label:").filter(|key| !key.is_empty()) {
-                Some(key) => Some(Scopes::Label(key.to_owned())),
-                None => {
+            (other, true) => {
+                let Some(key) = other.strip_prefix("label:").filter(|key| !key.is_empty()) else {
                     let given = other.escape_debug();
                     return Err(bad(
                         "each",
                         format!("'{given}' given, host, zone, aggregate or label:KEY expected, or hosts by name"),
                     ));
-                }
-            },
+                };
+                Some(Scopes::Label(key.to_owned()))
+            }
             (_, false) => return Err(bad("each", "given beside hosts, one of the two expected".to_owned())),
         };
         let limit = if limit == 0 { LOSSES.0 } else { (limit as usize).min(LOSSES.1) };

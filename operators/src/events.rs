@@ -68,7 +68,7 @@ impl Default for Pace {
             look: Duration::from_secs(1),
             deadline: Duration::from_secs(10),
             again: Duration::from_secs(1),
-            most: Duration::from_secs(60),
+            most: Duration::from_mins(1),
             note: Duration::from_secs(10),
         }
     }

@@ -71,7 +71,7 @@ async fn receiver(address: &str, heard: &Arc<Heard>, moods: &'static [Mood]) -> 
 }
 
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let waited = tokio::time::timeout(Duration::from_secs(60), async {
+    let waited = tokio::time::timeout(Duration::from_mins(1), async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -199,8 +199,8 @@ async fn every_event_arrives_in_order_whatever_the_receiver_does() {
     assert_eq!(kinds(&heard)[0], "case.opened");
     let noted = world.wait_noted(began).await;
     {
-        let taken = heard.taken.lock().unwrap();
-        let event = &taken[0];
+        let events = heard.taken.lock().unwrap();
+        let event = &events[0];
         assert_eq!((&event["specversion"], &event["data"]["host"]), (&"1.0".into(), &"node-1".into()), "{event}");
         assert_eq!(event["subject"], format!("host/{}", world.host));
         assert_eq!(event["source"], format!("/pallium/{}", world.node.identity().cluster));
@@ -219,13 +219,13 @@ async fn every_event_arrives_in_order_whatever_the_receiver_does() {
     world.wait_noted(noted).await;
 
     // What came twice came under the same id, and nothing else did.
-    let taken = heard.taken.lock().unwrap().clone();
+    let events = heard.taken.lock().unwrap().clone();
     let mut by_id = std::collections::BTreeMap::new();
-    for event in &taken {
+    for event in &events {
         let id = event["id"].as_str().unwrap().to_owned();
         assert_eq!(by_id.entry(id).or_insert(event), &event);
     }
-    assert_eq!(by_id.len(), 4, "{taken:#?}");
+    assert_eq!(by_id.len(), 4, "{events:#?}");
     telling.abort();
     serving.abort();
     world.node.shutdown().await;

@@ -82,9 +82,11 @@ impl Asked {
         });
         // The client names the last one by its number where an item has both.
         if let Some(marker) = self.get("marker") {
-            let at = views.iter().position(|view| view[key] == marker || view["id"].to_string() == marker).ok_or_else(
-                || ApiError::bad_request(format!("Marker {} could not be found.", marker.escape_debug())),
-            )?;
+            let number = marker.parse::<u64>().ok();
+            let is_it = |view: &Value| view[key] == marker || number.is_some_and(|number| view["id"] == number);
+            let at = views.iter().position(is_it).ok_or_else(|| {
+                ApiError::bad_request(format!("Marker {} could not be found.", marker.escape_debug()))
+            })?;
             views.drain(..=at);
         }
         let limit = match self.get("limit").map(str::parse::<usize>) {

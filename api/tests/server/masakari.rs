@@ -200,8 +200,8 @@ async fn versions_pages_and_what_a_notification_comes_to() {
     assert_eq!(list("status=new").await, [3, 1]);
     assert_eq!(list("status=ignored&type=COMPUTE_HOST").await, [2]);
     assert_eq!(list("generated-since=2026-11-26T10:10:00Z").await, [3, 2]);
-    let last = server.get("/ha/v1/notifications?limit=1").await.json();
-    let marker = last["notifications"][0]["notification_uuid"].as_str().unwrap();
+    let newest = server.get("/ha/v1/notifications?limit=1").await.json();
+    let marker = newest["notifications"][0]["notification_uuid"].as_str().unwrap();
     assert_eq!(list(&format!("limit=1&marker={marker}")).await, [2]);
 
     // One that is under maintenance is not notified about, and failover leaves it alone.
@@ -228,9 +228,9 @@ async fn the_real_client_and_the_monitors_sender_are_content() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/server/masakari.py");
     let mut driver = Command::new(python);
     driver.arg(script).arg(&server.masakari).stdin(Stdio::null());
-    let driven = tokio::task::spawn_blocking(move || driver.output()).await.unwrap().unwrap();
-    let (out, err) = (String::from_utf8_lossy(&driven.stdout), String::from_utf8_lossy(&driven.stderr));
-    assert!(driven.status.success(), "{out}\n{err}");
+    let done = tokio::task::spawn_blocking(move || driver.output()).await.unwrap().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success(), "{out}\n{err}");
     assert_eq!(out, "segments\nhosts\nnotifications\nversions\nmonitors\nremoved\n");
     server.end().await;
 }

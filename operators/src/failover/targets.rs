@@ -48,7 +48,7 @@ impl Targets for Ranked<'_> {
         for (class, amount) in consumer.amounts.iter() {
             (class, amount).hash(&mut hasher);
         }
-        (consumer.flavor, consumer.project, consumer.user, consumer.group).hash(&mut hasher);
+        (consumer.flavor, consumer.project, consumer.user, &consumer.group).hash(&mut hasher);
         Some(hasher.finish())
     }
 

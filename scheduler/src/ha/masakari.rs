@@ -327,9 +327,8 @@ impl Failover {
             };
         }
         match host.belief.detection {
-            Detection::Dead => Status::Ignored,
             Detection::Alive if now.saturating_sub(notification.at) < WAITS => Status::New,
-            Detection::Alive => Status::Ignored,
+            Detection::Alive | Detection::Dead => Status::Ignored,
             _ => Status::Running,
         }
     }

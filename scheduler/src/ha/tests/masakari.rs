@@ -60,9 +60,9 @@ impl Bench {
 /// A segment with hosts 1 to 3.
 fn bench() -> Bench {
     let mut bench = Bench::new();
-    bench.said(segment(1, "one")).unwrap();
+    bench.said(segment(1, "one")).expect("it is taken");
     for n in 1..=3 {
-        bench.said(Change::Member(Box::new(member(10 + n, &format!("node-{n}"))))).unwrap();
+        bench.said(Change::Member(Box::new(member(10 + n, &format!("node-{n}"))))).expect("it is taken");
     }
     bench
 }
@@ -86,24 +86,24 @@ fn what_makes_no_sense_is_refused_in_masakaris_words() {
     }
 
     // The same again within three minutes, by the clock of the monitor; later it is news.
-    bench.said(notify(30, "node-1", Report::Silent, 1_000)).unwrap();
+    bench.said(notify(30, "node-1", Report::Silent, 1_000)).expect("it is taken");
     let duplicate = Err(Refused::Duplicate("node-1".to_owned()));
     assert_eq!(bench.said(notify(31, "node-1", Report::Silent, 1_000 + DUPLICATE)), duplicate);
-    bench.said(notify(31, "node-1", Report::Silent, 1_001 + DUPLICATE)).unwrap();
+    bench.said(notify(31, "node-1", Report::Silent, 1_001 + DUPLICATE)).expect("it is taken");
 
     // While something may come of it nothing about the segment changes.
     let busy = bench.said(Change::SegmentRemove(id(1)));
     assert!(matches!(busy, Err(Refused::InUse(_))), "{busy:?}");
     bench.now += WAITS;
     assert_eq!(bench.status(31), Status::Ignored, "it was never suspected");
-    bench.said(Change::SegmentRemove(id(1))).unwrap();
+    bench.said(Change::SegmentRemove(id(1))).expect("it is taken");
     assert!(bench.ha().members.is_empty());
 }
 
 #[test]
 fn a_notification_stands_as_its_case_does_and_proves_nothing() {
     let mut bench = bench();
-    bench.said(notify(30, "node-1", Report::Silent, 0)).unwrap();
+    bench.said(notify(30, "node-1", Report::Silent, 0)).expect("it is taken");
     assert_eq!((bench.status(30), bench.host(1).incarnation), (Status::New, 1));
     let case = bench.planning(1);
     assert_eq!(bench.status(30), Status::Running);
@@ -118,11 +118,11 @@ fn a_notification_stands_as_its_case_does_and_proves_nothing() {
     assert_eq!(bench.status(30), Status::Finished);
 
     // One case that is over, and the next: each notification stands as its own does.
-    bench.said(notify(40, "node-2", Report::Silent, 0)).unwrap();
+    bench.said(notify(40, "node-2", Report::Silent, 0)).expect("it is taken");
     let first = bench.pending(2);
     bench.phase(2, Phase::Cleared);
     bench.detect(2, crate::ha::Detection::Unreachable, crate::ha::Detection::Alive);
-    bench.said(notify(41, "node-2", Report::Silent, DUPLICATE * 2)).unwrap();
+    bench.said(notify(41, "node-2", Report::Silent, DUPLICATE * 2)).expect("it is taken");
     assert_eq!((bench.status(40), bench.status(41)), (Status::Finished, Status::New));
     bench.must(Order::CaseOpen { host: host(2), incarnation: 1, cause: Cause::Operator });
     assert_ne!(first, bench.id(2));
@@ -130,10 +130,10 @@ fn a_notification_stands_as_its_case_does_and_proves_nothing() {
 
     // What is in no enabled segment, or says nothing, is ignored.
     let off = SegmentSpec { uuid: id(2), create: true, enabled: Some(false), ..SegmentSpec::default() };
-    bench.said(Change::Segment(Box::new(SegmentSpec { name: Some("two".to_owned()), ..off }))).unwrap();
-    bench.said(Change::Member(Box::new(MemberSpec { segment: id(2), ..member(14, "node-4") }))).unwrap();
-    bench.said(notify(50, "node-4", Report::Silent, 0)).unwrap();
-    bench.said(notify(51, "node-3", Report::Nothing, 0)).unwrap();
+    bench.said(Change::Segment(Box::new(SegmentSpec { name: Some("two".to_owned()), ..off }))).expect("it is taken");
+    bench.said(Change::Member(Box::new(MemberSpec { segment: id(2), ..member(14, "node-4") }))).expect("it is taken");
+    bench.said(notify(50, "node-4", Report::Silent, 0)).expect("it is taken");
+    bench.said(notify(51, "node-3", Report::Nothing, 0)).expect("it is taken");
     assert_eq!((bench.status(50), bench.status(51)), (Status::Ignored, Status::Ignored));
 }
 
@@ -144,11 +144,11 @@ fn a_host_in_maintenance_is_neither_notified_about_nor_fenced() {
         let spec = MemberSpec { name: None, create: false, maintenance: Some(maintenance), ..member(13, "") };
         Change::Member(Box::new(spec))
     };
-    bench.said(set(true)).unwrap();
+    bench.said(set(true)).expect("it is taken");
     assert_eq!(bench.host(3).maintenance, Maintenance::Manual);
     let refused = bench.said(notify(30, "node-3", Report::Silent, 0));
     assert_eq!(refused, Err(Refused::Maintenance("node-3".to_owned())));
-    bench.said(set(false)).unwrap();
+    bench.said(set(false)).expect("it is taken");
     assert_eq!(bench.host(3).maintenance, Maintenance::None);
-    bench.said(notify(30, "node-3", Report::Silent, 0)).unwrap();
+    bench.said(notify(30, "node-3", Report::Silent, 0)).expect("it is taken");
 }
