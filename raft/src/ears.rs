@@ -63,7 +63,7 @@ pub struct Domains {
 pub struct Held {
     /// The host.
     pub host: HostId,
-    /// Its boot.
+    /// Its boot; nil: it is none's any more.
     pub boot: Uuid,
     /// The instance.
     pub instance: Uuid,

@@ -557,6 +557,11 @@ impl Session {
         let incarnation = self.life.incarnation;
         let permits = ha::AgentPermits { incarnation, granted: texts(granted), withdrawn: texts(withdrawn) };
         let said = self.say(ha::AgentDirective { permits: Some(permits), ..ha::AgentDirective::default() });
+        if !withdrawn.is_empty() {
+            // What it held before says nothing of the next time that an instance arrives.
+            let gone = |instance: &Uuid| Held { host: self.host, boot: Uuid::nil(), instance: *instance };
+            self.service.node.ears().holds(withdrawn.iter().map(gone).collect());
+        }
         // More than an agent lets wait: it has not spoken for long, and its session ends.
         if self.told.len() < DIRECTIVES * DIRECTIVES {
             self.told.push_back((self.directive, granted.iter().copied().collect()));

@@ -19,8 +19,8 @@ Examples:
   pallium ctl what-if lose --each label:rack --limit 50
   pallium ctl what-if lose compute-17 compute-18
 
-The pipelines decide, on a copy of the state of the node that is asked. Nothing is
-claimed, recorded or held up. Exit code 1 when not all fit.";
+The pipelines decide, on a copy of the state of the node that is asked. Nothing
+is claimed, recorded or held up. Exit code 1 when not all fit.";
 
 /// Ask what would be, without touching anything
 #[derive(Debug, clap::Args)]

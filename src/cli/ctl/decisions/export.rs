@@ -18,9 +18,9 @@ Examples:
   pallium ctl decisions export --for 10m --count 100000 recording
   pallium simulate --recording recording
 
-Asked of the node that leads. The folder gets state.backup, the state of the moment
-at which the recording began, and decisions.jsonl. `pallium simulate --recording`
-decides the same again, offline, and compares.";
+Asked of the node that leads. The folder gets state.backup, the state of the
+moment at which the recording began, and decisions.jsonl. `pallium simulate
+--recording` decides the same again, offline, and compares.";
 
 /// Record decisions with their requests, and the state that they began from
 #[derive(Debug, clap::Args)]
