@@ -124,7 +124,7 @@ fn a_notification_stands_as_its_case_does_and_proves_nothing() {
     bench.detect(2, crate::ha::Detection::Unreachable, crate::ha::Detection::Alive);
     bench.said(notify(41, "node-2", Report::Silent, DUPLICATE * 2)).expect("it is taken");
     assert_eq!((bench.status(40), bench.status(41)), (Status::Finished, Status::New));
-    bench.must(Order::CaseOpen { host: host(2), incarnation: 1, cause: Cause::Operator });
+    bench.as_operator(Order::CaseOpen { host: host(2), incarnation: 1, cause: Cause::Operator });
     assert_ne!(first, bench.id(2));
     assert_eq!((bench.status(40), bench.status(41)), (Status::Finished, Status::Running));
 
