@@ -29,7 +29,7 @@ pub fn step(cache: &Cache, log: &Log) -> Result<Verdict> {
         }
         return Ok(Verdict::Skipped("it takes root, libvirtd, virsh and QEMU"));
     }
-    let mut command = cargo(cache, &["test", "--package", "agent", "--locked", "--test", "libvirt"])?;
+    let mut command = cargo(cache, &["test", "--workspace", "--locked", "--test", "libvirt"])?;
     let passed = log.run(command.env("PALLIUM_LIBVIRTD", "1"))?;
     Ok(Verdict::Ran(counted(&log.text(), passed)))
 }

@@ -27,7 +27,7 @@ pub fn step(cache: &Cache, log: &Log) -> Result<Verdict> {
             "ipmi_sim and ipmitool are not there, and Debian's packages openipmi and ipmitool could not be fetched",
         ));
     };
-    let mut command = cargo(cache, &["test", "--package", "operators", "--locked", "--test", "hands"])?;
+    let mut command = cargo(cache, &["test", "--workspace", "--locked", "--test", "hands"])?;
     command
         .env("PALLIUM_SUSHY", python.join("sushy-emulator"))
         .env("PALLIUM_IPMI_SIM", simulator)

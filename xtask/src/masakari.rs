@@ -17,7 +17,7 @@ pub fn step(cache: &Cache, log: &Log) -> Result<Verdict> {
             "python-masakariclient could not be installed: python3 with venv and a package index are needed",
         ));
     };
-    let mut command = cargo(cache, &["test", "--package", "api", "--locked", "--test", "server", "masakari"])?;
+    let mut command = cargo(cache, &["test", "--workspace", "--locked", "--test", "server", "masakari"])?;
     command.env("PALLIUM_MASAKARI_PYTHON", python.join("python"));
     let passed = log.run(&mut command)?;
     Ok(Verdict::Ran(counted(&log.text(), passed)))

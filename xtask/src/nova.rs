@@ -16,7 +16,7 @@ const MISSING: &str = "nova could not be installed: python3 with venv and a pack
 /// Runs the test targets named `nova`. Where there is no Nova the step fails in CI, and is skipped elsewhere.
 pub fn step(cache: &Cache, log: &Log) -> Result<Verdict> {
     let Some(python) = python(cache, log)? else { return Ok(unavailable(MISSING)) };
-    let mut command = cargo(cache, &["test", "--package", "plugins", "--locked", "--test", "nova"])?;
+    let mut command = cargo(cache, &["test", "--workspace", "--locked", "--test", "nova"])?;
     command.arg("--").arg("--nocapture").env("PALLIUM_NOVA_PYTHON", python);
     let passed = log.run(&mut command)?;
     Ok(Verdict::Ran(counted(&log.text(), passed)))
