@@ -86,10 +86,13 @@ def main():
     print("monitors")
 
     assert refused(lambda: ha.get_segment("00000000-0000-0000-0000-000000000000"), 404)
+    # Something may still be done about what was said of its hosts.
+    refused(lambda: ha.delete_segment(segment.uuid), 409)
     for known in list(ha.hosts(segment.uuid)):
-        ha.delete_host(known, segment.uuid)
-    ha.delete_segment(segment.uuid)
-    assert list(ha.segments()) == []
+        refused(lambda known=known: ha.delete_host(known.uuid, segment.uuid), 409)
+    spare = ha.create_segment(name="spare", recovery_method="auto", service_type="COMPUTE")
+    ha.delete_segment(spare.uuid)
+    assert [known.uuid for known in ha.segments()] == [segment.uuid]
     print("removed")
 
 
