@@ -17,9 +17,6 @@ use crate::failover::Gate;
 use crate::hands::Known;
 use crate::hands::http::{Ask, Failed, Said};
 
-/// Bytes of an answer.
-const MOST: usize = 1 << 20;
-
 /// What is asked of Nova.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::hands) enum Act<'a> {
@@ -99,20 +96,7 @@ impl Nova {
             }
             _ => Ask::with(Method::POST, format!("/servers/{instance}/action"), act.body()),
         };
-        let ready = self.client.ready().await?;
-        let ask = ready.sign(ask);
-        let mut session = self.client.connect(&ready.token.nova).await?;
-        // Nothing stands between this check and the socket but the write itself.
-        if !gate.passes(*barrier).await {
-            tracing::warn!(%instance, ?act, "not sent: the barrier does not hold");
-            return Ok(None);
-        }
-        sent.store(true, Ordering::Relaxed);
-        let said = session.ask(ask, MOST).await?;
-        if said.status == StatusCode::UNAUTHORIZED {
-            self.client.keystone.refused(&ready.token).await;
-        }
-        Ok(Some(said))
+        self.client.once(ask, barrier, gate, sent).await
     }
 
     /// How much of a live migration is left; none: it is over, or Nova's compute has not said it yet.

@@ -1,16 +1,18 @@
 //! Requests to Nova: a token, a microversion, a connection each.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::header::HeaderName;
 use hyper::{Method, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use scheduler::ha::coordinator::Told;
+use scheduler::ha::coordinator::{Barrier, Told};
 use scheduler::ha::host::HostId;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::failover::Gate;
 use crate::hands::Known;
 use crate::hands::config::{self, ConfigError};
 use crate::hands::http::{Ask, Failed, Place, Said, Session, Trust};
@@ -56,14 +58,14 @@ impl Row {
 }
 
 /// All that a request needs but the connection.
-pub(super) struct Ready {
-    pub token: Arc<Token>,
+struct Ready {
+    token: Arc<Token>,
     version: u32,
 }
 
 impl Ready {
     /// A request of Nova's API, from its root.
-    pub(super) fn sign(&self, mut ask: Ask) -> Ask {
+    fn sign(&self, mut ask: Ask) -> Ask {
         ask.path = format!("{}{}", self.token.nova.path, ask.path);
         ask.secret(AUTH_TOKEN, self.token.text())
             .secret(VERSION, &format!("compute 2.{}", self.version))
@@ -82,7 +84,7 @@ impl Client {
     }
 
     /// A token, and the microversion of its endpoint.
-    pub(super) async fn ready(&self) -> Result<Ready, Failed> {
+    async fn ready(&self) -> Result<Ready, Failed> {
         let token = self.keystone.token(&self.trust, MOST).await?;
         let known = self.version.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let version = match known.filter(|(place, _)| *place == token.nova) {
@@ -92,8 +94,33 @@ impl Client {
         Ok(Ready { token, version })
     }
 
-    pub(super) async fn connect(&self, place: &Place) -> Result<Session, Failed> {
+    async fn connect(&self, place: &Place) -> Result<Session, Failed> {
         self.trust.connect(place, MOST).await
+    }
+
+    /// Sends a request that changes something, once, on a connection of its own; nothing is sent unless the gate
+    /// opens right in front of it. `sent`: from then on it may have arrived, whatever comes back.
+    pub(super) async fn once(
+        &self,
+        ask: Ask,
+        barrier: &Barrier,
+        gate: &dyn Gate,
+        sent: &AtomicBool,
+    ) -> Result<Option<Said>, Failed> {
+        let ready = self.ready().await?;
+        let ask = ready.sign(ask);
+        let mut session = self.connect(&ready.token.nova).await?;
+        // Nothing stands between this check and the socket but the write itself.
+        if !gate.passes(*barrier).await {
+            tracing::warn!(%ask.method, ask.path, intent = %barrier.intent, "not sent: the barrier does not hold");
+            return Ok(None);
+        }
+        sent.store(true, Ordering::Relaxed);
+        let said = session.ask(ask, BYTES).await?;
+        if said.status == StatusCode::UNAUTHORIZED {
+            self.keystone.refused(&ready.token).await;
+        }
+        Ok(Some(said))
     }
 
     async fn negotiate(&self, token: &Arc<Token>) -> Result<u32, Failed> {

@@ -16,8 +16,6 @@ use super::read::{Server, recorded};
 use crate::failover::Gate;
 use crate::hands::http::{Ask, Failed, Said};
 
-/// Bytes of an answer.
-const MOST: usize = 1 << 20;
 /// Nova writes it into its log, and does nothing else with it.
 const REQUEST: HeaderName = HeaderName::from_static("x-openstack-request-id");
 
@@ -57,22 +55,10 @@ impl Nova {
         sent: &AtomicBool,
     ) -> Result<Option<Said>, Failed> {
         let Some(_flight) = self.evacuations.enter(instance).await else { return Ok(None) };
-        let ready = self.client.ready().await?;
         let body = json!({"evacuate": {"host": target}});
-        let ask = Ask::with(Method::POST, format!("/servers/{instance}/action"), body);
-        let ask = ready.sign(ask).secret(REQUEST, &format!("req-{}", barrier.intent));
-        let mut session = self.client.connect(&ready.token.nova).await?;
-        // Nothing stands between this check and the socket but the write itself.
-        if !gate.passes(*barrier).await {
-            tracing::warn!(%instance, target, "evacuation not sent: the barrier does not hold");
-            return Ok(None);
-        }
-        sent.store(true, Ordering::Relaxed);
-        let said = session.ask(ask, MOST).await?;
-        if said.status == StatusCode::UNAUTHORIZED {
-            self.client.keystone.refused(&ready.token).await;
-        }
-        Ok(Some(said))
+        let ask = Ask::with(Method::POST, format!("/servers/{instance}/action"), body)
+            .secret(REQUEST, &format!("req-{}", barrier.intent));
+        self.client.once(ask, barrier, gate, sent).await
     }
 
     /// What an answer means. Anything that does not surely say that nothing was taken is unknown.
