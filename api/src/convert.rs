@@ -73,7 +73,8 @@ pub(crate) fn request(from: v1::PlaceRequest, trace_id: &str) -> Result<Request,
     let key = some_uuid("request_id", from.request_id.as_deref().filter(|id| !id.is_empty()))?;
     let mut consumers = Vec::with_capacity(from.consumers.len().max(1));
     for (at, text) in from.consumers.iter().enumerate() {
-        consumers.push(uuid(&format!("consumers[{at}]"), text)?);
+        // The path is for an error only: it is not written for each of many.
+        consumers.push(Uuid::try_parse(text).or_else(|_| uuid(&format!("consumers[{at}]"), text))?);
     }
     if consumers.is_empty() {
         let most = MOST_CONSUMERS;
