@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
 
-use scheduler::Domain;
 use scheduler::request::{Caller, Candidate, Candidates, Options, Request};
+use scheduler::{Domain, SmolStr};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -229,8 +229,8 @@ struct Context<'a> {
 
 #[derive(Deserialize)]
 struct Host {
-    host: String,
-    hypervisor_hostname: Option<String>,
+    host: SmolStr,
+    hypervisor_hostname: Option<SmolStr>,
 }
 
 #[derive(Deserialize)]

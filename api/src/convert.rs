@@ -95,7 +95,8 @@ pub(crate) fn request(from: v1::PlaceRequest, trace_id: &str) -> Result<Request,
             if let Some(at) = hosts.iter().position(|host| host.host.is_empty()) {
                 return Err(bad(&format!("candidates[{at}].host"), "an empty name given, a host name expected"));
             }
-            let candidate = |host: v1::Candidate| Candidate { host: host.host, node: host.node, weight: host.weight };
+            let candidate =
+                |host: v1::Candidate| Candidate { host: host.host.into(), node: host.node.into(), weight: host.weight };
             Candidates::Sent(from.candidates.into_iter().map(candidate).collect())
         }
     };
@@ -244,7 +245,7 @@ impl From<&Placement> for v1::Placement {
 
 impl From<&RankedHost> for v1::RankedHost {
     fn from(from: &RankedHost) -> Self {
-        Self { host: from.host.clone(), score: from.score }
+        Self { host: from.host.to_string(), score: from.score }
     }
 }
 
@@ -264,7 +265,7 @@ fn step_report(from: &StepReport, range: Option<(f64, f64)>) -> v1::StepReport {
         hosts_out: from.hosts_out,
         skipped: from.skipped.clone(),
         reasons: reasons(from.reasons.clone()),
-        dropped: from.dropped.clone(),
+        dropped: from.dropped.iter().map(ToString::to_string).collect(),
         multiplier: from.multiplier,
         lowest: range.map(|(lowest, _)| lowest),
         highest: range.map(|(_, highest)| highest),

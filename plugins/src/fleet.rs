@@ -213,7 +213,7 @@ impl Fleet {
     pub fn candidates(&self, names: Option<&[String]>) -> Candidates {
         let sent = self.hosts.iter().filter(|(host, _)| names.is_none_or(|names| names.contains(host)));
         Candidates::Sent(
-            sent.map(|(host, node)| Candidate { host: host.clone(), node: node.clone(), weight: 0.0 }).collect(),
+            sent.map(|(host, node)| Candidate { host: host.into(), node: node.into(), weight: 0.0 }).collect(),
         )
     }
 

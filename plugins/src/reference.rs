@@ -516,7 +516,7 @@ proptest! {
         request.pipeline = Some("kvm-hana-bin-packing".to_owned());
         request.candidates = fleet.candidates(None);
         let names = |decision: scheduler::Decision| {
-            let mut names: Vec<String> = decision.hosts.into_iter().map(|host| host.host).collect();
+            let mut names: Vec<String> = decision.hosts.into_iter().map(|host| host.host.into()).collect();
             names.sort_unstable();
             names
         };

@@ -10,7 +10,7 @@ use scheduler::remedy::{Aspect, Change, Remedies, Remedy};
 use scheduler::request::{Candidate, Candidates, Group, GroupPolicy, Options};
 use scheduler::{
     Batch, Command, Core, Decision, Engine, HostReport, InstanceReport, Intent, Inventory, Outcome, Proposer, Request,
-    Settings,
+    Settings, SmolStr,
 };
 use uuid::Uuid;
 
@@ -138,7 +138,7 @@ fn request(hosts: &[HostCase], asks: &Asks) -> Request {
         marked.map(|(number, _)| uuid(1, at, number)).collect()
     };
     let members: Vec<Uuid> = hosts.iter().enumerate().flat_map(|(at, case)| members(at, case)).collect();
-    let candidate = |at: &usize| Candidate { host: format!("h{at}"), node: String::new(), weight: 0.0 };
+    let candidate = |at: &usize| Candidate { host: format!("h{at}").into(), node: SmolStr::default(), weight: 0.0 };
     Request {
         consumers: (0..asks.consumers).map(|at| uuid(2, 0, at)).collect(),
         pipeline: Some(PIPELINE.to_owned()),
@@ -274,7 +274,7 @@ impl Fleet<'_> {
             assert_eq!(source.availability_zone, target.availability_zone);
             let traits = |report: &HostReport| report.traits.clone().unwrap_or_default();
             assert!(traits(source).iter().all(|name| traits(target).contains(name)));
-            let candidate = Candidate { host: to.clone(), node: String::new(), weight: 0.0 };
+            let candidate = Candidate { host: to.into(), node: SmolStr::default(), weight: 0.0 };
             let member = request.group.clone().filter(|group| group.members.contains(consumer));
             let mover = Request {
                 consumers: vec![*consumer],

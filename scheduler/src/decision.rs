@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bitcode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::domain::Domain;
@@ -72,7 +73,7 @@ pub struct Placement {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RankedHost {
     /// Compute host name, as it was sent.
-    pub host: String,
+    pub host: SmolStr,
     /// Final score, rounded to 1e-9.
     pub score: f64,
 }
@@ -107,7 +108,7 @@ pub struct StepReport {
     /// Reasons with the number of hosts that each dropped.
     pub reasons: Vec<(String, u64)>,
     /// First dropped hosts by name (at most 10).
-    pub dropped: Vec<String>,
+    pub dropped: Vec<SmolStr>,
     /// Weigher: multiplier.
     pub multiplier: Option<f64>,
     /// Weigher: how far it moved the first hosts, in a sample of the decisions; for metrics.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
+use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::consumer::Consumer;
@@ -99,10 +100,11 @@ pub struct Index {
     columns: FxHashMap<Sym, Column>,
     facets: FxHashMap<Facet, FxHashMap<Sym, Rows>>,
     row_facets: Vec<Vec<(Facet, Sym)>>,
-    hosts: hashbrown::HashMap<Box<str>, SmallVec<[Row; 4]>>,
-    row_host: Vec<Box<str>>,
+    hosts: hashbrown::HashMap<SmolStr, SmallVec<[Row; 4]>>,
+    /// Host name by row, as reported.
+    row_host: Vec<SmolStr>,
     /// Node name by row.
-    row_node: Vec<Option<Arc<str>>>,
+    row_node: Vec<Option<SmolStr>>,
     groups: FxHashMap<Uuid, BTreeSet<Uuid>>,
     /// Metadata key → aggregates that have it.
     metadata: BTreeMap<String, BTreeSet<Sym>>,
@@ -217,6 +219,11 @@ impl Index {
         found.map_or(&[], SmallVec::as_slice)
     }
 
+    /// Host name of a row, as reported; empty or `None` for a row without a provider.
+    pub(crate) fn host(&self, row: Row) -> Option<&SmolStr> {
+        self.row_host.get(row.0 as usize)
+    }
+
     /// Node name of a row.
     pub(crate) fn node(&self, row: Row) -> Option<&str> {
         self.row_node.get(row.0 as usize)?.as_deref()
@@ -262,7 +269,7 @@ impl Index {
         self.facts += 1;
         self.rows = self.rows.max(at + 1);
         self.row_facets.resize(self.rows.max(self.row_facets.len()), Vec::new());
-        self.row_host.resize(self.rows.max(self.row_host.len()), Box::default());
+        self.row_host.resize(self.rows.max(self.row_host.len()), SmolStr::default());
         self.row_node.resize(self.rows.max(self.row_node.len()), None);
         let provider = tables.provider(row);
 
@@ -282,15 +289,15 @@ impl Index {
         }
         self.row_facets[at] = new;
 
-        self.row_node[at] = provider.and_then(|provider| tables.names.shared(provider.node?));
+        self.row_node[at] = provider.and_then(|provider| Some(tables.names.text(provider.node?).into()));
         let host = provider.map_or("", |provider| tables.names.text(provider.host));
-        let host = host.to_ascii_lowercase().into_boxed_str();
-        if self.row_host[at] != host {
-            let old = std::mem::replace(&mut self.row_host[at], host.clone());
-            if let Some(rows) = self.hosts.get_mut(&old) {
+        let old = std::mem::replace(&mut self.row_host[at], host.into());
+        if !old.eq_ignore_ascii_case(host) {
+            let (old, host) = (old.to_ascii_lowercase(), SmolStr::from(host.to_ascii_lowercase()));
+            if let Some(rows) = self.hosts.get_mut(old.as_str()) {
                 rows.retain(|other| *other != row);
                 if rows.is_empty() {
-                    self.hosts.remove(&old);
+                    self.hosts.remove(old.as_str());
                 }
             }
             if !host.is_empty() {
@@ -434,12 +441,17 @@ impl PartialEq for Index {
             let nodes = index.row_node.iter().enumerate().filter(|(_, node)| node.is_some());
             nodes.map(|(at, node)| (at, node.clone())).collect::<Vec<_>>()
         };
+        let names = |index: &Self| {
+            let names = index.row_host.iter().cloned().enumerate();
+            names.filter(|(_, name)| !name.is_empty()).collect::<Vec<_>>()
+        };
         columns(self) == columns(other)
             && host_states(self) == host_states(other)
             && self.kinds == other.kinds
             && facets(self) == facets(other)
             && self.hosts == other.hosts
             && nodes(self) == nodes(other)
+            && names(self) == names(other)
             && self.groups == other.groups
             && self.metadata == other.metadata
     }

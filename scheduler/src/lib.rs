@@ -67,5 +67,7 @@ pub use report::{AggregateReport, HostReport, InstanceReport, NumaCell};
 pub use request::Request;
 pub use rows::{Mask, Rows};
 pub use settings::Settings;
+/// Host names: short ones lie inline, long ones are shared.
+pub use smol_str::SmolStr;
 pub use snapshot::{Decoded, Frozen, Piece, Restore, SnapshotError};
 pub use state::{State, Tables};

@@ -54,11 +54,6 @@ impl Names {
         self.texts.get(sym.number() as usize).map_or("", |text| text)
     }
 
-    /// The same, to be kept.
-    pub(crate) fn shared(&self, sym: Sym) -> Option<Arc<str>> {
-        self.texts.get(sym.number() as usize).cloned()
-    }
-
     /// Number of strings.
     pub fn len(&self) -> usize {
         self.texts.len()

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::domain::Domain;
@@ -117,9 +118,9 @@ pub enum Candidates {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
     /// Compute host name.
-    pub host: String,
+    pub host: SmolStr,
     /// Node name.
-    pub node: String,
+    pub node: SmolStr,
     /// The caller's own weight.
     pub weight: f64,
 }

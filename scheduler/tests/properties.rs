@@ -15,7 +15,7 @@ use scheduler::pipeline::{Cx, Detail, Filter, FilterPlugin, Registry, Survivors,
 use scheduler::request::{Caller, Candidate, Candidates, Group, GroupPolicy, Request};
 use scheduler::{
     Amounts, Batch, Command, Core, Domain, Engine, FeatureReport, HostReport, InstanceReport, Intent, Inventory,
-    Outcome, Proposal, Proposer, Purpose, Row, Settings, Settled,
+    Outcome, Proposal, Proposer, Purpose, Row, Settings, Settled, SmolStr,
 };
 use uuid::Uuid;
 
@@ -396,7 +396,11 @@ impl World {
                     None => Caller::Hook { request: id.map(|id| Uuid::from_u128(u128::from(id) + 1)) },
                 };
                 if !hosts.is_empty() {
-                    let sent = hosts.into_iter().map(|n| Candidate { host: host(n), node: String::new(), weight: 0.0 });
+                    let sent = hosts.into_iter().map(|n| Candidate {
+                        host: host(n).into(),
+                        node: SmolStr::default(),
+                        weight: 0.0,
+                    });
                     ask.candidates = Candidates::Sent(sent.collect());
                 }
                 ask.group = g.map(|g| Group {

@@ -241,7 +241,7 @@ impl Requests {
         ask.source = Some((node.host.clone(), node.node.clone()));
         if intent == Intent::Rebuild {
             ask.force_hosts = vec![node.host.clone()];
-            ask.hosts = vec![Candidate { host: node.host, node: node.node, weight: 0.0 }];
+            ask.hosts = vec![Candidate { host: node.host.into(), node: node.node.into(), weight: 0.0 }];
             return ask;
         }
         if intent == Intent::Resize {
@@ -269,8 +269,8 @@ impl Requests {
             .into_iter()
             .zip(weights)
             .map(|(at, weight)| Candidate {
-                host: self.nodes[at].host.clone(),
-                node: self.nodes[at].node.clone(),
+                host: (&self.nodes[at].host).into(),
+                node: (&self.nodes[at].node).into(),
                 weight,
             })
             .collect()
@@ -422,7 +422,7 @@ impl Ask {
         });
         let hosts: Vec<Value> =
             self.hosts.iter().map(|h| json!({"host": h.host, "hypervisor_hostname": h.node})).collect();
-        let weights: Map<String, Value> = self.hosts.iter().map(|h| (h.host.clone(), json!(h.weight))).collect();
+        let weights: Map<String, Value> = self.hosts.iter().map(|h| (h.host.to_string(), json!(h.weight))).collect();
         let mut body = json!({
             "spec": object("RequestSpec", "1.15", spec),
             "rebuild": self.intent == Intent::Rebuild,
@@ -539,7 +539,7 @@ mod tests {
             assert_eq!(label, ask.label(), "{intent}");
             assert_eq!(body["hosts"].as_array().map(Vec::len), body["weights"].as_object().map(Map::len));
             assert!(!ask.hosts.is_empty() && ask.request().options.validate().is_ok());
-            let ignored = |host: &Candidate| ask.ignore_hosts.contains(&host.host);
+            let ignored = |host: &Candidate| ask.ignore_hosts.iter().any(|name| *name == host.host);
             assert!(!ask.hosts.iter().any(ignored), "Nova leaves ignored hosts out");
         }
     }

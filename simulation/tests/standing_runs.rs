@@ -220,8 +220,8 @@ fn what_is_kept_for_explanations_is_bounded_by_hosts() {
         half.apply(at, Command::Report(Box::new(report.clone())));
     }
     let sent = |report: &HostReport| Candidate {
-        host: report.name.clone(),
-        node: report.hypervisor_hostname.clone().unwrap_or_default(),
+        host: (&report.name).into(),
+        node: report.hypervisor_hostname.as_deref().unwrap_or_default().into(),
         weight: 1.0,
     };
     let mut told = |hosts: &[HostReport], consumer: u128| {

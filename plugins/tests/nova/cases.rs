@@ -506,8 +506,8 @@ fn request(random: &mut Random, hosts: &[HostReport], image: Option<&Map<String,
     });
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let candidates = hosts.iter().map(|host| Candidate {
-        host: host.name.clone(),
-        node: host.hypervisor_hostname.clone().unwrap_or_default(),
+        host: (&host.name).into(),
+        node: host.hypervisor_hostname.as_deref().unwrap_or_default().into(),
         weight: 0.0,
     });
     Request {

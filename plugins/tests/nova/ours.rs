@@ -72,7 +72,7 @@ impl Ours {
     /// Names of the hosts that a filter keeps.
     pub fn filter(&mut self, _: &Case, step: &Step) -> Vec<String> {
         let seen = self.run(vec![spec(step)], Vec::new());
-        seen.decision.hosts.into_iter().map(|host| host.host).collect()
+        seen.decision.hosts.into_iter().map(|host| host.host.into()).collect()
     }
 
     /// Raw value and share of each host.
@@ -90,6 +90,6 @@ impl Ours {
         let engine = plugins::engine(Settings::default());
         self.request.pipeline = Some("nova-default".to_owned());
         let decision = self.core.probe(&engine, &self.request).expect("a sensible request");
-        decision.hosts.into_iter().map(|host| (host.host, host.score)).collect()
+        decision.hosts.into_iter().map(|host| (host.host.into(), host.score)).collect()
     }
 }

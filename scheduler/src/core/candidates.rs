@@ -45,11 +45,12 @@ pub(super) fn field(view: View<'_>, request: &Request, pipeline: &Pipeline) -> R
     let mut field = Field { mask: Mask::none(view.index.rows()), ..Field::default() };
     match &request.candidates {
         Candidates::All => {
-            match view.facet(Facet::Domain, request.domain.as_str()) {
+            let rows = view.facet(Facet::Domain, request.domain.as_str());
+            match rows {
                 Rows::Dense(mask, _) => field.mask.clone_from(mask),
-                sparse @ Rows::Sparse(_) => field.mask.union(sparse),
+                Rows::Sparse(_) => field.mask.union(rows),
             }
-            field.count = field.mask.len();
+            field.count = rows.len();
             if field.count == 0 {
                 return Err(Refusal::FleetUnknown { sent: 0 });
             }
@@ -111,7 +112,7 @@ fn enter_by_name(
         }
         let rows = view.rows_of_host(&candidate.host);
         let Some((row, learns)) = found(view, domain, rows, &candidate.node) else {
-            field.unknown.push(candidate.host.clone());
+            field.unknown.push(candidate.host.to_string());
             if strange {
                 field.strangers.push(Stranger { position, weight: candidate.weight });
             }

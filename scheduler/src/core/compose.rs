@@ -111,14 +111,13 @@ pub(super) fn compose(
     };
     // The answer names hosts as the caller wrote them.
     let sent_name = |scored: &Scored| match &request.candidates {
-        Candidates::Sent(hosts) => hosts.get(scored.position as usize).map_or("", |sent| sent.host.as_str()),
-        Candidates::All => view.host(scored.row),
+        Candidates::Sent(hosts) => {
+            hosts.get(scored.position as usize).map(|sent| sent.host.clone()).unwrap_or_default()
+        }
+        Candidates::All => view.host_name(scored.row),
     };
-    let mut hosts: Vec<RankedHost> = ran
-        .ranked
-        .iter()
-        .map(|scored| RankedHost { host: sent_name(scored).to_owned(), score: score(scored.score) })
-        .collect();
+    let mut hosts: Vec<RankedHost> =
+        ran.ranked.iter().map(|scored| RankedHost { host: sent_name(scored), score: score(scored.score) }).collect();
     if let (Candidates::Sent(sent), false) = (&request.candidates, field.strangers.is_empty()) {
         hosts = among_strangers(pipeline, sent, field, &ran.ranked);
     }
@@ -130,7 +129,7 @@ pub(super) fn compose(
     decision.hosts = hosts;
     if settings.unknown_hosts == UnknownHosts::Append && field.strangers.is_empty() {
         let unknown = field.unknown.iter();
-        decision.hosts.extend(unknown.map(|host| RankedHost { host: host.clone(), score: f64::MIN }));
+        decision.hosts.extend(unknown.map(|host| RankedHost { host: host.into(), score: f64::MIN }));
     }
     decision.claim = claim;
     decision.candidates = field.count as u64;

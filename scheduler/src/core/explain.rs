@@ -96,7 +96,7 @@ impl Detail {
             };
             return story;
         }
-        let Ok(at) = self.trace.rows.binary_search(&row) else { return story };
+        let Some(at) = self.trace.rows.iter().position(|known| *known == row) else { return story };
         story.base = self.trace.base.get(at).copied();
         let weighers = self.decision.steps.iter().filter(|step| step.kind == StepKind::Weigher);
         let shapes = self.changed.shapes.as_ref().unwrap_or(&self.trace.shapes);
@@ -112,7 +112,7 @@ impl Detail {
 
     fn view(&self, core: &Core, hosts: &[String]) -> DetailView {
         let names: Vec<String> = match hosts {
-            [] => self.decision.hosts.iter().take(FIRST_HOSTS).map(|ranked| ranked.host.clone()).collect(),
+            [] => self.decision.hosts.iter().take(FIRST_HOSTS).map(|ranked| ranked.host.to_string()).collect(),
             [all] if all == "*" => self.every_host(core),
             hosts => hosts.to_vec(),
         };
@@ -136,7 +136,7 @@ impl Detail {
             let known = sent.into_iter().map(|(_, row)| core.view().host(row).to_owned());
             return known.chain(self.decision.unknown_hosts.iter().cloned()).collect();
         }
-        let ranked = self.decision.hosts.iter().map(|ranked| ranked.host.clone());
+        let ranked = self.decision.hosts.iter().map(|ranked| ranked.host.to_string());
         let dropped = self.trace.dropped.iter().flatten();
         ranked.chain(dropped.map(|dropped| core.view().host(dropped.row).to_owned())).collect()
     }
@@ -144,7 +144,7 @@ impl Detail {
 
 pub(super) fn ranked(tables: &Tables, row: Row, units: i64) -> RankedHost {
     let host = tables.provider(row).map_or("(removed)", |provider| tables.names.text(provider.host));
-    RankedHost { host: host.to_owned(), score: score(units) }
+    RankedHost { host: host.into(), score: score(units) }
 }
 
 fn text(names: &Names, text: &Text) -> String {
@@ -158,7 +158,7 @@ fn text(names: &Names, text: &Text) -> String {
 pub fn record_view(tables: &Tables, stored: &Stored) -> RecordView {
     let names = &tables.names;
     let record = &stored.record;
-    let host = |row: &Row| ranked(tables, *row, 0).host;
+    let host = |row: &Row| ranked(tables, *row, 0).host.to_string();
     RecordView {
         id: stored.id,
         wall: stored.wall,

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::consumer::Purpose;
@@ -65,7 +66,12 @@ impl<'a> View<'a> {
 
     /// Host name of a row.
     pub fn host(&self, row: Row) -> &'a str {
-        self.provider(row).map_or("", |provider| self.tables.names.text(provider.host))
+        self.index.host(row).map_or("", SmolStr::as_str)
+    }
+
+    /// The same, to be kept.
+    pub(crate) fn host_name(&self, row: Row) -> SmolStr {
+        self.index.host(row).cloned().unwrap_or_default()
     }
 
     /// The rows that carry a facet with this value.

@@ -59,6 +59,8 @@ pub struct Entrant {
 pub struct Scored {
     /// Its row.
     pub row: Row,
+    /// Its place among the survivors by row.
+    pub place: u32,
     /// Its position in the caller's list; the highest when there is none.
     pub position: u32,
     /// Its score in units of 1e-9.
@@ -127,7 +129,7 @@ pub struct Trace {
     pub dropped: Option<Vec<Dropped>>,
     /// Otherwise: survivors after each filter that dropped something.
     pub masks: Arc<Vec<(u16, Mask)>>,
-    /// Survivors, ascending by row; of a run that was not detailed the ranked ones only.
+    /// Survivors, ascending by row; of a run that was not detailed the ranked ones only, in order.
     pub rows: Vec<Row>,
     /// Base of each of them.
     pub base: Vec<f64>,
@@ -140,17 +142,17 @@ pub struct Trace {
 impl Trace {
     /// Of the survivors only those that were ranked; `activations` and `shapes` as in a trace of all of them.
     pub(super) fn of_ranked(&self, ranked: &[Scored], activations: &[Vec<f64>], shapes: &[Shape]) -> Self {
-        let mut rows: Vec<Row> = ranked.iter().map(|scored| scored.row).collect();
-        rows.sort_unstable();
-        let at: Vec<usize> = rows.iter().filter_map(|row| self.rows.binary_search(row).ok()).collect();
-        let of = |values: &Vec<f64>| at.iter().filter_map(|&at| values.get(at).copied()).collect();
+        let at: Vec<usize> = ranked.iter().map(|scored| scored.place as usize).collect();
+        let of = |values: &Vec<f64>| {
+            if values.is_empty() { Vec::new() } else { at.iter().map(|&at| values[at]).collect() }
+        };
         Self {
             dropped: self.dropped.clone(),
             masks: Arc::clone(&self.masks),
             base: of(&self.base),
             activations: activations.iter().map(of).collect(),
             shapes: shapes.iter().map(|shape| shape.only(&at)).collect(),
-            rows,
+            rows: ranked.iter().map(|scored| scored.row).collect(),
         }
     }
 }
@@ -206,25 +208,27 @@ pub(super) fn ranked(
     limit: usize,
 ) -> Vec<Scored> {
     let positions = of_rows(sent, rows).map(|entrant| entrant.map_or(u32::MAX, |entrant| entrant.position));
-    let mut hosts: Vec<Scored> = rows
-        .iter()
+    let mut hosts: Vec<Scored> = (0..)
+        .zip(rows)
         .zip(positions)
         .zip(scores)
         .filter(|&(_, &score)| score >= least)
-        .map(|((&row, position), &score)| Scored { row, position, score })
+        .map(|(((place, &row), position), &score)| Scored { row, place, position, score })
         .collect();
     let key = |host: &Scored| (Reverse(host.score), host.position);
     hosts.sort_unstable_by_key(key);
     let (mut at, mut names) = (0, Vec::new());
     for equal in hosts.chunk_by_mut(|one, other| key(one) == key(other)) {
         if equal.len() > 1 {
-            names.extend(equal.iter().map(|host| (cx.view.host(host.row), host.row)));
+            names.extend(equal.iter().map(|host| (cx.view.host(host.row), host.row, host.place)));
             let wanted = if limit == 0 { equal.len() } else { limit.saturating_sub(at).min(equal.len()) };
             if wanted > 0 && wanted < names.len() {
                 names.select_nth_unstable(wanted - 1);
             }
             names[..wanted].sort_unstable();
-            equal.iter_mut().zip(names.drain(..)).for_each(|(host, (_, row))| host.row = row);
+            equal.iter_mut().zip(names.drain(..)).for_each(|(host, (_, row, place))| {
+                (host.row, host.place) = (row, place);
+            });
         }
         at += equal.len();
     }
@@ -285,7 +289,7 @@ pub(crate) fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: f
             let gone = words
                 .enumerate()
                 .flat_map(|(at, (was, is))| crate::rows::Bits(was & !is).map(move |bit| Row((at * 64) as u32 + bit)));
-            dropped = gone.take(NAMED).map(|row| cx.view.host(row).to_owned()).collect();
+            dropped = gone.take(NAMED).map(|row| cx.view.host_name(row)).collect();
             if !detailed {
                 masks.push((at as u16, hosts.mask().clone()));
             }
@@ -307,7 +311,8 @@ pub(crate) fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: f
         lap(&mut out.timings, &mut clock, timer);
     }
 
-    let rows: Vec<Row> = hosts.iter().collect();
+    let mut rows: Vec<Row> = Vec::with_capacity(hosts.len());
+    rows.extend(hosts.iter());
     let scoring = pipeline.scoring;
     let mut bases = vec![0.0; rows.len()];
     if !sent.is_empty() {
@@ -316,8 +321,11 @@ pub(crate) fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: f
         }
     }
     let mut total = bases.clone();
+    // Zeros that a skipped weigher has left.
+    let mut zeros = Vec::new();
     for (name, weigher, multiplier) in &pipeline.weighers {
-        let mut activations = vec![0.0; rows.len()];
+        let mut activations = std::mem::take(&mut zeros);
+        activations.resize(rows.len(), 0.0);
         let verdict = if rebuild {
             Verdict::Skipped("rebuild")
         } else if rows.is_empty() {
@@ -357,7 +365,12 @@ pub(crate) fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: f
             }),
         });
         out.ranges.push(range);
-        trace.activations.push(if ran { activations } else { Vec::new() });
+        if ran {
+            trace.activations.push(activations);
+        } else {
+            zeros = activations;
+            trace.activations.push(Vec::new());
+        }
         trace.shapes.push(shape);
         lap(&mut out.timings, &mut clock, timer);
     }

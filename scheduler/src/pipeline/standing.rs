@@ -323,11 +323,11 @@ impl Standing {
         let position = position(&self.sent, row);
         let place = |first: &[Scored], scored| first.binary_search_by(|other| order(cx, *other, scored));
         if old >= self.least
-            && let Ok(place) = place(&self.first, Scored { row, position, score: old })
+            && let Ok(place) = place(&self.first, Scored { row, place: at as u32, position, score: old })
         {
             self.first.remove(place);
         }
-        let scored = Scored { row, position, score: new };
+        let scored = Scored { row, place: at as u32, position, score: new };
         if new >= self.least
             && let Err(place) = place(&self.first, scored)
         {

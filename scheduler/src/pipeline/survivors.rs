@@ -2,6 +2,7 @@
 //! and by which step.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use crate::names::{Names, Sym};
 use crate::provider::Row;
@@ -81,6 +82,8 @@ pub struct Dropped {
 #[derive(Debug)]
 pub struct Survivors {
     mask: Mask,
+    /// The words of the mask that may have hosts.
+    words: Range<usize>,
     len: usize,
     step: u16,
     reasons: Vec<(Cow<'static, str>, u64)>,
@@ -94,6 +97,7 @@ impl Survivors {
     pub fn new(mask: Mask, detailed: bool) -> Self {
         let len = mask.len();
         Self {
+            words: 0..mask.words().len(),
             mask,
             len,
             step: 0,
@@ -108,6 +112,7 @@ impl Survivors {
     pub(crate) fn only(row: Row) -> Self {
         let mut survivors = Self::new(Mask::default(), true);
         survivors.mask.insert(row);
+        survivors.words = row.0 as usize / 64..row.0 as usize / 64 + 1;
         survivors.len = 1;
         survivors
     }
@@ -137,7 +142,8 @@ impl Survivors {
         let inside = match rows {
             Rows::Sparse(_) => rows.iter().filter(|&row| self.mask.has(row)).count(),
             Rows::Dense(mask, _) => {
-                let both = self.mask.words().iter().zip(mask.words()).map(|(mine, theirs)| mine & theirs);
+                let mine = self.mask.words()[self.words.clone()].iter();
+                let both = mine.zip(mask.words().iter().skip(self.words.start)).map(|(mine, theirs)| mine & theirs);
                 both.map(|word| word.count_ones() as usize).sum()
             }
         };
@@ -242,7 +248,8 @@ impl Survivors {
         let reason = self.reasons.iter().position(|(text, _)| *text == why).unwrap_or(self.reasons.len());
         let step = self.step;
         let mut gone = 0;
-        for (at, word) in self.mask.words_mut().iter_mut().enumerate() {
+        let words = self.words.clone();
+        for (at, word) in words.clone().zip(&mut self.mask.words_mut()[words]) {
             if *word == 0 {
                 continue;
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use api::proto::v1;
 use scheduler::numa::{CpuPolicy, GuestCell, GuestTopology, ThreadPolicy};
-use scheduler::request::{Candidates, GroupPolicy, PciRequest};
+use scheduler::request::{Candidate, Candidates, GroupPolicy, PciRequest};
 use scheduler::{Intent, Request};
 
 /// A translated hook request as a message of pallium's own API.
@@ -12,7 +12,8 @@ pub(super) fn message(request: Request) -> v1::PlaceRequest {
     let candidates = match request.candidates {
         Candidates::All => Vec::new(),
         Candidates::Sent(hosts) => {
-            hosts.into_iter().map(|h| v1::Candidate { host: h.host, node: h.node, weight: h.weight }).collect()
+            let candidate = |h: Candidate| v1::Candidate { host: h.host.into(), node: h.node.into(), weight: h.weight };
+            hosts.into_iter().map(candidate).collect()
         }
     };
     let options = &request.options;
