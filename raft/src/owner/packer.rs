@@ -53,6 +53,11 @@ impl Packer {
         self.commands.is_empty()
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.commands.len()
+    }
+
     /// Whether the batch is as large as it should get. Bytes are known only when it is encoded, so
     /// the size of former commands is taken.
     pub fn is_full(&self, limits: &Limits) -> bool {
@@ -90,6 +95,11 @@ impl Flights {
     /// Takes out the oldest.
     pub fn pop(&mut self) -> Option<Vec<Waiting>> {
         self.0.pop_front().map(|flight| flight.1)
+    }
+
+    /// Commands of the largest.
+    pub fn largest(&self) -> usize {
+        self.0.iter().map(|flight| flight.1.len()).max().unwrap_or(0)
     }
 
     /// How many.

@@ -1,8 +1,9 @@
 //! The loop of the owner thread.
 //!
 //! Messages of the replication are handled as soon as they are seen, requests one at a time in the
-//! order they came. A batch goes out when nothing is in flight, when no request waits, or when it is
-//! full, if not too many are in flight; when they are, commands collect, and when the batch is full too, requests wait.
+//! order they came. A batch goes out when nothing is in flight, when no request waits and it is twice as large as the
+//! largest in flight, or when it is full, if not too many are in flight; when they are, commands collect, and when the
+//! batch is full too, requests wait.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -150,7 +151,10 @@ impl Running {
             self.pace.took_up(clock::now(), !self.backlog.is_empty(), &self.gauges.pace);
             self.serve(ask);
         }
-        if self.backlog.is_empty() || self.packer.is_full(&self.limits) || self.flights.len() == 0 {
+        // Batches are worth as much as they hold: each costs the cluster as much as some dozen commands do (threads that
+        // wake each other, letters, syncs).
+        let worth = self.backlog.is_empty() && self.packer.len() >= 2 * self.flights.largest();
+        if worth || self.packer.is_full(&self.limits) || self.flights.len() == 0 {
             self.flush();
         }
     }

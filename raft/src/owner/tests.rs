@@ -109,25 +109,21 @@ async fn a_lost_batch_gives_its_claims_back() {
 }
 
 #[tokio::test]
-async fn commands_collect_while_enough_batches_are_in_flight() {
-    let limits = Limits { in_flight: 2, ..Limits::default() };
-    let mut stage = Stage::with_host(limits, 100).await;
-    let mut asked = Vec::new();
-    for instance in 0..10 {
-        asked.push(stage.ask(instance).await);
-    }
-    assert_eq!(stage.owner.in_flight(), 2);
-    let mut commands = 0;
-    let mut batches = 0;
-    while commands < 10 {
-        let batch = stage.next().await;
-        commands += batch.commands.len();
-        batches += 1;
-        stage.owner.apply(vec![batch]).await.unwrap();
-    }
-    assert!(batches <= 4, "{batches} batches for ten commands");
-    for decision in asked {
-        assert_eq!(placed(&decision.await.unwrap()), 1);
+async fn each_batch_is_twice_as_large_as_those_in_flight() {
+    for (in_flight, sizes) in [(8, [1, 2, 4, 3].as_slice()), (2, &[1, 2, 7])] {
+        let mut stage = Stage::with_host(Limits { in_flight, ..Limits::default() }, 100).await;
+        let mut asked = Vec::new();
+        for instance in 0..10 {
+            asked.push(stage.ask(instance).await);
+        }
+        for &size in sizes {
+            let batch = stage.next().await;
+            assert_eq!(batch.commands.len(), size);
+            stage.owner.apply(vec![batch]).await.unwrap();
+        }
+        for decision in asked {
+            assert_eq!(placed(&decision.await.unwrap()), 1);
+        }
     }
 }
 
