@@ -127,6 +127,7 @@ impl<L: Ledger> Hands<L> {
             Call::Disable(id) => self.nova()?.disable(id, &view.host(id)?).await,
             Call::Cordon(id) => self.nova()?.cordon(id, &view.host(id)?).await,
             Call::ListServers(id) => self.nova()?.list(id, &view.host(id)?, view).await,
+            Call::ListGroups => self.nova()?.groups().await,
             Call::ReadServer(instance) => self.nova()?.read(instance, view).await,
             Call::ReadCompute(id) => self.nova()?.compute(id, &view.host(id)?, view).await,
             Call::Unforce { host, barrier } => self.nova()?.unforce(host, &view.host(host)?, &barrier, gate).await,

@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 use scheduler::ha::case::Cause;
 use scheduler::ha::host::{Fencer, Hello, HostId, HostSpec, Machine, PlaceNames};
 use scheduler::ha::order::{Actor, Change, Done, Leader, Order, PermitCause, Role, To};
-use scheduler::ha::planner::{self, Targets};
+use scheduler::ha::planner::groups::ServerGroups;
+use scheduler::ha::planner::{self, Targets, Told};
 use scheduler::ha::proof::{Evidence, Token};
 use scheduler::ha::recovery::{Life, Recorded, VmState};
 use scheduler::ha::{Failover, Phase};
+use scheduler::request::Group;
 use scheduler::{Batch, Command, Core, Domain, HostReport, InstanceReport, Inventory, Outcome, Proposer, level};
 use serde_json::json;
 use uuid::Uuid;
@@ -22,6 +24,7 @@ const LEADER: Leader = Leader { term: 1, node: 1 };
 const RANKED: usize = 256;
 /// Flavors: virtual CPUs and GiB.
 const FLAVORS: [(u64, u64); 4] = [(2, 8), (4, 16), (8, 32), (16, 64)];
+const RUNS: Recorded = Recorded { vm: VmState::Active, running: true, task: false };
 /// A host: virtual CPUs after overcommitment, and GiB.
 const ROOM: (u64, u64) = (256, 1_024);
 
@@ -61,7 +64,7 @@ struct Known {
 }
 
 impl Targets for Known {
-    fn ranked(&self, instance: Uuid, _: Life) -> Vec<Life> {
+    fn ranked(&self, instance: Uuid, _: Life, _: Option<&Group>) -> Vec<Life> {
         self.shapes.get(&instance).and_then(|shape| self.lists.get(shape)).cloned().unwrap_or_default()
     }
 
@@ -73,35 +76,41 @@ impl Targets for Known {
 impl Estate {
     /// `full` per cent of the hosts that are left are in use, on average.
     fn new(dead: usize, instances: usize, hosts: usize, full: u64) -> Self {
-        let mut estate = Self { core: Core::new(), now: 1_000, dead, hosts, instances };
-        estate.apply(Command::Raise { level: level::FAILOVER });
         let mut draw = Draw(7);
+        let sizes: Vec<_> = (0..instances).map(|v| FLAVORS[v % FLAVORS.len()]).collect();
+        let mut estate = Self::empty(dead, instances, hosts);
         for n in 0..dead + hosts {
-            let listed = (0..instances).filter(|_| n < dead).map(|v| {
-                let (cpus, memory) = FLAVORS[v % FLAVORS.len()];
-                InstanceReport {
-                    uuid: vm(n, v),
-                    resources: Some([("VCPU".to_owned(), cpus), ("MEMORY_MB".to_owned(), memory)].into()),
-                    ..InstanceReport::default()
-                }
-            });
             let part = if n < dead { 0 } else { (full / 2 + draw.below(full)).min(100) };
             let of = |total: u64| Inventory { reserved: total * part / 100, ..Inventory::of(total) };
-            estate.apply(Command::Report(Box::new(HostReport {
-                name: format!("node-{n}"),
-                inventories: Some(
-                    [("VCPU".to_owned(), of(ROOM.0 * 4)), ("MEMORY_MB".to_owned(), of(ROOM.1 * 4))].into(),
-                ),
-                instances: Some(listed.collect()),
-                ..HostReport::default()
-            })));
-            estate.begins(n);
-            for v in (0..instances).filter(|_| n < dead) {
-                let to = Life { host: host(n), incarnation: 1 };
-                estate.must(Change::PermitMove { instance: vm(n, v), from: None, to, cause: PermitCause::Placed });
-            }
+            estate.add(n, (of(ROOM.0 * 4), of(ROOM.1 * 4)), if n < dead { &sizes } else { &[] });
         }
         estate
+    }
+
+    fn empty(dead: usize, instances: usize, hosts: usize) -> Self {
+        let mut estate = Self { core: Core::new(), now: 1_000, dead, hosts, instances };
+        estate.apply(Command::Raise { level: level::FAILOVER });
+        estate
+    }
+
+    /// A host with instances of these sizes.
+    fn add(&mut self, n: usize, (cpus, memory): (Inventory, Inventory), sizes: &[(u64, u64)]) {
+        let listed = sizes.iter().enumerate().map(|(v, (cpus, memory))| InstanceReport {
+            uuid: vm(n, v),
+            resources: Some([("VCPU".to_owned(), *cpus), ("MEMORY_MB".to_owned(), *memory)].into()),
+            ..InstanceReport::default()
+        });
+        self.apply(Command::Report(Box::new(HostReport {
+            name: format!("node-{n}"),
+            inventories: Some([("VCPU".to_owned(), cpus), ("MEMORY_MB".to_owned(), memory)].into()),
+            instances: Some(listed.collect()),
+            ..HostReport::default()
+        })));
+        self.begins(n);
+        for v in 0..sizes.len() {
+            let to = Life { host: host(n), incarnation: 1 };
+            self.must(Change::PermitMove { instance: vm(n, v), from: None, to, cause: PermitCause::Placed });
+        }
     }
 
     /// A host is known, and says Hello.
@@ -193,14 +202,15 @@ impl Estate {
 
     /// Plans all cases: time in the planner, the slowest plan, and instances that have a place.
     fn plan(&mut self) -> (Duration, Duration, usize) {
-        let runs = Recorded { vm: VmState::Active, running: true, task: false };
         let (mut whole, mut slowest, mut placed) = (Duration::ZERO, Duration::ZERO, 0);
         for n in 0..self.dead {
             let targets = self.known(n);
-            let servers: Vec<_> = (0..self.instances).map(|v| (vm(n, v), runs)).collect();
+            let servers: Vec<_> = (0..self.instances).map(|v| (vm(n, v), RUNS)).collect();
             let case = self.ha().cases.get(host(n)).expect("open").clone();
+            let groups = ServerGroups::default();
+            let told = Told { servers: &servers, groups: &groups, returns: false };
             let began = Instant::now();
-            let assignments = planner::plan(self.core.state().tables(), &case, &servers, &targets);
+            let assignments = planner::plan(self.core.state().tables(), &case, told, &targets);
             let took = began.elapsed();
             (whole, slowest) = (whole + took, slowest.max(took));
             placed += assignments.iter().filter(|one| matches!(one.to, To::Target(_))).count();

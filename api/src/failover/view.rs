@@ -243,7 +243,7 @@ fn steps(case: &Case) -> Vec<ha::FailoverStep> {
 
 fn state(status: Status) -> (String, Option<String>) {
     match status {
-        Status::Waiting(why) => ("waiting".to_owned(), Some(name(why))),
+        Status::Waiting(why) => ("waiting".to_owned(), Some(why.to_string())),
         Status::Planned => ("planned".to_owned(), None),
         Status::Evacuating => ("evacuating".to_owned(), None),
         Status::Stopping(_) => ("stopping".to_owned(), None),

@@ -138,7 +138,7 @@ fn one(tables: &Tables, said: &Notification, case: &Case, recovery: &Recovery, n
 
 fn standing(status: Status) -> (&'static str, Option<String>) {
     match status {
-        Status::Waiting(why) => ("pending", Some(name(why))),
+        Status::Waiting(why) => ("pending", Some(why.to_string())),
         Status::Planned => ("pending", None),
         Status::Evacuating | Status::Stopping(_) => ("ongoing", None),
         Status::Succeeded(_) => ("succeeded", None),

@@ -7,7 +7,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use scheduler::ha::breaker::Scope;
 use scheduler::ha::case::{Act, Phase};
-use scheduler::ha::recovery::{AttemptState, Status, Waiting};
+use scheduler::ha::recovery::{AttemptState, Status};
 use scheduler::ha::{Detection, Failover};
 use scheduler::state::Tables;
 
@@ -59,7 +59,8 @@ const PHASES: [Phase; 12] = [
     Phase::AwaitReturn,
     Phase::Returning,
 ];
-const WAITINGS: [Waiting; 4] = [Waiting::Capacity, Waiting::Size, Waiting::Target, Waiting::Replan];
+/// Words of [`scheduler::ha::recovery::Waiting`].
+const WAITINGS: [&str; 5] = ["capacity", "size", "target", "replan", "group"];
 const STATUSES: [&str; 7] = ["waiting", "planned", "evacuating", "stopping", "succeeded", "stays", "vanished"];
 
 /// Set just before they are read.
@@ -185,7 +186,7 @@ impl FailoverMetrics {
         for recovery in failover.recoveries.iter() {
             let status = match recovery.status {
                 Status::Waiting(why) => {
-                    waiting[WAITINGS.iter().position(|known| *known == why).unwrap_or(0)] += 1;
+                    waiting[WAITINGS.iter().position(|known| *known == why.as_str()).unwrap_or(0)] += 1;
                     0
                 }
                 Status::Planned => 1,
@@ -202,7 +203,7 @@ impl FailoverMetrics {
             self.instances.get_or_create(&InStatus { status }).set(count);
         }
         for (why, count) in WAITINGS.iter().zip(waiting) {
-            self.waiting.get_or_create(&Reason { reason: name(why) }).set(count);
+            self.waiting.get_or_create(&Reason { reason: (*why).to_owned() }).set(count);
         }
         self.ambiguous.set(ambiguous);
     }

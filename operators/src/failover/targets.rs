@@ -9,7 +9,7 @@ use scheduler::consumer::Purpose;
 use scheduler::ha::planner::Targets;
 use scheduler::ha::recovery::Life;
 use scheduler::intent::Intent;
-use scheduler::request::Options;
+use scheduler::request::{Group, Options};
 use scheduler::state::Tables;
 use scheduler::{Domain, Request};
 use tokio::runtime::Handle;
@@ -41,18 +41,18 @@ impl<'a> Ranked<'a> {
 }
 
 impl Targets for Ranked<'_> {
-    /// All that the request below says of an instance, but the instance.
+    /// All that the request below says of an instance, but the instance and its group.
     fn question(&self, instance: Uuid) -> Option<u64> {
         let consumer = self.tables.consumer(Domain::Nova, instance, Purpose::Instance)?;
         let mut hasher = DefaultHasher::new();
         for (class, amount) in consumer.amounts.iter() {
             (class, amount).hash(&mut hasher);
         }
-        (consumer.flavor, consumer.project, consumer.user, &consumer.group).hash(&mut hasher);
+        (consumer.flavor, consumer.project, consumer.user).hash(&mut hasher);
         Some(hasher.finish())
     }
 
-    fn ranked(&self, instance: Uuid, source: Life) -> Vec<Life> {
+    fn ranked(&self, instance: Uuid, source: Life, group: Option<&Group>) -> Vec<Life> {
         let tables = self.tables;
         let Some(consumer) = tables.consumer(Domain::Nova, instance, Purpose::Instance) else { return Vec::new() };
         let text = |sym: Option<_>| sym.map(|sym| tables.names.text(sym).to_owned());
@@ -71,6 +71,7 @@ impl Targets for Ranked<'_> {
             flavor: text(consumer.flavor),
             project: text(consumer.project),
             user: text(consumer.user),
+            group: group.cloned(),
             num_instances: 1,
             options: Options { max_candidates: MOST, ..Options::probe() },
             ..Request::default()

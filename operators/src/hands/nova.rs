@@ -7,6 +7,7 @@ mod act;
 mod back;
 mod client;
 mod evacuate;
+mod groups;
 mod read;
 
 use std::time::Duration;
@@ -35,6 +36,7 @@ const OURS: &str = "pallium:";
 enum Key {
     Service(HostId),
     List(HostId),
+    Groups,
     Server(Uuid),
     Progress(Uuid),
 }
@@ -85,6 +87,13 @@ impl Nova {
     pub(super) async fn list<V: View>(&self, id: HostId, known: &Known, view: &V) -> Option<Told> {
         let list = async { Ok(Told::Servers(id, self.client.servers(known, view).await?)) };
         self.told(Key::List(id), "list its instances", known, list).await
+    }
+
+    /// What Nova does not tell for good is no group: a plan is not kept waiting for it.
+    pub(super) async fn groups(&self) -> Option<Told> {
+        let all = Known { nova_host: "all".to_owned(), ..Known::default() };
+        let list = async { Ok(Told::Groups(self.client.groups().await?)) };
+        self.told(Key::Groups, "list server groups", &all, list).await
     }
 
     pub(super) async fn read<V: View>(&self, instance: Uuid, view: &V) -> Option<Told> {

@@ -16,6 +16,7 @@ use scheduler::ha::host::HostId;
 use scheduler::ha::order::{Clear, NovaRead};
 use scheduler::ha::recovery::{Recorded, VmState};
 use scheduler::ha::reentry::ComputeRead;
+use scheduler::request::{Group, GroupPolicy};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -321,6 +322,53 @@ async fn lists_are_read_to_their_end() {
     assert_eq!(read.migrations.len(), 4);
     bench.model.cloud().faults.push(("marker", Fault::Refuse(503)));
     assert_eq!(bench.act(Call::ListServers(SOURCE)).await, None, "a page is missing");
+}
+
+/// Server groups of all projects, page by page, in the words of either microversion; what Nova does not tell keeps no
+/// plan waiting.
+#[tokio::test]
+async fn server_groups_are_read_with_their_rules() {
+    let groups = async |bench: &Bench| match bench.act(Call::ListGroups).await {
+        Some(Told::Groups(groups)) => Some(groups),
+        None => None,
+        other => panic!("{other:?}"),
+    };
+    let id = Uuid::from_u128;
+    for newest in [60, 104] {
+        let (bench, instance) = Bench::dead().await;
+        {
+            let mut cloud = bench.model.cloud();
+            (cloud.page, cloud.newest) = (2, newest);
+            let group = |n, policy, most, members| nova::Group { uuid: id(n), policy, most, members };
+            cloud.groups = vec![
+                group(1, "anti-affinity", Some(3), vec![instance, id(8)]),
+                group(2, "affinity", None, vec![id(9)]),
+                group(3, "soft-affinity", None, vec![]),
+                group(4, "a policy of tomorrow", None, vec![id(10)]),
+                group(5, "soft-anti-affinity", None, vec![id(11)]),
+            ];
+        }
+        // Before 2.64 there was no rule.
+        let most = if newest < 64 { 1 } else { 3 };
+        let expected = [
+            (1, GroupPolicy::AntiAffinity, most, vec![instance, id(8)]),
+            (2, GroupPolicy::Affinity, 1, vec![id(9)]),
+            (5, GroupPolicy::SoftAntiAffinity, 1, vec![id(11)]),
+        ];
+        let expected = expected.map(|(n, policy, max_per_host, members)| Group {
+            uuid: Some(id(n)),
+            policy: Some(policy),
+            members,
+            hosts: Vec::new(),
+            max_per_host,
+        });
+        assert_eq!(groups(&bench).await.as_deref(), Some(expected.as_slice()), "2.{newest}");
+        bench.model.cloud().faults.push(("offset=2", Fault::Refuse(503)));
+        assert_eq!(groups(&bench).await, None, "a page is missing");
+        bench.model.cloud().faults.clear();
+        bench.model.cloud().admin = false;
+        assert_eq!(groups(&bench).await, Some(Vec::new()), "forbidden");
+    }
 }
 
 /// How an instance stands, by Nova's words.

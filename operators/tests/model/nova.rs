@@ -67,6 +67,15 @@ impl std::fmt::Debug for Check {
     }
 }
 
+/// A server group.
+#[derive(Clone, Debug)]
+pub struct Group {
+    pub uuid: Uuid,
+    pub policy: &'static str,
+    pub most: Option<u64>,
+    pub members: Vec<Uuid>,
+}
+
 /// What is wrong with requests whose "METHOD path" contains the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -84,6 +93,7 @@ pub struct Cloud {
     pub hosts: BTreeMap<String, Host>,
     pub servers: BTreeMap<Uuid, Server>,
     pub migrations: Vec<Migration>,
+    pub groups: Vec<Group>,
     /// Cells whose database does not answer.
     pub down: BTreeSet<&'static str>,
     /// The newest microversion, 2.x.
@@ -131,6 +141,7 @@ impl Model {
             hosts: BTreeMap::new(),
             servers: BTreeMap::new(),
             migrations: Vec::new(),
+            groups: Vec::new(),
             down: BTreeSet::new(),
             newest: 104,
             page: 1000,
@@ -358,6 +369,7 @@ impl Cloud {
             ("GET", ["servers", id, "migrations"]) => self.live(uuid(id)),
             ("POST", ["servers", id, "migrations", nth, "action"]) => self.press(uuid(id), nth, body),
             ("DELETE", ["servers", id, "migrations", nth]) => self.press(uuid(id), nth, &Value::Null),
+            ("GET", ["os-server-groups"]) => self.server_groups(query, version),
             ("GET", ["os-services"]) => self.services(query, version),
             ("PUT", ["os-services", id]) => self.mark(uuid(id), body),
             ("GET", ["os-migrations"]) => self.moving(query, version),
@@ -416,6 +428,26 @@ impl Cloud {
         let rows = rows.filter(|(_, server)| host.is_none_or(|host| server.host == *host));
         let rows = rows.map(|(id, server)| self.shown(*id, server)).collect();
         self.paged("servers", "id", rows, query)
+    }
+
+    /// By offset, without links; `policy` and `rules` since 2.64 (`compute/server_groups.py`).
+    fn server_groups(&self, query: &BTreeMap<String, String>, version: u32) -> Answer {
+        if !self.admin || !query.contains_key("all_projects") {
+            return fault(403, "Policy doesn't allow os_compute_api:os-server-groups:index:all_projects.");
+        }
+        let number = |name: &str| query.get(name).and_then(|value| value.parse::<usize>().ok());
+        let limit = number("limit").unwrap_or(self.page).min(self.page);
+        let shown = self.groups.iter().skip(number("offset").unwrap_or(0)).take(limit).map(|group| {
+            let mut row = json!({"id": group.uuid, "name": "group", "members": group.members});
+            if version >= 64 {
+                let rules = group.most.map_or_else(|| json!({}), |most| json!({"max_server_per_host": most}));
+                (row["policy"], row["rules"]) = (group.policy.into(), rules);
+            } else {
+                (row["policies"], row["metadata"]) = (json!([group.policy]), json!({}));
+            }
+            row
+        });
+        say(200, &json!({"server_groups": shown.collect::<Vec<_>>()}))
     }
 
     /// Of a cell that is down only the row outside of it is shown (2.69), and before that nothing

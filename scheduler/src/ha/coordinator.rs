@@ -18,6 +18,7 @@ mod restart;
 mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use uuid::Uuid;
 
@@ -28,6 +29,7 @@ use super::liveness::{Liveness, Timers};
 use super::masakari::{Notification, Report};
 use super::order::{Change, Leader, NovaRead};
 use super::planner::Targets;
+use super::planner::groups::ServerGroups;
 use super::proof::PowerRead;
 use super::recovery::{Life, Recorded};
 use super::reentry::ComputeRead;
@@ -180,6 +182,10 @@ pub struct Coordinator {
     progress: BTreeMap<Uuid, drain::Progress>,
     /// The last notification that was heard.
     notified: u64,
+    /// Server groups, and when they were told.
+    groups: Option<(u64, Arc<ServerGroups>)>,
+    /// When they were asked for.
+    asked_groups: Option<u64>,
 }
 
 impl Coordinator {
@@ -201,6 +207,8 @@ impl Coordinator {
             trouble: None,
             progress: BTreeMap::new(),
             notified: 0,
+            groups: None,
+            asked_groups: None,
         }
     }
 
@@ -218,6 +226,9 @@ impl Coordinator {
                 self.hosts.entry(host).or_default().service = Some((forced_down, disabled));
             }
             Told::Servers(host, list) => self.hosts.entry(host).or_default().servers = Some((now, list)),
+            Told::Groups(groups) => {
+                (self.groups, self.asked_groups) = (Some((now, Arc::new(ServerGroups::new(groups)))), None);
+            }
             Told::Server { instance, read: Some((read, migrations)), .. } => {
                 let facts = self.instances.entry(instance).or_default();
                 facts.missing = None;
@@ -321,6 +332,28 @@ impl Coordinator {
             let drained = lead.ha().drains.get(*id).is_some();
             busy || case || drained || asked || lead.ha().hosts.get(*id).is_some_and(|host| watched(host))
         });
+    }
+
+    /// The server groups, read once for all hosts that are planned. None: not yet. An answer that does not come is
+    /// waited for as long as a call takes, and then the plan is made with those of before, or with none: whatever it
+    /// says, Nova holds its own rule against each evacuation.
+    fn groups(&mut self, lead: &Lead<'_>, due: &mut Vec<Due>) -> Option<Arc<ServerGroups>> {
+        if let Some((_, groups)) = self.groups.as_ref().filter(|(at, _)| lead.now <= at + pace::REPLAN) {
+            return Some(Arc::clone(groups));
+        }
+        match self.asked_groups {
+            Some(asked) if lead.now < asked + pace::DEADLINE => None,
+            Some(_) => {
+                let groups = self.groups.take().map(|(_, groups)| groups).unwrap_or_default();
+                (self.groups, self.asked_groups) = (Some((lead.now, Arc::clone(&groups))), None);
+                Some(groups)
+            }
+            None => {
+                self.asked_groups = Some(lead.now);
+                due.push(Due::Call(Call::ListGroups));
+                None
+            }
+        }
     }
 
     /// What is known of the present life of a host.

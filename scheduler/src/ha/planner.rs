@@ -3,23 +3,28 @@
 //!
 //! Where an instance may go is asked of [`Targets`] (the filters and weighers, with the intent to
 //! evacuate); here that becomes a plan as a whole (`pack`): urgent and large first, each on the best host
-//! that the others have left room on, few on one host at a time, groups apart or together.
+//! that the others have left room on, few on one host at a time, server groups apart or together ([`groups`]:
+//! the filters hold them against what runs elsewhere, `pack` within the plan as well).
 
+pub mod groups;
 mod pack;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use uuid::Uuid;
 
-use self::pack::{Item, Packer};
+use self::groups::{ServerGroups, Tie};
+use self::pack::{Item, Packer, Place};
 use super::case::Case;
 use super::host::HostId;
 use super::order::{Assignment, To};
 use super::recovery::{Life, Recorded, Recovery, Status, Stays, VmState, Waiting};
-use crate::consumer::Purpose;
+use crate::consumer::{Consumer, Purpose};
 use crate::domain::Domain;
-use crate::provider::{Amounts, Provider};
+use crate::intent::Intent;
+use crate::provider::{Amounts, Row};
+use crate::request::Group;
 use crate::state::Tables;
 
 /// What goes first: the lower class, then the higher priority.
@@ -37,35 +42,10 @@ impl Default for Rank {
     }
 }
 
-/// A hard rule of a server group, held within one plan: what runs already is the filters' business.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bond {
-    /// At most so many members on a host.
-    Apart {
-        /// The group.
-        group: Uuid,
-        /// Members on a host.
-        most: u32,
-    },
-    /// All on one host.
-    Together {
-        /// The group.
-        group: Uuid,
-    },
-}
-
-impl Bond {
-    fn group(self) -> Uuid {
-        match self {
-            Self::Apart { group, .. } | Self::Together { group } => group,
-        }
-    }
-}
-
 /// Where an instance may go, the best first, and what is known of it outside of the state.
 pub trait Targets {
-    /// Lives of hosts that every filter lets it go to.
-    fn ranked(&self, instance: Uuid, source: Life) -> Vec<Life>;
+    /// Lives of hosts that every filter lets it go to. The group is told with the members that have a place.
+    fn ranked(&self, instance: Uuid, source: Life, group: Option<&Group>) -> Vec<Life>;
 
     /// Instances with one number ask the same: they are ranked once. None: it is asked for itself.
     fn question(&self, _instance: Uuid) -> Option<u64> {
@@ -77,33 +57,28 @@ pub trait Targets {
         Rank::default()
     }
 
-    /// The hard rule of its group.
-    fn bond(&self, _instance: Uuid) -> Option<Bond> {
-        None
-    }
-
     /// Why it is left where it is, if it is: its disk is local, or it is not protected.
     fn stays(&self, _instance: Uuid) -> Option<Stays> {
         None
     }
 }
 
-/// A plan for all instances that are permitted on the dead life, and for those that Nova lists there.
-pub fn plan(tables: &Tables, case: &Case, servers: &[(Uuid, Recorded)], targets: &dyn Targets) -> Vec<Assignment> {
-    plan_for(tables, case, servers, targets, false)
+/// What Nova says of a host that is planned, and of all server groups.
+#[derive(Clone, Copy, Debug)]
+pub struct Told<'a> {
+    /// The instances that it lists there.
+    pub servers: &'a [(Uuid, Recorded)],
+    /// Server groups.
+    pub groups: &'a ServerGroups,
+    /// The host is back: what has no target yet is started there.
+    pub returns: bool,
 }
 
-/// The same; with `returns` the host is back, and what has no target yet is started there.
-pub fn plan_for(
-    tables: &Tables,
-    case: &Case,
-    servers: &[(Uuid, Recorded)],
-    targets: &dyn Targets,
-    returns: bool,
-) -> Vec<Assignment> {
+/// A plan for all instances that are permitted on the dead life, and for those that Nova lists there.
+pub fn plan(tables: &Tables, case: &Case, told: Told<'_>, targets: &dyn Targets) -> Vec<Assignment> {
     let ha = tables.failover();
     let source = Life { host: case.id.host, incarnation: case.id.incarnation };
-    let listed: BTreeMap<Uuid, Recorded> = servers.iter().copied().collect();
+    let listed: BTreeMap<Uuid, Recorded> = told.servers.iter().copied().collect();
     let mut out = Vec::new();
     let mut movable: Vec<(Uuid, Recorded, Arc<Amounts>)> = Vec::new();
     let permitted = ha.permits.iter().filter(|permit| permit.life == source).map(|permit| permit.instance);
@@ -114,8 +89,7 @@ pub fn plan_for(
         // What another case has settled is this one's now.
         let known = ha.recoveries.get(instance).filter(|known| known.case == case.id || !known.status.is_settled());
         let open = |known: &Recovery| match known.status {
-            // Its target is not what it was.
-            Status::Planned => known.attempt.as_ref().is_some_and(|attempt| !ha.takes(attempt.target)),
+            Status::Planned => !stands(tables, known),
             status => matches!(status, Status::Waiting(_)),
         };
         if known.is_some_and(|known| known.case != case.id || !open(known)) {
@@ -133,93 +107,131 @@ pub fn plan_for(
             _ if recorded.task => Some(Stays::TaskState),
             VmState::Error if !ha.small.policy.error_instances => Some(Stays::ErrorState),
             VmState::Other => Some(Stays::NotRunning),
-            _ if returns => Some(Stays::Returns),
+            _ if told.returns => Some(Stays::Returns),
             VmState::Active | VmState::Stopped | VmState::Error => targets.stays(instance),
         };
         match (stays, tables.consumer(Domain::Nova, instance, Purpose::Instance)) {
             (Some(why), _) => out.push(Assignment { instance, recorded, to: To::Stays(why) }),
-            (None, Some(home)) if !home.amounts.is_empty() => {
-                movable.push((instance, recorded, Arc::clone(&home.amounts)));
-            }
+            (None, Some(home)) if !home.amounts.is_empty() => match claimed_by_hand(tables, instance) {
+                Some(life) => out.push(Assignment { instance, recorded, to: To::Target(life) }),
+                None => movable.push((instance, recorded, Arc::clone(&home.amounts))),
+            },
             (None, _) => out.push(Assignment { instance, recorded, to: To::Waiting(Waiting::Size) }),
         }
     }
     let items: Vec<_> = movable.iter().map(|(instance, _, amounts)| (*instance, Arc::clone(amounts))).collect();
     let excluded = |instance| ha.recoveries.get(instance).map(|known| known.excluded.clone()).unwrap_or_default();
-    let found = pack(tables, source, &items, excluded, targets);
-    out.extend(movable.into_iter().zip(found).map(|((instance, recorded, _), life)| {
-        let to = life.map_or(To::Waiting(Waiting::Capacity), To::Target);
+    let found = pack(tables, source, &items, excluded, (told.groups, targets));
+    out.extend(movable.into_iter().zip(found).map(|((instance, recorded, _), found)| {
+        let to = found.map_or_else(To::Waiting, To::Target);
         Assignment { instance, recorded, to }
     }));
     out
 }
 
-/// A life for each of some instances of a host that lives, but for hosts that each was refused by.
+/// Whether what is planned for an instance is so still: its target takes instances, and has the room for it that
+/// was claimed.
+pub(crate) fn stands(tables: &Tables, known: &Recovery) -> bool {
+    let Some(attempt) = &known.attempt else { return false };
+    let claim = tables.consumer(Domain::Nova, known.instance, Purpose::Move);
+    tables.failover().takes(attempt.target) && claim.is_some_and(|claim| claim.ticket == attempt.ticket)
+}
+
+/// Where somebody evacuates an instance to by hand: Nova asked for it, and room was claimed. The plan takes that
+/// over, as a plan of its own would only take the room away.
+fn claimed_by_hand(tables: &Tables, instance: Uuid) -> Option<Life> {
+    let claim = tables.consumer(Domain::Nova, instance, Purpose::Move).filter(|claim| claim.is_open())?;
+    let name = tables.provider(claim.row)?.host;
+    let by_hand = claim.intent == Intent::Evacuate && claim.decision > 0;
+    let mut hosts = tables.failover().hosts.iter().filter(|host| by_hand && host.nova_host == name);
+    let life = hosts.next().map(|host| Life { host: host.id, incarnation: host.incarnation })?;
+    tables.failover().takes(life).then_some(life)
+}
+
+/// The row of a host that takes instances, in that life.
+fn row(tables: &Tables, life: Life) -> Option<Row> {
+    let ha = tables.failover();
+    let host = ha.hosts.get(life.host).filter(|_| ha.takes(life))?;
+    tables.row_of_node(Domain::Nova, tables.names.text(host.nova_host), None)
+}
+
+/// A life for each of some instances of a host that lives, but for hosts that each was refused by; or why none.
 pub fn places(
     tables: &Tables,
     source: Life,
     instances: &[(Uuid, Vec<HostId>)],
+    groups: &ServerGroups,
     targets: &dyn Targets,
-) -> Vec<Option<Life>> {
+) -> Vec<Result<Life, Waiting>> {
     let nothing = Arc::new(Amounts::default());
-    let amounts = |instance| tables.consumer(Domain::Nova, instance, Purpose::Instance).map(|home| &home.amounts);
-    let items: Vec<_> = instances.iter().map(|(id, _)| (*id, Arc::clone(amounts(*id).unwrap_or(&nothing)))).collect();
+    let amounts = |instance| {
+        let home = tables.consumer(Domain::Nova, instance, Purpose::Instance);
+        Arc::clone(home.map_or(&nothing, |home: &Consumer| &home.amounts))
+    };
+    let items: Vec<_> = instances.iter().map(|(id, _)| (*id, amounts(*id))).collect();
     let of: BTreeMap<Uuid, &Vec<HostId>> = instances.iter().map(|(id, excluded)| (*id, excluded)).collect();
     let excluded = |instance| of.get(&instance).map(|known| (*known).clone()).unwrap_or_default();
-    pack(tables, source, &items, excluded, targets)
+    pack(tables, source, &items, excluded, (groups, targets))
 }
 
-/// A life for each, as far as there is room.
+/// What instances ask, with the group that it is asked for: equal questions have one list.
+type Question = (u64, Option<usize>);
+
+/// A life for each, as far as there is room; else why not.
 fn pack(
     tables: &Tables,
     source: Life,
     movable: &[(Uuid, Arc<Amounts>)],
     excluded: impl Fn(Uuid) -> Vec<HostId>,
-    targets: &dyn Targets,
-) -> Vec<Option<Life>> {
-    let ha = tables.failover();
-    let mut hosts: Vec<(Life, &Provider)> = Vec::new();
+    (groups, targets): (&ServerGroups, &dyn Targets),
+) -> Vec<Result<Life, Waiting>> {
+    let mut hosts: Vec<Place<'_>> = Vec::new();
     let mut known: BTreeMap<HostId, Option<usize>> = BTreeMap::new();
     let mut place = |life: Life, hosts: &mut Vec<_>| {
         *known.entry(life.host).or_insert_with(|| {
-            let host = ha.hosts.get(life.host)?;
-            let same = host.incarnation == life.incarnation && ha.cases.get(life.host).is_none();
-            let name = tables.names.text(host.nova_host);
-            let row = tables.row_of_node(Domain::Nova, name, None).filter(|_| same && host.takes_instances())?;
-            hosts.push((life, tables.provider(row)?));
+            let row = row(tables, life)?;
+            hosts.push(Place { life, row, provider: tables.provider(row)? });
             Some(hosts.len() - 1)
         })
     };
+    let leaving: BTreeSet<Uuid> = movable.iter().map(|(instance, _)| *instance).collect();
+    let moving = |member: Uuid| leaving.contains(&member);
+    let mut members = BTreeMap::new();
     let mut lists: Vec<Vec<usize>> = Vec::new();
-    let mut asked: BTreeMap<u64, usize> = BTreeMap::new();
+    let mut asked: BTreeMap<Question, usize> = BTreeMap::new();
+    let mut list = |instance: Uuid, tie: Option<Tie>, lists: &mut Vec<Vec<usize>>, hosts: &mut Vec<_>| {
+        let question = targets.question(instance).map(|question| (question, tie.map(|tie| tie.at)));
+        if let Some(list) = question.and_then(|question| asked.get(&question)) {
+            return *list;
+        }
+        let group = tie.map(|tie| groups.placed(tables, tie, &moving));
+        let ranked = targets.ranked(instance, source, group.as_ref());
+        lists.push(ranked.into_iter().filter_map(|life| place(life, hosts)).collect());
+        if let Some(question) = question {
+            asked.insert(question, lists.len() - 1);
+        }
+        lists.len() - 1
+    };
     let mut items = Vec::with_capacity(movable.len());
     for (instance, amounts) in movable {
-        let question = targets.question(*instance);
-        let list = question.and_then(|question| asked.get(&question).copied()).unwrap_or_else(|| {
-            let ranked = targets.ranked(*instance, source);
-            lists.push(ranked.into_iter().filter_map(|life| place(life, &mut hosts)).collect());
-            lists.len() - 1
-        });
-        if let Some(question) = question {
-            asked.insert(question, list);
+        let tie = groups.of(*instance);
+        if let Some(tie) = tie {
+            members.entry(tie.at).or_insert_with(|| groups.count(tables, tie, &moving));
         }
-        let excluded = excluded(*instance);
         items.push(Item {
             instance: *instance,
             amounts: Arc::clone(amounts),
             rank: targets.rank(*instance),
             size: 0,
-            list,
-            bond: targets.bond(*instance),
-            excluded,
+            list: list(*instance, tie, &mut lists, &mut hosts),
+            tie,
+            excluded: excluded(*instance),
         });
     }
     let mut largest: BTreeMap<_, u64> = BTreeMap::new();
-    for (_, provider) in &hosts {
-        for (class, inventory) in &provider.inventories {
-            let most = largest.entry(*class).or_default();
-            *most = (*most).max(inventory.capacity());
-        }
+    for (class, inventory) in hosts.iter().flat_map(|place| &place.provider.inventories) {
+        let most = largest.entry(*class).or_default();
+        *most = (*most).max(inventory.capacity());
     }
     for item in &mut items {
         let part = |(class, amount): (_, u64)| {
@@ -228,5 +240,15 @@ fn pack(
         };
         item.size = item.amounts.iter().map(part).max().unwrap_or(0);
     }
-    Packer::new(hosts, lists).pack(&items)
+    let mut packer = Packer::new(hosts, lists, members);
+    let found = packer.pack(&items);
+    let why = |(item, found): (&Item, Option<Life>)| {
+        found.ok_or_else(|| {
+            // With room where its group does not let it go, it is the group that keeps it.
+            let Some(bond) = item.tie.and_then(Tie::bond) else { return Waiting::Capacity };
+            let without = list(item.instance, None, &mut packer.lists, &mut packer.hosts);
+            if packer.has_room(item, without) { Waiting::Group(bond) } else { Waiting::Capacity }
+        })
+    };
+    items.iter().zip(found).map(why).collect()
 }

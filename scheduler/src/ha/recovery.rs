@@ -77,6 +77,53 @@ pub enum Waiting {
     Target,
     /// It is to be planned again.
     Replan,
+    /// Hosts have room, and its server group lets it go to none of them.
+    Group(Bond),
+}
+
+impl Waiting {
+    /// In a word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Capacity => "capacity",
+            Self::Size => "size",
+            Self::Target => "target",
+            Self::Replan => "replan",
+            Self::Group(_) => "group",
+        }
+    }
+}
+
+impl std::fmt::Display for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Group(Bond::Apart { group, most }) => {
+                write!(f, "group {group}: at most {most} of it on a host, and every host with room has as many")
+            }
+            Self::Group(Bond::Together { group }) => {
+                write!(f, "group {group}: all of it on one host, and theirs has no room for it")
+            }
+            plain => f.write_str(plain.as_str()),
+        }
+    }
+}
+
+/// A hard rule of a server group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bond {
+    /// At most so many members on a host.
+    Apart {
+        /// The group.
+        group: Uuid,
+        /// Members on a host, at least 1.
+        most: u64,
+    },
+    /// All on one host.
+    Together {
+        /// The group.
+        group: Uuid,
+    },
 }
 
 /// Why an instance is not evacuated.

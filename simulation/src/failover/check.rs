@@ -7,6 +7,7 @@ use scheduler::ha::host::HostId;
 use scheduler::ha::liveness::Timers;
 use scheduler::ha::order::Leader;
 use scheduler::ha::{CONFIRM, SUSPECT};
+use scheduler::request::GroupPolicy;
 use uuid::Uuid;
 
 use super::truth::vm;
@@ -38,6 +39,17 @@ impl World {
             let over = self.ha().hosts.get(host.id).is_some_and(|known| known.boots.contains(&host.boot()));
             if over && !host.guests.is_empty() {
                 broken.push(format!("INV-4 host {} is proven dead and executes guests", host.id));
+            }
+        }
+        // INV-12: what is brought to a host keeps the rule of its group.
+        for group in self.nova.groups.iter().filter(|group| group.policy == Some(GroupPolicy::AntiAffinity)) {
+            for host in &self.hosts {
+                let here = group.members.iter().filter(|member| host.guests.contains(member));
+                let (here, brought) =
+                    (here.clone().count() as u64, here.filter(|id| self.taken.contains_key(id)).count());
+                if here > group.max_per_host && brought > 0 {
+                    broken.push(format!("INV-12 host {} has {here} members of an anti-affinity group", host.id));
+                }
             }
         }
         for what in broken {

@@ -130,6 +130,7 @@ impl World {
                 let here = self.nova.servers.iter().filter(|(_, server)| server.host == host);
                 Some(Told::Servers(host, here.map(|(id, server)| (*id, recorded(server))).collect()))
             }
+            Call::ListGroups => Some(Told::Groups(self.nova.groups.clone())),
             Call::ReadServer(instance) => Some(self.read_server(instance)),
             Call::Evacuate { instance, target, barrier } => {
                 let source = self.nova.servers.get(&instance).map(|server| server.host);

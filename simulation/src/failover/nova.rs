@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use scheduler::ha::coordinator::Answer;
 use scheduler::ha::host::HostId;
 use scheduler::ha::recovery::VmState;
+use scheduler::request::Group;
 use uuid::Uuid;
 
 /// What is wrong with Nova, or with the way to it.
@@ -82,6 +83,8 @@ pub struct Nova {
     pub trouble: Trouble,
     /// Targets whose libvirt fails what comes.
     pub refusing: Vec<HostId>,
+    /// Server groups.
+    pub groups: Vec<Group>,
     /// Instances whose live migration does not end by itself.
     pub stuck: Vec<Uuid>,
     /// Instances that it evacuates never (vTPM, shares).

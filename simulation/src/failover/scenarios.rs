@@ -33,7 +33,6 @@ pub const LEFT_OUT: &[(&str, &str)] = &[
     ("FEN-19", "fenced storage is no proof in the first version"),
     ("STO-12", "nothing reads a host's clock: digests carry ages"),
     ("EVA-09", "the planner's: scheduler, ha::tests::planner"),
-    ("EVA-10", "the planner's: scheduler, ha::tests::planner"),
     ("EVA-11", "what is local is said by Targets::stays: FEN-22 and EVA-12 start such on return"),
     ("EVA-18", "a domain on a failed target is not destroyed: the attempt waits, and a person is asked"),
     ("EVA-19", "admission by slots is planned"),

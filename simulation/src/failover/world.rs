@@ -10,6 +10,7 @@ use scheduler::ha::order::{Actor, Change, Done, Leader, Order, PermitCause, Role
 use scheduler::ha::planner::Targets;
 use scheduler::ha::recovery::Life;
 use scheduler::ha::{Failover, Phase, Policy, Refusal};
+use scheduler::request::Group;
 use scheduler::{Batch, Command, Core, HostReport, InstanceReport, Inventory, Outcome, Proposer, level};
 use uuid::Uuid;
 
@@ -146,7 +147,7 @@ pub(super) struct Least<'a>(pub &'a Core);
 
 /// The emptiest first: stands for the filters and weighers, which are tested elsewhere.
 impl Targets for Least<'_> {
-    fn ranked(&self, _: Uuid, source: Life) -> Vec<Life> {
+    fn ranked(&self, _: Uuid, source: Life, _: Option<&Group>) -> Vec<Life> {
         let tables = self.0.state().tables();
         let ha = tables.failover();
         let mut lives: Vec<_> = ha

@@ -8,6 +8,7 @@ use crate::ha::order::{Change, Leader, NovaRead};
 use crate::ha::proof::PowerRead;
 use crate::ha::recovery::Recorded;
 use crate::ha::reentry::ComputeRead;
+use crate::request::Group;
 
 /// What an executor must make sure of right before it writes to the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,8 @@ pub enum Call {
     Cordon(HostId),
     /// What Nova lists on a host.
     ListServers(HostId),
+    /// All server groups.
+    ListGroups,
     /// An instance with all its migrations, beside a row that is known to be there.
     ReadServer(Uuid),
     /// Evacuates an instance.
@@ -163,6 +166,7 @@ impl Call {
             self,
             Self::ReadPower(_)
                 | Self::ListServers(_)
+                | Self::ListGroups
                 | Self::ReadServer(_)
                 | Self::ListDomains(_)
                 | Self::ReadCompute(_)
@@ -243,6 +247,8 @@ pub enum Told {
     },
     /// What Nova lists on a host.
     Servers(HostId, Vec<(Uuid, Recorded)>),
+    /// Server groups, of all projects.
+    Groups(Vec<Group>),
     /// An instance; none: Nova has no such instance.
     Server {
         /// The instance.

@@ -12,7 +12,7 @@ use crate::ha::drain::{
 };
 use crate::ha::host::{Host, HostId, Maintenance};
 use crate::ha::order::Change;
-use crate::ha::planner;
+use crate::ha::planner::{self, groups::ServerGroups};
 use crate::ha::recovery::{Life, Recorded, VmState};
 
 /// What this leader knows of a migration.
@@ -160,7 +160,8 @@ impl Coordinator {
             .filter(|id| lead.ha().permits.get(*id).is_none_or(|permit| permit.life == life))
             .collect();
         if !open.is_empty() && !self.yields(host, lead) {
-            let ways = ways(&open, life, &servers, of, lead);
+            let Some(groups) = self.groups(lead, due) else { return };
+            let ways = ways(&open, life, (&servers, &*groups), of, lead);
             Self::step_of_drain(drain, Step::Plan(ways), due);
             return;
         }
@@ -363,7 +364,7 @@ impl Coordinator {
 fn ways(
     open: &[Uuid],
     life: Life,
-    servers: &BTreeMap<Uuid, Recorded>,
+    (servers, groups): (&BTreeMap<Uuid, Recorded>, &ServerGroups),
     of: &[std::sync::Arc<Move>],
     lead: &Lead<'_>,
 ) -> Vec<(Uuid, Way)> {
@@ -390,7 +391,7 @@ fn ways(
         }
     }
     let instances: Vec<_> = movable.iter().map(|(instance, _, excluded)| (*instance, excluded.clone())).collect();
-    let found = planner::places(lead.tables, life, &instances, lead.targets);
+    let found = planner::places(lead.tables, life, &instances, groups, lead.targets);
     ways.extend(movable.into_iter().zip(found).map(|((instance, recorded, _), to)| {
         let runs = recorded.vm == VmState::Active;
         (instance, to.map_or(Way::Left(Left::NoTarget), |life| Way::To { life, live: runs }))

@@ -5,14 +5,15 @@ use uuid::Uuid;
 use super::{Answer, Call, Coordinator, Due, InstanceFacts, Lead, MOST, MOST_SOURCE, MOST_TARGET, Migration, pace};
 use crate::ha::case::{Act, Case, Phase};
 use crate::ha::order::{Change, Clear, Ended, PermitCause};
+use crate::ha::planner;
 use crate::ha::recovery::{Attempt, AttemptState, Life, Recovery, Status};
 
 impl Coordinator {
     pub(super) fn evacuating(&mut self, case: &Case, lead: &Lead<'_>, due: &mut Vec<Due>) {
         let of_case: Vec<_> =
             lead.ha().recoveries.iter().filter(|recovery| recovery.case == case.id).cloned().collect();
-        // A target that is not what it was takes nothing any more: it is planned anew.
-        let fits = |recovery: &Recovery| recovery.attempt.as_ref().is_some_and(|a| lead.ha().takes(a.target));
+        // A target that is not what it was, or whose room was given away, takes nothing any more: it is planned anew.
+        let fits = |recovery: &Recovery| planner::stands(lead.tables, recovery);
         let busy = |recovery: &Recovery| match recovery.status {
             Status::Planned => fits(recovery),
             status => matches!(status, Status::Evacuating | Status::Stopping(_)),

@@ -11,8 +11,8 @@ impl Coordinator {
     pub(super) fn planning(&mut self, case: &Case, host: &Host, lead: &Lead<'_>, due: &mut Vec<Due>) {
         let of_case = || lead.ha().recoveries.iter().filter(|recovery| recovery.case == case.id);
         let source = source_of(case);
-        let fits = |recovery: &Recovery| recovery.attempt.as_ref().is_some_and(|a| lead.ha().takes(a.target));
-        let planned = of_case().any(|recovery| recovery.status == Status::Planned && fits(recovery));
+        let stands = |recovery: &Recovery| planner::stands(lead.tables, recovery);
+        let planned = of_case().any(|recovery| recovery.status == Status::Planned && stands(recovery));
         if planned || of_case().any(|recovery| recovery.live().is_some()) {
             Self::go(case, Phase::Evacuating, due);
             return;
@@ -28,6 +28,7 @@ impl Coordinator {
         }
         self.clear_failed(case, lead, due);
         let returns = self.in_place(host, lead);
+        let groups = self.groups(lead, due);
         let facts = self.hosts.entry(host.id).or_default();
         let listed = facts.servers.as_ref().filter(|(at, _)| lead.now <= at + pace::REPLAN);
         let Some((_, servers)) = listed else {
@@ -37,9 +38,13 @@ impl Coordinator {
             }
             return;
         };
+        let Some(groups) = groups else { return };
         let every = if unplanned { pace::NOVA } else { pace::REPLAN };
-        if facts.planned == 0 || lead.now >= facts.planned + every {
-            let assignments = planner::plan_for(lead.tables, case, servers, lead.targets, returns);
+        // One plan in a step: the next one sees what it claims, and which of a group went where.
+        let another = |due: &Due| matches!(due, Due::Propose(Change::CommitPlan { .. }));
+        if (facts.planned == 0 || lead.now >= facts.planned + every) && !due.iter().any(another) {
+            let told = planner::Told { servers, groups: &groups, returns };
+            let assignments = planner::plan(lead.tables, case, told, lead.targets);
             facts.planned = lead.now.max(1);
             let found = assignments.iter().any(|assignment| matches!(assignment.to, To::Target(_)));
             if !found && waits && lead.clock > case.since.saturating_add(pace::STUCK) {

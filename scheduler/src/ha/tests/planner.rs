@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::bench::{Bench, HOSTS, RUNS, host, life, vm};
-use crate::ha::order::{PermitCause, To};
-use crate::ha::planner::{self, Bond, Rank, Targets};
-use crate::ha::recovery::Life;
+use crate::ha::order::{Assignment, PermitCause, To};
+use crate::ha::planner::groups::ServerGroups;
+use crate::ha::planner::{self, Rank, Targets, Told};
+use crate::ha::recovery::{Life, Recorded};
 use crate::ha::{Change, HostId};
+use crate::request::{Group, GroupPolicy};
 use crate::{Command, HostReport, InstanceReport, Inventory};
 
 /// Hosts in their order, and what a test says of instances.
@@ -16,11 +18,11 @@ use crate::{Command, HostReport, InstanceReport, Inventory};
 struct Known {
     hosts: Vec<HostId>,
     ranks: BTreeMap<Uuid, Rank>,
-    bonds: BTreeMap<Uuid, Bond>,
+    groups: ServerGroups,
 }
 
 impl Targets for Known {
-    fn ranked(&self, _: Uuid, _: Life) -> Vec<Life> {
+    fn ranked(&self, _: Uuid, _: Life, _: Option<&Group>) -> Vec<Life> {
         self.hosts.iter().map(|host| Life { host: *host, incarnation: 1 }).collect()
     }
 
@@ -30,10 +32,6 @@ impl Targets for Known {
 
     fn rank(&self, instance: Uuid) -> Rank {
         self.ranks.get(&instance).copied().unwrap_or_default()
-    }
-
-    fn bond(&self, instance: Uuid) -> Option<Bond> {
-        self.bonds.get(&instance).copied()
     }
 }
 
@@ -49,6 +47,11 @@ fn numbers(seed: u64) -> impl FnMut(u64) -> u64 {
 
 /// Host 1 with instances of these sizes (CPUs, GiB), hosts 2 and on with this room.
 fn estate(sizes: &[(u64, u64)], rooms: &[(u64, u64)]) -> Bench {
+    estate_beside(sizes, rooms, &[])
+}
+
+/// The same, with an instance of 1 and 1 on each of these hosts, from number 200 on.
+fn estate_beside(sizes: &[(u64, u64)], rooms: &[(u64, u64)], beside: &[u128]) -> Bench {
     let mut bench = Bench::new();
     let amounts =
         |(cpus, memory): (u64, u64)| BTreeMap::from([("VCPU".to_owned(), cpus), ("MEMORY_MB".to_owned(), memory)]);
@@ -60,10 +63,15 @@ fn estate(sizes: &[(u64, u64)], rooms: &[(u64, u64)]) -> Bench {
             resources: Some(amounts(*size)),
             ..InstanceReport::default()
         });
+        let beside = (200..).zip(beside).filter(|(_, on)| **on == n).map(|(v, _)| InstanceReport {
+            uuid: vm(v),
+            resources: Some(amounts((1, 1))),
+            ..InstanceReport::default()
+        });
         bench.apply(Command::Report(Box::new(HostReport {
             name: format!("node-{n}"),
             inventories: Some(inventories.into()),
-            instances: Some(instances.collect()),
+            instances: Some(instances.chain(beside).collect()),
             ..HostReport::default()
         })));
     }
@@ -75,10 +83,15 @@ fn estate(sizes: &[(u64, u64)], rooms: &[(u64, u64)]) -> Bench {
     bench
 }
 
+fn made(bench: &Bench, servers: &[(Uuid, Recorded)], targets: &Known) -> Vec<Assignment> {
+    let told = Told { servers, groups: &targets.groups, returns: false };
+    planner::plan(bench.core.state().tables(), bench.case(1), told, targets)
+}
+
 /// Host of each instance by the plan.
 fn planned(bench: &Bench, sizes: usize, targets: &Known) -> Vec<Option<HostId>> {
     let servers: Vec<_> = (0..sizes).map(|v| (vm(100 + v as u128), RUNS)).collect();
-    let plan = planner::plan(bench.core.state().tables(), bench.case(1), &servers, targets);
+    let plan = made(bench, &servers, targets);
     (0..sizes)
         .map(|v| {
             let of = plan.iter().find(|assignment| assignment.instance == vm(100 + v as u128));
@@ -147,22 +160,88 @@ fn the_urgent_go_first_and_the_large_get_the_one_hole() {
     assert!(found[3].is_some() && found[0].is_none(), "the urgent before the large: {found:?}");
 }
 
+/// A group of the first `members` instances of host 1, and all that run beside it.
+fn group(policy: GroupPolicy, most: u64, members: usize, beside: usize) -> ServerGroups {
+    let members = (0..members as u128).map(|v| 100 + v).chain((0..beside as u128).map(|v| 200 + v));
+    ServerGroups::new(vec![Group {
+        uuid: Some(Uuid::from_u128(5)),
+        policy: Some(policy),
+        members: members.map(vm).collect(),
+        hosts: Vec::new(),
+        max_per_host: most,
+    }])
+}
+
+/// Number of the host of each instance by the plan, or why it waits.
+fn told(bench: &Bench, sizes: usize, targets: &Known) -> String {
+    let servers: Vec<_> = (0..sizes).map(|v| (vm(100 + v as u128), RUNS)).collect();
+    let mut plan = made(bench, &servers, targets);
+    plan.sort_unstable_by_key(|assignment| assignment.instance);
+    let words = plan.iter().map(|assignment| match assignment.to {
+        To::Target(life) => (life.host.0.as_u128() - 0xA000).to_string(),
+        To::Waiting(why) => why.as_str().to_owned(),
+        To::Stays(why) => format!("{why:?}"),
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
 #[test]
-fn groups_stay_apart_or_together_within_a_plan_and_work_is_spread() {
-    let sizes = vec![(1, 1); 4];
-    let bench = estate(&sizes, &[(8, 8), (8, 8), (8, 8)]);
+fn groups_stay_apart_or_together() {
+    use GroupPolicy::{Affinity, AntiAffinity, SoftAffinity, SoftAntiAffinity};
+    type Sizes = &'static [(u64, u64)];
+    struct Case(GroupPolicy, u64, Sizes, usize, Sizes, &'static [u128], &'static str);
+    let cases = [
+        // Policy, most on a host, sizes, how many of them are members, rooms from host 2 on, hosts of other members.
+        Case(AntiAffinity, 1, &[(1, 1); 4], 4, &[(8, 8); 3], &[], "2 3 4 group"),
+        // Those that run elsewhere count, up to what is allowed.
+        Case(AntiAffinity, 1, &[(1, 1); 3], 3, &[(8, 8); 3], &[3], "2 4 group"),
+        Case(AntiAffinity, 2, &[(1, 1); 4], 4, &[(8, 8); 2], &[2], "2 3 3 group"),
+        // Without room it is not the group that keeps it.
+        Case(AntiAffinity, 1, &[(9, 9), (1, 1)], 2, &[(8, 8); 2], &[], "capacity 2"),
+        // Room is made for a member by one that is none, and by a member only where it may go.
+        Case(AntiAffinity, 1, &[(3, 3), (3, 3), (2, 2)], 2, &[(5, 5), (3, 3)], &[], "2 3 2"),
+        Case(AntiAffinity, 1, &[(3, 3), (2, 2), (2, 2)], 2, &[(4, 4), (3, 3)], &[], "3 2 2"),
+        // All on a host that takes all, although the first one is better for each.
+        Case(Affinity, 1, &[(2, 2); 3], 3, &[(4, 4), (6, 6)], &[], "3 3 3"),
+        Case(Affinity, 1, &[(1, 1), (1, 1), (3, 3)], 2, &[(4, 4), (4, 4)], &[], "3 3 2"),
+        Case(Affinity, 1, &[(2, 2); 3], 3, &[(4, 4), (2, 2)], &[], "2 2 group"),
+        // Where one runs already.
+        Case(Affinity, 1, &[(1, 1); 2], 2, &[(8, 8), (3, 3)], &[3], "3 3"),
+        Case(Affinity, 1, &[(1, 1); 2], 2, &[(8, 8), (2, 2)], &[3], "3 group"),
+        // A wish gives way, and goes before spreading the work.
+        Case(SoftAntiAffinity, 1, &[(1, 1); 3], 3, &[(8, 8); 2], &[], "2 3 2"),
+        Case(SoftAntiAffinity, 1, &[(1, 1); 2], 2, &[(8, 8); 2], &[2], "3 2"),
+        Case(SoftAffinity, 1, &[(1, 1); 2], 2, &[(8, 8); 2], &[3], "3 3"),
+        Case(SoftAffinity, 1, &[(1, 1); 6], 6, &[(8, 8); 2], &[], "2 2 2 2 2 2"),
+        Case(SoftAffinity, 1, &[(2, 2); 3], 3, &[(4, 4), (4, 4)], &[], "2 2 3"),
+    ];
+    for Case(policy, most, sizes, members, rooms, beside, expected) in cases {
+        let bench = estate_beside(sizes, rooms, beside);
+        let targets = Known { groups: group(policy, most, members, beside.len()), ..known(rooms.len()) };
+        assert_eq!(
+            told(&bench, sizes.len(), &targets),
+            expected,
+            "{policy:?}, {most} on a host, {sizes:?} in {rooms:?}, beside {beside:?}"
+        );
+    }
+}
+
+#[test]
+fn who_waits_for_its_group_says_so() {
+    let bench = estate(&[(1, 1); 2], &[(8, 8)]);
+    let targets = Known { groups: group(GroupPolicy::AntiAffinity, 1, 2, 0), ..known(1) };
+    let plan = made(&bench, &[(vm(100), RUNS), (vm(101), RUNS)], &targets);
+    let why = plan.iter().find_map(|assignment| match assignment.to {
+        To::Waiting(why) => Some(why.to_string()),
+        _ => None,
+    });
     let group = Uuid::from_u128(5);
-    let mut targets = known(3);
-    for v in 0..4 {
-        targets.bonds.insert(vm(100 + v), Bond::Apart { group, most: 1 });
-    }
-    let mut found: Vec<_> = planned(&bench, 4, &targets).into_iter().flatten().collect();
-    found.sort_unstable();
-    assert_eq!(found, [host(2), host(3), host(4)], "three hosts, one each, and one waits");
-    for v in 0..4 {
-        targets.bonds.insert(vm(100 + v), Bond::Together { group });
-    }
-    assert_eq!(planned(&bench, 4, &targets), [Some(host(2)); 4]);
+    let expected = format!("group {group}: at most 1 of it on a host, and every host with room has as many");
+    assert_eq!(why, Some(expected));
+}
+
+#[test]
+fn work_is_spread() {
     // Four on a host at a time, then the next, although the first has room.
     let sizes = vec![(1, 1); 12];
     let found = planned(&estate(&sizes, &[(12, 12), (12, 12), (12, 12)]), 12, &known(3));

@@ -2,7 +2,8 @@
 
 use scheduler::ha::Phase;
 use scheduler::ha::order::Done;
-use scheduler::ha::recovery::{Status, Stays, VmState};
+use scheduler::ha::recovery::{Bond, Status, Stays, VmState, Waiting};
+use scheduler::request::{Group, GroupPolicy};
 
 use super::{Scenario, VMS, asked, called, hang, policy, recovered, returned, want};
 use crate::failover::nova::Trouble;
@@ -88,6 +89,29 @@ pub(super) const ALL: &[Scenario] = &[
             want(two, "", "two of four moved")?;
             world.grow(2, 4);
             recovered(world, 120_000)
+        },
+    },
+    Scenario {
+        id: "EVA-10",
+        what: "two hosts with four members of an anti-affinity group, three left",
+        run: |world| {
+            *world = World::spread(5, VMS, 8, |v| 1 + (v - 1) / 2);
+            let group = uuid::Uuid::from_u128(0x6_0000);
+            world.nova.groups = vec![Group {
+                uuid: Some(group),
+                policy: Some(GroupPolicy::AntiAffinity),
+                members: (1..=VMS).map(vm).collect(),
+                hosts: Vec::new(),
+                max_per_host: 1,
+            }];
+            world.host_mut(1).cut();
+            world.host_mut(2).cut();
+            world.run(240_000);
+            let on = |world: &World, n| world.host(n).guests.len();
+            want((3..=5).all(|n| on(world, n) == 1), "", "one member on each host that is left")?;
+            let bond = Waiting::Group(Bond::Apart { group, most: 1 });
+            let waits = world.ha().recoveries.iter().filter(|known| known.status == Status::Waiting(bond)).count();
+            want(waits == 1, "three go to three hosts, the fourth waits and says for which group", "one waits")
         },
     },
     Scenario {
