@@ -5,6 +5,7 @@ mod candidates;
 mod claim;
 mod compose;
 mod explain;
+mod planned;
 mod remedy;
 mod sanity;
 mod shadow;

@@ -153,6 +153,8 @@ fn act(
             let expires = now.saturating_add(place.life);
             let consumer = state.tables.consumer_mut(slot)?;
             let Phase::Claimed { expires: old } = consumer.phase else { return None };
+            // The claim of an attempt ends with the attempt, not by time.
+            let expires = if old == u64::MAX { old } else { expires };
             consumer.phase = Phase::Claimed { expires };
             if let Some(request) = place.request {
                 consumer.request = Some(Box::new(request));

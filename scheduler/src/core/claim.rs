@@ -12,6 +12,7 @@ use crate::apply::claimable;
 use crate::command::{Action, Command, Part, Place};
 use crate::consumer::{Consumer, Purpose};
 use crate::decision::Claim;
+use crate::domain::Domain;
 use crate::intent::Intent;
 use crate::inventory::Inventory;
 use crate::overlay::Pending;
@@ -25,6 +26,7 @@ use crate::state::issued;
 
 use super::candidates::{Field, field};
 use super::compose::{Composed, compose, placement};
+use super::planned::{Planned, planned, unfenced};
 use super::{Core, Proposal, Refusal};
 
 /// Alternates that a command carries, besides the chosen host.
@@ -76,7 +78,18 @@ impl Core {
         }
         let pipeline = engine.choose(request)?;
         let field = field(self.view(), request, &pipeline)?;
-        let (intent, mut notes) = self.intent(request);
+        let plan = planned(self.state.tables(), request);
+        let answered = plan.as_ref().is_some_and(Planned::answers);
+        let (intent, mut notes) = match (&plan, request.consumers.first()) {
+            // Its host is proven dead, whatever the caller calls it.
+            (Some(_), _) => (Intent::Evacuate, Vec::new()),
+            (None, consumer) => {
+                let (intent, mut notes) = self.intent(request);
+                let evacuated = consumer.filter(|_| intent == Intent::Evacuate && request.domain == Domain::Nova);
+                notes.extend(evacuated.and_then(|consumer| unfenced(self.state.tables(), *consumer)));
+                (intent, notes)
+            }
+        };
         let settings = &engine.settings;
         let purpose = if intent.is_move() { Purpose::Move } else { Purpose::Instance };
         let claims = !(request.options.read_only
@@ -113,6 +126,9 @@ impl Core {
             let open = if new { None } else { self.open(request, consumer, purpose) };
             let (mut ranked, rest) = if let Some(Some(ranked)) = again {
                 (ranked, None)
+            } else if let Some(plan) = plan.as_ref().filter(|plan| plan.answers()) {
+                let mut ran = plan.run(view, &field);
+                (std::mem::take(&mut ran.ranked), Some(ran))
             } else {
                 let limit = match request.options.max_candidates as usize {
                     // An open claim is looked for among all hosts; the answer is cut below.
@@ -157,7 +173,14 @@ impl Core {
                     self.view().host(arriving.row)
                 ));
             }
-            let part = if claims && arriving.is_none() {
+            let leads = plan.as_ref().is_some_and(|plan| plan.lead(&mut ranked));
+            if let Some(plan) = plan.as_ref().filter(|_| !answered) {
+                notes.push(plan.note(self.view(), &field, leads));
+            }
+            let part = if let Some(plan) = plan.as_ref().filter(|_| answered || leads || ranked.is_empty()) {
+                let open = open.as_ref().map(|open| (open.ticket, open.row));
+                plan.part(consumer, open, claims, !ranked.is_empty())
+            } else if claims && arriving.is_none() {
                 let asked = Asked { request, intent, purpose, consumer, wanted: &wanted };
                 self.part(&asked, open.as_ref(), &mut ranked, &field, settings.same_request_ms)
             } else {
@@ -189,6 +212,10 @@ impl Core {
             return Err(Refusal::Invalid("consumers: none given, at least one expected".to_owned()));
         };
         let Composed { mut decision, mut record, trace, changed } = composed;
+        if answered {
+            // Nothing stands behind the target, not even hosts that nobody knows.
+            decision.hosts.truncate(record.hosts_out as usize);
+        }
         let detail = || super::explain::Detail::new(trace, changed, &field, request);
         decision.intent = intent;
         super::sanity::look(&mut decision);
@@ -224,7 +251,7 @@ impl Core {
             self.overlay.fly_key(key);
         }
         proposal.detail = Some(detail());
-        proposal.refused = failed || record.as_ref().is_some_and(|record| record.hosts_out == 0);
+        proposal.refused = !answered && (failed || record.as_ref().is_some_and(|record| record.hosts_out == 0));
         let names = self.view().names();
         proposal.traced = true;
         proposal.command = Some(Command::Place(Box::new(Place {
@@ -436,7 +463,7 @@ fn hook_request(request: &Request) -> Option<Uuid> {
 }
 
 /// Puts `row` first; false when it is not among the ranked.
-fn keep_first(ranked: &mut [Scored], row: Row) -> bool {
+pub(super) fn keep_first(ranked: &mut [Scored], row: Row) -> bool {
     let Some(at) = ranked.iter().position(|scored| scored.row == row) else { return false };
     ranked[..=at].rotate_right(1);
     true

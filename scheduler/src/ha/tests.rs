@@ -2,6 +2,7 @@
 
 mod admission;
 mod bench;
+mod hook;
 mod liveness;
 mod masakari;
 mod paths;

@@ -15,7 +15,7 @@ use super::bmcs::Bmcs;
 use super::nova::{self, Model};
 use super::trap::{Step, Trap, When};
 use crate::server::{BINARY, Server};
-use crate::spec::{host, uuid};
+use crate::spec::{create, host, uuid};
 use crate::support::agents::{Agent, hello, id, watched};
 use crate::support::network::{Network, PEERS, Rule};
 use crate::support::nodes::{Node, at, ready, settled, three, until};
@@ -266,6 +266,9 @@ impl Estate {
             }
             if !self.model.cloud().migrations.is_empty() {
                 first.get_or_insert_with(Instant::now);
+                if fate.is_none() {
+                    self.asks().await;
+                }
                 self.model.cloud().rebuild();
             }
             if self.are_elsewhere()
@@ -276,6 +279,23 @@ impl Estate {
             let case = || self.case().map_or_else(|| "no case".to_owned(), |case| case.to_string());
             assert!(Instant::now() < deadline, "not recovered: {}\n{}", case(), self.server().log());
             tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Nova's scheduler asks where instances on their way may go: to their target, or nowhere.
+    async fn asks(&self) {
+        let on_their_way: Vec<(Uuid, String)> = {
+            let cloud = self.model.cloud();
+            let accepted = cloud.migrations.iter().filter(|row| row.status == "accepted");
+            accepted.map(|row| (row.instance, row.dest.clone())).collect()
+        };
+        let all: Vec<String> = (2..=HOSTS).map(name).collect();
+        for (instance, target) in on_their_way {
+            let others: Vec<String> = all.iter().filter(|host| **host != target).cloned().collect();
+            for (sent, expected) in [(&all, json!([target])), (&others, json!([]))] {
+                let answer = self.server().hook(&create(&instance.to_string(), sent, 2, 1024)).await;
+                assert_eq!(answer.json()["hosts"], expected, "{instance} on its way to {target}: {}", answer.text);
+            }
         }
     }
 
