@@ -3,6 +3,9 @@
 //! given (the emptiest hosts first, as many as the coordinator asks for); what filters and weighers take for
 //! that is the bench `decide`.
 
+#[path = "plan/small.rs"]
+mod small;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -84,6 +87,17 @@ impl Estate {
             let of = |total: u64| Inventory { reserved: total * part / 100, ..Inventory::of(total) };
             estate.add(n, (of(ROOM.0 * 4), of(ROOM.1 * 4)), if n < dead { &sizes } else { &[] });
         }
+        estate
+    }
+
+    /// Host 0 is dead, with instances of these sizes; the others have this room.
+    fn small(sizes: &[(u64, u64)], rooms: &[(u64, u64)]) -> Self {
+        let mut estate = Self::empty(1, sizes.len(), rooms.len());
+        estate.add(0, (Inventory::of(1_000), Inventory::of(1_000)), sizes);
+        for (n, (cpus, memory)) in (1..).zip(rooms) {
+            estate.add(n, (Inventory::of(*cpus), Inventory::of(*memory)), &[]);
+        }
+        estate.dies(0);
         estate
     }
 
@@ -238,6 +252,8 @@ fn measure(dead: usize, instances: usize, hosts: usize, full: u64) {
 }
 
 fn main() {
+    small::gap("equal rank", 500, 1);
+    small::gap("three ranks", 500, 3);
     measure(1, 100, 1_000, 60);
     measure(20, 50, 1_000, 60);
     measure(20, 50, 1_000, 97);
