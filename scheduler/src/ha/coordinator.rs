@@ -117,6 +117,8 @@ struct HostFacts {
     domains: Option<(Vec<Uuid>, u64)>,
     asked_domains: u64,
     compute: Option<(u64, ComputeRead)>,
+    /// Since when something that it had is not started, and may be.
+    kept: Option<u64>,
     /// The step of its return that was called last, and when one was proposed last.
     called: Option<Uuid>,
     stepped: Option<u64>,
@@ -130,6 +132,8 @@ struct InstanceFacts {
     missing: Option<u64>,
     sent: Option<(Uuid, u64)>,
     answer: Option<(Uuid, Answer)>,
+    /// The intent to evacuate it that is to be written, and since when.
+    wanted: Option<(Uuid, u64)>,
     /// Since when this leader sees the attempt without a trace.
     traceless: Option<u64>,
     absent: Option<(HostId, u64)>,
@@ -413,6 +417,13 @@ impl Coordinator {
     fn ask(&self, case: &Case, reason: String, due: &mut Vec<Due>) {
         if case.needs_operator.is_none() {
             due.push(Due::Propose(Change::NeedsOperator { case: case.id, reason: Some(reason) }));
+        }
+    }
+
+    /// The same, once it has stood where it stands for too long.
+    fn ask_late(&self, case: &Case, lead: &Lead<'_>, due: &mut Vec<Due>, reason: &str) {
+        if lead.clock > case.since.saturating_add(pace::STUCK) {
+            self.ask(case, reason.to_owned(), due);
         }
     }
 

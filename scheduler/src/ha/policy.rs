@@ -14,8 +14,9 @@ pub struct Policy {
     pub fence_isolated: u64,
     /// A dead host is powered on again once its instances are settled.
     pub power_on: bool,
-    /// What was on a host that comes back by itself is started there, where its disk is, unless it
-    /// crashed before within a day; and so is a guest that crashed by itself.
+    /// What was on a host that comes back while a case of it is open is started there, where its disk is, unless
+    /// it crashed before within a day; and so is a guest that crashed by itself. A host that boots before it is
+    /// missed starts what it had whatever is said here.
     pub in_place: bool,
     /// Instances that were in error before are evacuated too.
     pub error_instances: bool,

@@ -22,9 +22,11 @@ impl Coordinator {
             Phase::Unreachable | Phase::FencePending if alive => self.pending(case, host, lead, due),
             Phase::Fencing if alive => self.fencing(case, host, lead, due),
             Phase::FenceFailed if alive => self.fence_failed(case, host, lead, due),
-            // Back before anything was done about its instances: they are started where their disks are.
-            Phase::Fenced if self.in_place(host, lead) && !host.forced_down => Self::go(case, Phase::AwaitReturn, due),
-            Phase::Fenced => Self::go(case, Phase::NovaDown, due),
+            Phase::Fenced => {
+                // Back before anything was done about its instances: they are started where their disks are.
+                let back = self.in_place(case, host, lead) && !host.forced_down;
+                Self::go(case, if back { Phase::AwaitReturn } else { Phase::NovaDown }, due);
+            }
             Phase::NovaDown => self.nova_down(case, host, lead, due),
             Phase::Planning => self.planning(case, host, lead, due),
             Phase::Evacuating => self.evacuating(case, lead, due),
@@ -35,10 +37,11 @@ impl Coordinator {
         }
     }
 
-    /// Whether what was on a host is started there rather than evacuated: it is back, and did not crash
-    /// before within a day.
-    pub(super) fn in_place(&self, host: &Host, lead: &Lead<'_>) -> bool {
-        lead.ha().small.policy.in_place && host.is_open() && self.crashes(host, lead) < crate::ha::reentry::CRASHES
+    /// Whether what was on a host is started there rather than evacuated: it is back, did not crash before within a
+    /// day, and the policy says so, or it was never missed.
+    pub(super) fn in_place(&self, case: &Case, host: &Host, lead: &Lead<'_>) -> bool {
+        let asked = lead.ha().small.policy.in_place || case.cause == Cause::Rebooted;
+        asked && host.is_open() && self.crashes(host, lead) < crate::ha::reentry::CRASHES
     }
 
     fn pending(&mut self, case: &Case, host: &Host, lead: &Lead<'_>, due: &mut Vec<Due>) {
@@ -60,15 +63,15 @@ impl Coordinator {
             Self::go(case, Phase::Cleared, due);
             return;
         }
-        if !own && !operator {
-            return;
-        }
         if lead.clock > case.since.saturating_add(pace::WAITS) {
             self.ask(
                 case,
                 "it waits to be fenced: look at its BMC and at the breakers, or confirm its death".to_owned(),
                 due,
             );
+        }
+        if !own && !operator {
+            return;
         }
         if case.phase == Phase::Unreachable {
             if case.held(Act::Kill).is_none() && lead.ha().paused(Act::Kill) <= lead.clock {

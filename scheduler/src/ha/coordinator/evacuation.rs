@@ -39,7 +39,7 @@ impl Coordinator {
     }
 
     /// No call while a former leader's may be on its way, or while an operator or a breaker says no.
-    fn may_call(&self, case: &Case, lead: &Lead<'_>) -> bool {
+    pub(super) fn may_call(&self, case: &Case, lead: &Lead<'_>) -> bool {
         let ha = lead.ha();
         let stopped = ha.hosts.get(case.id.host).is_none_or(|host| ha.stops_recover(host).is_some())
             || ha.paused(Act::Recover) > lead.clock
@@ -74,6 +74,13 @@ impl Coordinator {
             return false;
         };
         let mut nova = nova.clone();
+        // Proposed again and again, or not even that.
+        let since = facts.wanted.filter(|(known, _)| *known == op).map_or(lead.now, |(_, since)| since);
+        facts.wanted = Some((op, since));
+        if lead.now >= since + pace::STUCK {
+            let what = "does not begin: see in Nova where it is, and what is being done with it";
+            self.ask(case, format!("the evacuation of instance {} {what}", recovery.instance), due);
+        }
         // Somebody else has moved it: where it is found running it stays.
         if nova.host != case.id.host {
             if !nova.moving && nova.sentinel {

@@ -3,7 +3,7 @@
 use super::{Call, Coordinator, Due, Lead, pace, source_of};
 use crate::ha::case::{Case, Phase};
 use crate::ha::host::Host;
-use crate::ha::order::{Change, To};
+use crate::ha::order::Change;
 use crate::ha::planner;
 use crate::ha::recovery::{Recovery, Status};
 
@@ -27,7 +27,7 @@ impl Coordinator {
             return;
         }
         self.clear_failed(case, lead, due);
-        let returns = self.in_place(host, lead);
+        let returns = self.in_place(case, host, lead);
         let groups = self.groups(lead, due);
         let facts = self.hosts.entry(host.id).or_default();
         let listed = facts.servers.as_ref().filter(|(at, _)| lead.now <= at + pace::REPLAN);
@@ -46,16 +46,16 @@ impl Coordinator {
             let told = planner::Told { servers, groups: &groups, returns };
             let assignments = planner::plan(lead.tables, case, told, lead.targets);
             facts.planned = lead.now.max(1);
-            let found = assignments.iter().any(|assignment| matches!(assignment.to, To::Target(_)));
-            if !found && waits && lead.clock > case.since.saturating_add(pace::STUCK) {
+            if waits {
+                // What found a place is on its way, and the case with it.
                 let reason = "instances wait, and no host takes them: look at the case, make room, or let it come back";
-                self.ask(case, reason.to_owned(), due);
+                self.ask_late(case, lead, due, reason);
             }
             if !assignments.is_empty() || case.plans == 0 {
                 due.push(Due::Propose(Change::CommitPlan { case: case.id, assignments }));
-            } else if lead.clock > case.since.saturating_add(pace::STUCK) {
-                let reason = "what is left of it is on its way for another case: see what keeps that".to_owned();
-                self.ask(case, reason, due);
+            } else {
+                let reason = "what is left of it is on its way for another case: see what keeps that";
+                self.ask_late(case, lead, due, reason);
             }
         }
     }

@@ -5,6 +5,7 @@ use super::{Call, Coordinator, Due, Lead, pace};
 use crate::ha::case::{Case, Phase};
 use crate::ha::host::{Host, Maintenance};
 use crate::ha::order::Change;
+use crate::ha::recovery::Life;
 use crate::ha::reentry::{HOLD_OFF, STABLE, Seen, Step};
 
 impl Coordinator {
@@ -83,9 +84,11 @@ impl Coordinator {
             return;
         }
         self.restart_in_place(host, lead, due);
-        let settled = !Self::leaves_something(host, lead);
-        let stable = lead.clock >= case.reentry.unforced.saturating_add(STABLE);
-        if !settled || !stable {
+        if Self::leaves_something(host, lead) {
+            self.ask_what_keeps(case, host, lead, due);
+            return;
+        }
+        if lead.clock < case.reentry.unforced.saturating_add(STABLE) {
             return;
         }
         if self.crashes(host, lead) >= crate::ha::reentry::CRASHES {
@@ -104,6 +107,20 @@ impl Coordinator {
         }
     }
 
+    /// What was left there is not started, and nobody has said that it must wait.
+    fn ask_what_keeps(&mut self, case: &Case, host: &Host, lead: &Lead<'_>, due: &mut Vec<Due>) {
+        let may = self.may_call(case, lead);
+        let kept = &mut self.facts(host).kept;
+        *kept = kept.or(Some(lead.now)).filter(|_| may);
+        let late = kept.is_some_and(|since| lead.now >= since + pace::STUCK);
+        let here = Life { host: host.id, incarnation: host.incarnation };
+        let began = lead.ha().restarts.iter().filter(|known| known.life == here).map(|known| known.at).max();
+        if late && began.is_none_or(|at| lead.clock > at.saturating_add(pace::STUCK)) {
+            let reason = "instances of its former life are not started: see in Nova what keeps them";
+            self.ask(case, reason.to_owned(), due);
+        }
+    }
+
     /// Whether its nova-compute runs, and Nova knows that it is up. What is missing for that is done.
     fn is_next_to_start(
         &mut self,
@@ -116,20 +133,16 @@ impl Coordinator {
         let id = host.id;
         let begun = |step| case.reentry.begun(step).is_some();
         if !begun(Step::StartNova) || !compute.fresh {
-            let waits = lead.clock > case.since.saturating_add(pace::STUCK);
-            if waits {
-                let what = if compute.open.is_empty() { "does not start" } else { "is kept from starting" };
-                self.ask(case, format!("nova-compute on it {what}: look at its evacuations in Nova"), due);
-            }
+            let what = if compute.open.is_empty() { "does not start" } else { "is kept from starting" };
+            self.ask_late(case, lead, due, &format!("nova-compute on it {what}: look at its evacuations in Nova"));
             let call = |barrier| Call::StartNova { host: id, barrier };
             self.step_of_return(case, Step::StartNova, pace::REPLAN, lead, due, call);
             return false;
         }
         if host.forced_down {
-            let waits = lead.clock > case.since.saturating_add(pace::STUCK);
-            if waits && !compute.done.is_empty() {
+            if !compute.done.is_empty() {
                 let reason = "Nova keeps an evacuation away from it as not cleaned up: restart its nova-compute";
-                self.ask(case, reason.to_owned(), due);
+                self.ask_late(case, lead, due, reason);
             }
             let call = |barrier| Call::Unforce { host: id, barrier };
             self.step_of_return(case, Step::Unforce, pace::AGAIN, lead, due, call);

@@ -61,11 +61,11 @@ impl Coordinator {
         }
     }
 
-    /// A host that booted by itself, with instances of its former life: a case of its own brings them back.
+    /// A host that booted by itself, with instances of its former life: a case of its own brings them back, whatever
+    /// the policy says of hosts that are missed.
     fn look_for_boots(&mut self, host: &Host, lead: &Lead<'_>, due: &mut Vec<Due>) {
         let looked = self.booted.get(&host.id).is_some_and(|life| *life == host.incarnation);
-        let in_place = lead.ha().small.policy.in_place;
-        if !in_place || looked || host.incarnation < 2 || lead.ha().cases.get(host.id).is_some() {
+        if looked || host.incarnation < 2 || lead.ha().cases.get(host.id).is_some() {
             return;
         }
         let Some(proof) = host.proofs.first() else { return };

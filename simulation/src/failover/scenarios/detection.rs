@@ -6,7 +6,7 @@ use scheduler::ha::host::{Degraded, Detection};
 use scheduler::ha::order::Leader;
 use uuid::Uuid;
 
-use super::{Scenario, VMS, detection, hang, recovered, untouched, want};
+use super::{Scenario, VMS, detection, hang, policy, recovered, untouched, want};
 use crate::failover::nova::Trouble;
 use crate::failover::truth::{Bmc, host, vm};
 use crate::failover::world::World;
@@ -190,6 +190,17 @@ pub(super) const ALL: &[Scenario] = &[
             world.run(30_000);
             world.host_mut(1).boot_up();
             world.bmc(1, Bmc::Well);
+            let home = world.until(300_000, |world| world.all_home(VMS) && world.phase(1).is_none());
+            let once = world.restarted.values().all(|count| *count == 1);
+            want(home && once && world.taken.is_empty(), "P3, restarted in place, none moved", "all at home, once")
+        },
+    },
+    Scenario {
+        id: "DET-16b",
+        what: "a boot before the host is missed, no policy restarts",
+        run: |world| {
+            policy(world, |policy| policy.in_place = false)?;
+            world.host_mut(1).boot_up();
             let home = world.until(300_000, |world| world.all_home(VMS) && world.phase(1).is_none());
             let once = world.restarted.values().all(|count| *count == 1);
             want(home && once && world.taken.is_empty(), "P3, restarted in place, none moved", "all at home, once")

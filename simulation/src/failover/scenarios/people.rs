@@ -7,7 +7,7 @@ use scheduler::ha::order::{Change, Done, Role};
 use scheduler::ha::proof::{Evidence, Token};
 use uuid::Uuid;
 
-use super::{Scenario, VMS, hang, recovered, restore, untouched, want};
+use super::{Scenario, VMS, asked, hang, recovered, restore, untouched, want};
 use crate::failover::truth::{Bmc, host, machine};
 
 /// Those of this family.
@@ -28,6 +28,23 @@ pub(super) const ALL: &[Scenario] = &[
             world.run(600_000);
             let still = world.fences() == fences && world.taken == taken;
             want(still, "paused: nothing on old authority", "no fence and no evacuation after the restore")
+        },
+    },
+    Scenario {
+        id: "RST-03",
+        what: "a backup of a host that has just booted is restored",
+        run: |world| {
+            world.host_mut(1).boot_up();
+            let booted = world.until(10_000, |world| world.phase(1).is_some_and(Phase::is_proven));
+            want(booted, "", "a case of the boot")?;
+            let backup = world.core.freeze();
+            restore(world, backup);
+            world.hosts.iter_mut().for_each(|host| host.greets = true);
+            world.run(10_000);
+            want(world.order(Role::Operator, Change::Release).is_ok(), "", "a release")?;
+            world.run(600_000);
+            let none = world.restarted.is_empty() && world.taken.is_empty();
+            want(none && asked(world), "nothing on old authority, an operator is asked", "no restart, NeedsOperator")
         },
     },
     Scenario {
