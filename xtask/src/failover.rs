@@ -26,6 +26,9 @@ pub struct Plan {
     /// Simulated minutes with faults of each; forty without follow
     #[arg(long, default_value_t = 30, value_name = "N")]
     minutes: u64,
+    /// Kinds of faults, the oldest first: what an older seed was drawn from
+    #[arg(long, value_name = "N")]
+    kinds: Option<u8>,
     /// Break each promise on purpose, and demand that some seed notices
     #[arg(long)]
     mutants: bool,
@@ -50,6 +53,7 @@ pub fn run(cache: &Cache, plan: &Plan) -> Result<bool> {
         for (name, number) in [("--seed", plan.seed), ("--seeds", seeds), ("--minutes", plan.minutes)] {
             command.args([name, &number.to_string()]);
         }
+        command.args(plan.kinds.iter().flat_map(|kinds| ["--kinds".to_owned(), kinds.to_string()]));
         command.args(mutant.iter().flat_map(|mutant| ["--mutant", mutant]));
         command.args(plan.print.then_some("--print"));
         command

@@ -1,10 +1,10 @@
-//! Lives through random worlds of failover: `--seeds N --seed S --minutes M [--mutant NAME] [--print]`. A seed
+//! Lives through random worlds of failover: `--seeds N --seed S --minutes M [--kinds K] [--mutant NAME] [--print]`. A seed
 //! that finds something prints what, its last events, and how to see it again.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use simulation::failover::random::{Plan, live};
+use simulation::failover::random::{KINDS, Plan, live};
 use simulation::failover::{Flaw, World};
 
 /// Events of a seed that found something.
@@ -14,12 +14,13 @@ struct Asked {
     seed: u64,
     seeds: u64,
     minutes: u64,
+    kinds: u8,
     mutant: Option<Flaw>,
     print: bool,
 }
 
 fn asked() -> Result<Asked, String> {
-    let mut asked = Asked { seed: 1, seeds: 1, minutes: 30, mutant: None, print: false };
+    let mut asked = Asked { seed: 1, seeds: 1, minutes: 30, kinds: KINDS, mutant: None, print: false };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut number = || -> Result<u64, String> {
@@ -30,6 +31,11 @@ fn asked() -> Result<Asked, String> {
             "--seed" => asked.seed = number()?,
             "--seeds" => asked.seeds = number()?,
             "--minutes" => asked.minutes = number()?,
+            "--kinds" => {
+                let given = number()?;
+                let kinds = u8::try_from(given).ok().filter(|kinds| *kinds <= KINDS);
+                asked.kinds = kinds.ok_or_else(|| format!("--kinds: {given} given, {KINDS} at most expected"))?;
+            }
             "--print" => asked.print = true,
             "--mutant" => {
                 let name = words.next().unwrap_or_default();
@@ -39,19 +45,22 @@ fn asked() -> Result<Asked, String> {
                     Some(flaw.ok_or_else(|| format!("--mutant: '{name}' given, one of {} expected", known()))?);
             }
             other => {
-                return Err(format!("'{other}': unknown; --seed, --seeds, --minutes, --mutant, --print are known"));
+                let known = "--seed, --seeds, --minutes, --kinds, --mutant, --print";
+                return Err(format!("'{other}': unknown; {known} are known"));
             }
         }
     }
     Ok(asked)
 }
 
-fn report(seed: u64, minutes: u64, mutant: Option<Flaw>, world: &World) -> String {
+fn report(plan: Plan, world: &World) -> String {
+    let Plan { seed, minutes, kinds, flaw } = plan;
     let last = world.log.len().saturating_sub(EVENTS);
-    let mutant = mutant.map(|flaw| format!(" --mutant {}", flaw.name())).unwrap_or_default();
+    let kinds = if kinds == KINDS { String::new() } else { format!(" --kinds {kinds}") };
+    let mutant = flaw.map(|flaw| format!(" --mutant {}", flaw.name())).unwrap_or_default();
     let broken: Vec<_> = world.broken.iter().map(|what| format!("BROKEN {what}")).collect();
     format!(
-        "{}\n{}\nagain: cargo xtask failover --seed {seed} --minutes {minutes}{mutant} --print",
+        "{}\n{}\nagain: cargo xtask failover --seed {seed} --minutes {minutes}{kinds}{mutant} --print",
         world.log[last..].join("\n"),
         broken.join("\n")
     )
@@ -75,14 +84,14 @@ fn main() -> ExitCode {
                     if seed >= asked.seed + asked.seeds {
                         return;
                     }
-                    let (minutes, flaw) = (asked.minutes, asked.mutant);
-                    let world = live(Plan { seed, minutes, flaw });
+                    let plan = Plan { seed, minutes: asked.minutes, kinds: asked.kinds, flaw: asked.mutant };
+                    let world = live(plan);
                     if asked.print {
                         println!("{}", world.log.join("\n"));
                     }
                     if !world.broken.is_empty() {
                         failed.fetch_add(1, Ordering::Relaxed);
-                        println!("{}", report(seed, minutes, flaw, &world));
+                        println!("{}", report(plan, &world));
                     }
                 }
             });

@@ -98,7 +98,8 @@ impl Nova {
     /// An evacuation arrives.
     pub fn evacuate(&mut self, instance: Uuid, target: HostId, up: bool, now: u64) -> Answer {
         let Some(server) = self.servers.get(&instance) else { return Answer::Refused { forever: true } };
-        if self.never.contains(&instance) {
+        // "The target host can't be the same one."
+        if self.never.contains(&instance) || server.host == target {
             return Answer::Refused { forever: true };
         }
         let (forced_down, _) = self.services.get(&server.host).copied().unwrap_or_default();

@@ -233,7 +233,11 @@ impl World {
                 let n = at as u128 + 1;
                 let hello = Box::new(self.hello_of(n));
                 let said = self.order(Role::Coordinator, Change::IncarnationOpen { host: id, hello });
-                self.hosts[at].greets = said.is_err();
+                let host = &mut self.hosts[at];
+                host.greets = said.is_err();
+                if said.is_ok() {
+                    host.answered = Some(host.boots);
+                }
             }
         }
     }
@@ -275,6 +279,13 @@ impl World {
             if dies.is_none_or(|cut| cut.after) {
                 match due {
                     Due::Propose(change) => drop(self.order(Role::Coordinator, change)),
+                    Due::Call(call) if self.ambush && call.barrier().is_some() => {
+                        self.say(&format!("{id} is cut off in front of {call:?}"));
+                        self.ambush = false;
+                        self.pause(true);
+                        self.kept.push((call, id));
+                        return;
+                    }
                     Due::Call(call) => self.send(call, id),
                 }
             }

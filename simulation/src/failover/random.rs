@@ -1,6 +1,8 @@
 //! Random worlds: a seed draws an estate and the faults of hosts, BMCs, networks, Nova, leaders and people, lives
 //! with them for a while, heals everything, and says what is left. The same seed gives the same life.
 
+use std::collections::BTreeSet;
+
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use scheduler::ha::breaker::{Decision, ScopeName};
@@ -20,8 +22,11 @@ use super::world::{Flaw, World};
 pub struct Plan {
     /// The seed.
     pub seed: u64,
-    /// Simulated minutes with faults; half an hour without follows.
+    /// Simulated minutes with faults; forty without follow.
     pub minutes: u64,
+    /// How many kinds of faults there are, the oldest first: a seed that was found when there were fewer lives the
+    /// same life with as many ([`KINDS`] are all).
+    pub kinds: u8,
     /// A fault built in on purpose.
     pub flaw: Option<Flaw>,
 }
@@ -44,28 +49,38 @@ fn lived(plan: Plan) -> World {
     world.flaw(plan.flaw);
     settle(&mut world, &mut rng);
     // Few kinds of faults at a time find more than all at once.
-    let kinds: Vec<u8> = (0..KINDS).filter(|_| rng.random_bool(0.45)).collect();
+    let kinds: Vec<u8> = (0..plan.kinds).filter(|_| rng.random_bool(0.45)).collect();
     let pace = rng.random_range(0.02..0.25);
     world.say(&format!("seed {}: {hosts} hosts, {vms} instances, faults {kinds:?}", plan.seed));
     let end = world.now + plan.minutes * 60_000;
     let mut heals: Vec<(u64, u8, u128)> = Vec::new();
+    let mut haunts: BTreeSet<u128> = BTreeSet::new();
     while world.now < end && world.broken.is_empty() {
         let now = world.now;
         let (due, later): (Vec<_>, Vec<_>) = heals.into_iter().partition(|(at, ..)| *at <= now);
         heals = later;
         for (_, kind, n) in due {
             heal(&mut world, kind, n);
+            haunts.retain(|haunt| kind != HAUNTS || *haunt != n);
         }
         if !kinds.is_empty() && rng.random_bool(pace) {
             let kind = kinds[rng.random_range(0..kinds.len())];
             // The hosts with instances are the interesting ones.
             let n = if rng.random_bool(0.6) { rng.random_range(1..=3.min(hosts)) } else { rng.random_range(1..=hosts) };
             harm(&mut world, kind, n, &mut rng);
+            if kind == HAUNTS {
+                haunts.insert(n);
+            }
             heals.push((now + rng.random_range(1_000..400_000), kind, n));
+        }
+        let proven = |phase: Phase| phase.is_proven() && phase.is_unrecovered();
+        for n in haunts.extract_if(.., |n| world.phase(*n).is_some_and(proven)).collect::<Vec<_>>() {
+            world.say(&format!("host {n} is back between its proof and its evacuations"));
+            world.host_mut(n).boot_up();
         }
         world.run(STEP);
     }
-    for kind in 0..KINDS {
+    for kind in 0..plan.kinds {
         for n in 1..=hosts {
             heal(&mut world, kind, n);
         }
@@ -104,14 +119,17 @@ fn settle(world: &mut World, rng: &mut SmallRng) {
     }
 }
 
-const KINDS: u8 = 23;
+/// Kinds of faults.
+pub const KINDS: u8 = 26;
+/// It dies, and is back as soon as that is proven.
+const HAUNTS: u8 = 25;
 
 fn harm(world: &mut World, kind: u8, n: u128, rng: &mut SmallRng) {
     world.say(&format!("harm {kind} to host {n}"));
     let now = world.now;
     let until = now + rng.random_range(10_000..600_000);
     match kind {
-        0 => world.host_mut(n).cut(),
+        0 | HAUNTS => world.host_mut(n).cut(),
         1 => world.host_mut(n).hung = world.host(n).on,
         2 => world.host_mut(n).reaches = [false; 3],
         3 => world.host_mut(n).reaches[rng.random_range(0..3)] = false,
@@ -167,6 +185,12 @@ fn harm(world: &mut World, kind: u8, n: u128, rng: &mut SmallRng) {
                 world.nova.evacuate(instance, host(n), false, now);
             }
         }
+        23 => world.ambush = true,
+        24 => {
+            // Nobody sees it any more, nor its BMC, and it goes on.
+            let host = world.host_mut(n);
+            (host.reaches, host.storage, host.data, host.bmc) = ([false; 3], false, false, Bmc::Silent);
+        }
         _ => {
             let guest = world.host(n).guests.first().copied();
             if let Some(guest) = guest.filter(|_| world.host(n).runs()) {
@@ -189,7 +213,7 @@ fn confirm(world: &mut World, n: u128) {
 
 fn heal(world: &mut World, kind: u8, n: u128) {
     match kind {
-        0 | 1 | 15 => {
+        0 | 1 | 15 | HAUNTS => {
             let now = world.now;
             let host = world.host_mut(n);
             host.restores = false;
@@ -205,6 +229,14 @@ fn heal(world: &mut World, kind: u8, n: u128) {
         7 => world.trouble(Trouble::None),
         8 => world.nova.refusing.clear(),
         10 => world.go_on(),
+        23 => {
+            world.ambush = false;
+            world.go_on();
+        }
+        24 => {
+            let host = world.host_mut(n);
+            (host.reaches, host.storage, host.data, host.bmc) = ([true; 3], true, true, Bmc::Well);
+        }
         13 => world.host_mut(n).libvirt = true,
         14 => world.skew = 0,
         16 => {
@@ -239,10 +271,14 @@ fn calm(world: &mut World) {
             left.push(format!("INV-27 case {} is in {} and nobody is asked", case.id, case.phase));
         }
     }
+    let asked = |host| {
+        let case = world.ha().cases.get(host);
+        case.is_some_and(|case| case.needs_operator.is_some() || case.phase == Phase::AwaitReturn)
+    };
     for (instance, server) in &world.nova.servers {
         let runs = world.hosts.iter().filter(|host| host.guests.contains(instance)).count();
-        let told =
-            world.ha().cases.iter().any(|case| case.needs_operator.is_some() || case.phase == Phase::AwaitReturn);
+        let permit = world.ha().permits.get(*instance).map(|permit| permit.life.host);
+        let told = asked(server.host) || permit.is_some_and(asked);
         let tired = world.ha().restarts.get(*instance).is_some_and(|known| known.well == Some(false));
         // One that crashed by itself stays so where no policy starts it again.
         let policy = world.ha().small.policy.in_place;
@@ -250,7 +286,6 @@ fn calm(world: &mut World) {
         if runs == 0 && !told && !tired && !stays {
             left.push(format!("INV-26 instance {instance} runs nowhere, Nova has it on {}", server.host));
         }
-        let permit = world.ha().permits.get(*instance).map(|permit| permit.life.host);
         if runs == 1 && !told && permit != Some(server.host) {
             left.push(format!("INV-21 instance {instance}: Nova has it on {}, its permit is {permit:?}", server.host));
         }

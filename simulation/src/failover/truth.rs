@@ -69,6 +69,8 @@ pub struct TrueHost {
     pub boots_at: Option<u64>,
     /// It has not said Hello in its present boot.
     pub greets: bool,
+    /// The last boot whose Hello was answered: what its disk remembers.
+    pub answered: Option<u128>,
     /// Its nova-compute runs. After a boot it is held back until it is let start.
     pub compute: bool,
     /// Its libvirt answers.
@@ -110,6 +112,7 @@ impl TrueHost {
             seen_off: false,
             boots_at: None,
             greets: false,
+            answered: None,
             compute: true,
             libvirt: true,
             lease: 0,

@@ -15,7 +15,7 @@ use scheduler::{Batch, Command, Core, HostReport, InstanceReport, Inventory, Out
 use uuid::Uuid;
 
 use super::nova::{Nova, Server, Trouble};
-use super::truth::{Bmc, TrueHost, host, machine, vm};
+use super::truth::{Bmc, TrueHost, boot, host, machine, vm};
 
 /// Milliseconds of a tick.
 pub(super) const TICK: u64 = 500;
@@ -125,6 +125,8 @@ pub struct World {
     pub voters: Vec<u64>,
     /// A paused leader's calls are kept until it goes on.
     pub paused: bool,
+    /// The leader is cut off in front of its next call with a barrier: it looked at the state, and did not write yet.
+    pub ambush: bool,
     pub(super) kept: Vec<(Call, Leader)>,
     pub(super) leader: Option<Leading>,
     pub(super) elect: Option<u64>,
@@ -185,6 +187,7 @@ impl World {
             taken: BTreeMap::new(),
             voters: vec![1, 2, 3],
             paused: false,
+            ambush: false,
             kept: Vec::new(),
             leader: None,
             elect: None,
@@ -256,7 +259,10 @@ impl World {
     /// A host says Hello in the boot that it is in.
     pub fn hello(&mut self, n: u128) -> Done {
         let hello = self.hello_of(n);
-        self.must(Change::IncarnationOpen { host: host(n), hello: Box::new(hello) })
+        let done = self.must(Change::IncarnationOpen { host: host(n), hello: Box::new(hello) });
+        let host = self.host_mut(n);
+        host.answered = Some(host.boots);
+        done
     }
 
     /// What the agent of host `n` says in the boot that it is in.
@@ -264,7 +270,10 @@ impl World {
         let true_host = self.host(n);
         Hello {
             boot: true_host.boot(),
-            previous: true_host.boots.checked_sub(1).map(|before| super::truth::boot(true_host.id, before)),
+            previous: true_host
+                .answered
+                .filter(|known| *known != true_host.boots)
+                .map(|known| boot(true_host.id, known)),
             machine: machine(true_host.id),
             permit_check: true,
             ..Hello::default()
@@ -335,15 +344,12 @@ impl World {
     pub fn pause(&mut self, elected: bool) {
         let Some(leading) = &self.leader else { return };
         let id = leading.id;
-        // What it was about to send.
-        self.kept = self
-            .mail
-            .extract_if(.., |_, letter| matches!(letter, Letter::Do(_, from) if *from == id))
-            .filter_map(|(_, letter)| match letter {
-                Letter::Do(call, from) => Some((call, from)),
-                Letter::Told(..) => None,
-            })
-            .collect();
+        // What it was about to send, beside what one before it still holds.
+        let sent = self.mail.extract_if(.., |_, letter| matches!(letter, Letter::Do(_, from) if *from == id));
+        self.kept.extend(sent.filter_map(|(_, letter)| match letter {
+            Letter::Do(call, from) => Some((call, from)),
+            Letter::Told(..) => None,
+        }));
         if elected {
             self.kill_leader();
         } else {
