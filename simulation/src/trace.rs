@@ -16,6 +16,7 @@ pub mod estate;
 pub mod events;
 pub mod hosts;
 pub mod inflate;
+pub mod lifetimes;
 pub mod meter;
 pub mod migrations;
 pub mod policy;

@@ -166,6 +166,41 @@ fn cut(folder: &str, nodes: &str, events: usize) -> (Trace, HostList) {
     (trace, HostList::open(&folder.join(nodes)).unwrap())
 }
 
+/// Host of each create.
+fn chosen(inputs: &Inputs, name: &str, hosts: usize) -> Vec<Option<usize>> {
+    let estate = inputs.estate(&policy(name, Domain::Nova, false), hosts).unwrap();
+    let mut chosen = Vec::new();
+    let after = |_, played, _: &_| match played {
+        Played::Placed(_, host) => chosen.push(Some(host as usize)),
+        Played::Rejected(_) => chosen.push(None),
+        _ => {}
+    };
+    Player::new(inputs, estate, &Unwatched).play(0, |_, _| Ok(()), after).unwrap();
+    chosen
+}
+
+/// Where VMs go up to a time does not depend on what comes later, nor on the lifetimes that the trace tells; those of the
+/// oracle do.
+#[test]
+fn what_is_learned_is_of_the_past() {
+    let (whole, list) = cut("azure2017", "nodes-uniform.csv", 22_000);
+    let mut past = whole.clone();
+    past.events.truncate(16_000);
+    past.vms.iter_mut().for_each(|vm| vm.lifetime = None);
+    let [whole, past] = [whole, past].map(|trace| Inputs { check: false, ..inputs(trace, list.clone(), 0.25) });
+    for (name, equal) in [("lifetime-learned", true), ("lifetime-oracle", false)] {
+        let (all, known) = (chosen(&whole, name, 100), chosen(&past, name, 100));
+        assert!(known.len() > 5_000 && all.len() > known.len());
+        assert_eq!(all[..known.len()] == known[..], equal, "{name}");
+    }
+    assert_ne!(chosen(&past, "lifetime-learned", 100), chosen(&past, "best-fit", 100));
+    let learned = policy("lifetime-learned", Domain::Nova, false);
+    let told = replay(&whole, &learned, 100, None, &Unwatched).unwrap().0.lifetimes.unwrap();
+    let said: u64 = told.created.vms.iter().flatten().sum();
+    assert!(said > 5_000 && told.an_hour_old.vms.iter().flatten().sum::<u64>() > 100, "{told:?}");
+    assert!(told.created.right.unwrap() <= 1.0 && told.created.right_by_one_class.unwrap() > 0.5, "{told:?}");
+}
+
 #[test]
 fn pipelines_choose_as_their_definitions_say() {
     for nodes in ["nodes-uniform.csv", "nodes-mixed.csv"] {
@@ -182,14 +217,7 @@ fn pipelines_choose_as_their_definitions_say() {
         ];
         for (name, score) in references {
             let wanted = naive(&inputs.trace, &hosts, score);
-            let estate = inputs.estate(&policy(name, Domain::Nova, false), 70).unwrap();
-            let mut chosen = Vec::new();
-            let after = |_, played, _: &_| match played {
-                Played::Placed(_, host) => chosen.push(Some(host as usize)),
-                Played::Rejected(_) => chosen.push(None),
-                _ => {}
-            };
-            Player::new(&inputs, estate, &Unwatched).play(0, |_, _| Ok(()), after).unwrap();
+            let chosen = chosen(&inputs, name, 70);
             let differ = chosen.iter().zip(&wanted).position(|(chosen, wanted)| chosen != wanted);
             assert_eq!((differ, chosen.len()), (None, wanted.len()), "{name} on {nodes}");
             assert!(chosen.contains(&None), "{name} on {nodes}: a rejection expected");
@@ -202,7 +230,7 @@ fn results_do_not_depend_on_threads() {
     let (trace, list) = cut("azure2017", "nodes-uniform.csv", 3_000);
     let mut inputs = inputs(trace, list, 0.25);
     inputs.check = false;
-    let policies = ["random", "fgd", "ram-cpu-spread", "lifetime-oracle", "nova-packing"];
+    let policies = ["random", "fgd", "ram-cpu-spread", "lifetime-learned", "nova-packing"];
     let study = Study {
         inputs,
         policies: policies.map(|name| policy(name, Domain::Nova, false)).to_vec(),

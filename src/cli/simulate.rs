@@ -1,6 +1,7 @@
 //! `simulate`: recorded requests, played into the same core that serves live ones. Without a server.
 
 mod folder;
+mod policies;
 mod progress;
 mod recording;
 mod tables;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 use clap::ValueEnum;
 use scheduler::Domain;
+use simulation::trace::lifetimes::Knowledge;
 use simulation::trace::policy::{Policy, USUAL};
 use simulation::trace::report::report;
 use simulation::trace::{HostList, Inputs, Mode, Ratios, Study, Trace};
@@ -18,6 +20,7 @@ use simulation::trace::{HostList, Inputs, Mode, Ratios, Study, Trace};
 use super::Failure;
 use super::output::{complain, print};
 use folder::Folder;
+use policies::{Lifetimes, policies};
 use progress::Progress;
 
 const EXAMPLES: &str = "\
@@ -36,8 +39,9 @@ Examples:
 
 A policy is a pipeline: a file, one that ships with pallium, or one of the
 references random, first-fit, best-fit, worst-fit, dot-product, l2-norm,
-ram-cpu-spread, kvm-binpack, fgd, lifetime-oracle. With --out a study that broke
-off goes on where it stood. Formats and figures: docs/simulation.md.";
+ram-cpu-spread, kvm-binpack, fgd, lifetime-oracle, lifetime-learned. With --out
+a study that broke off goes on where it stood. Formats and figures:
+docs/simulation.md.";
 
 /// Play a recorded trace against policies, offline
 #[derive(Debug, clap::Args)]
@@ -64,6 +68,9 @@ pub struct Args {
     /// A pipeline file, or the name of a shipped pipeline or of a reference policy; as often as you like
     #[arg(long = "policy", value_name = "NAME|FILE", value_delimiter = ',')]
     policies: Vec<String>,
+    /// Who tells a pipeline with the weigher lifetime_alignment how long VMs live
+    #[arg(long, value_name = "SOURCE", value_enum, default_value_t)]
+    lifetimes: Lifetimes,
     /// Seed of every random choice
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u64,
@@ -187,18 +194,7 @@ impl Args {
         if !(1..=1_000_000).contains(&count) {
             return Err(Failure::Usage(format!("--hosts-count: {count} given, 1 to 1000000 expected")));
         }
-        let gpus = list.hosts.iter().any(|host| host.gpus > 0);
-        let fractions = trace.shapes.iter().any(|shape| !shape.milli_cpu.is_multiple_of(1000) || shape.gpus > 0);
-        let domain = if gpus || fractions { Domain::Pods } else { Domain::Nova };
-        let usual: Vec<String> = if domain == Domain::Nova {
-            USUAL.map(str::to_owned).to_vec()
-        } else {
-            ["first-fit", "best-fit", "fgd"].map(str::to_owned).to_vec()
-        };
-        let names = if self.policies.is_empty() { &usual } else { &self.policies };
-        let policies = names.iter().map(|name| policies(name, domain, gpus, self.seed));
-        let policies: Vec<Arc<Policy>> =
-            policies.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().map(Arc::new).collect();
+        let policies = self.policies_for(&trace, &list, self.seed)?;
         let inputs = Inputs {
             trace: Arc::new(trace),
             list: Arc::new(list),
@@ -215,25 +211,27 @@ impl Args {
     }
 }
 
+impl Args {
+    fn policies_for(&self, trace: &Trace, list: &HostList, seed: u64) -> Result<Vec<Arc<Policy>>, Failure> {
+        let gpus = list.hosts.iter().any(|host| host.gpus > 0);
+        let fractions = trace.shapes.iter().any(|shape| !shape.milli_cpu.is_multiple_of(1000) || shape.gpus > 0);
+        let domain = if gpus || fractions { Domain::Pods } else { Domain::Nova };
+        let usual: Vec<String> = if domain == Domain::Nova {
+            USUAL.map(str::to_owned).to_vec()
+        } else {
+            ["first-fit", "best-fit", "fgd"].map(str::to_owned).to_vec()
+        };
+        let names = if self.policies.is_empty() { &usual } else { &self.policies };
+        let policies = names.iter().map(|name| policies(name, domain, gpus, seed, self.lifetimes));
+        Ok(policies.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().map(Arc::new).collect())
+    }
+}
+
 /// A share, as 1% or 0.01.
 fn share(text: &str) -> Result<f64, String> {
     let (number, parts) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
     let share = number.parse::<f64>().map(|number| number / parts).ok();
     share.filter(|share| (0.0..=1.0).contains(share)).ok_or_else(|| "a share expected, from 0 to 100%".to_owned())
-}
-
-/// The policies that a name or a file stands for.
-fn policies(name: &str, domain: Domain, gpus: bool, seed: u64) -> Result<Vec<Policy>, Failure> {
-    let is_file = Path::new(name).extension().is_some_and(|end| ["yaml", "yml", "json"].iter().any(|e| end == *e));
-    if !is_file {
-        return Ok(vec![Policy::named(name, domain, gpus, seed).map_err(Failure::Usage)?]);
-    }
-    let text = std::fs::read_to_string(name).map_err(|error| Failure::new(format!("{name}: {error}")))?;
-    let resources = plugins::parse_pipelines(&text).map_err(|error| Failure::new(format!("{name}: {error}")))?;
-    if resources.is_empty() {
-        return Err(Failure::new(format!("{name}: no Pipeline in it, at least one expected")));
-    }
-    Ok(resources.into_iter().map(Policy::of).collect())
 }
 
 /// Hosts from a table, or from a backup.
@@ -254,6 +252,14 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return recording::run(folder);
     }
     let study = args.study()?;
+    for policy in study.policies.iter().filter(|policy| policy.asks_lifetimes()) {
+        if policy.lifetimes == Knowledge::None {
+            complain(&format!(
+                "note: {} weighs lifetimes and is told none; --lifetimes learned or oracle tells it some",
+                policy.name
+            ));
+        }
+    }
     let folder = args.out.as_deref().map(Folder::open).transpose()?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads.unwrap_or(0)).build();
     let pool = pool.map_err(|error| Failure::new(format!("no threads: {error}")))?;

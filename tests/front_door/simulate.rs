@@ -70,6 +70,9 @@ fn bad_input_is_told_and_nothing_is_written() {
     assert_eq!(code, Some(1));
     assert!(told.contains("line 4, column vm_id: v2 is created a second time"), "{told}");
     fs::write(&events, EVENTS).expect("written");
+    let (code, told) = run(&["--lifetimes", "guessed"]);
+    assert_eq!(code, Some(2));
+    assert!(told.contains("none, learned, oracle"), "{told}");
     for (arguments, code, wanted) in [
         (["--policy", "best-fits"], 2, "policy 'best-fits' is not known"),
         (["--warm-up", "2"], 2, "--warm-up: 2 given"),

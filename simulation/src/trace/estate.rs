@@ -1,22 +1,24 @@
 //! The world that a trace is played into: the real core with its pipeline, and the hosts as they would be. Where a VM goes
 //! is the core's decision and apply's claim; which of its GPUs a host gives is the host's, and it reports it.
 
+mod foretell;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use plugins::packing::lifetime::{EXIT_FEATURE, LIFETIME_HINT};
+use plugins::packing::lifetime::LIFETIME_HINT;
 use plugins::packing::{DEVICES, fragmentation::Shape as Expected};
 use scheduler::command::{Action, Part, Place};
 use scheduler::rebalance::{Item, Plan, Site, make_room};
 use scheduler::{
-    Batch, Command, Core, Domain, Engine, FeatureReport, HostReport, Intent, Outcome, Proposer, Purpose, Request, Row,
-    Settled,
+    Batch, Command, Core, Domain, Engine, HostReport, Intent, Outcome, Proposer, Purpose, Request, Row, Settled,
 };
 use smallvec::SmallVec;
 use uuid::Uuid;
 
 use super::events::Trace;
 use super::hosts::{Host, Ratios};
+use super::lifetimes::{Forecast, Knowledge};
 use super::policy::Policy;
 use super::shape::mix;
 
@@ -24,7 +26,7 @@ use super::shape::mix;
 const START: u64 = 1_767_225_600_000;
 /// Seconds of a life without an end.
 const ENDLESS: f64 = 1e12;
-/// Virtual time between two looks at the mix, milliseconds.
+/// Virtual time between two looks at the mix, and at how long VMs live, milliseconds.
 const LEARN_EVERY: u64 = 3_600_000;
 /// No host.
 pub const NOWHERE: u32 = u32::MAX;
@@ -64,6 +66,10 @@ pub struct Estate {
     mix: Vec<Expected>,
     /// Hosts that take nothing.
     outside: Vec<usize>,
+    /// What a policy is told that learns how long VMs live.
+    forecast: Option<Forecast>,
+    /// When each host is expected to be empty, seconds of the trace.
+    exits: Vec<f64>,
 }
 
 /// The identity of a VM.
@@ -107,6 +113,8 @@ impl Estate {
             learned: None,
             mix: Vec::new(),
             outside: Vec::new(),
+            forecast: (policy.lifetimes == Knowledge::Learned).then(|| Forecast::new(trace)),
+            exits: vec![ENDLESS; hosts.len()],
         };
         let reports = hosts.iter().enumerate().map(|(at, host)| host.report(at, domain, ratios));
         let commands = reports.map(|report| Command::Report(Box::new(report))).collect();
@@ -136,6 +144,8 @@ impl Estate {
             seen: self.seen.clone(),
             mix: self.mix.clone(),
             outside: Vec::new(),
+            forecast: self.forecast.as_ref().map(Forecast::fork),
+            exits: self.exits.clone(),
             ..*self
         })
     }
@@ -184,7 +194,7 @@ impl Estate {
 
     /// The virtual time is `now`, milliseconds from the start of the trace.
     pub fn set_now(&mut self, now: u64) -> Result<(), String> {
-        self.now = now;
+        let before = std::mem::replace(&mut self.now, now);
         self.core.set_clock(now);
         let hour = now / LEARN_EVERY;
         if self.policy.learns() && self.learned.is_none_or(|learned| learned < hour) && self.seen.iter().any(|&n| n > 0)
@@ -194,7 +204,7 @@ impl Estate {
             let mix: Vec<Expected> = mix(&trace.shapes, &self.seen).into_iter().map(|(s, p)| s.expected(p)).collect();
             self.activate(&mix)?;
         }
-        Ok(())
+        self.look_ahead(before)
     }
 
     fn apply(&mut self, commands: Vec<Command>) -> Vec<Outcome> {
@@ -216,20 +226,21 @@ impl Estate {
     pub fn create(&mut self, vm: u32) -> Result<Option<u32>, String> {
         let shape = self.trace.vms[vm as usize].shape as usize;
         self.seen[shape] += 1;
+        if let Some(forecast) = &mut self.forecast {
+            forecast.create(vm, self.now);
+        }
         self.place(vm)
     }
 
     /// The same for one that was counted before.
     pub fn place(&mut self, vm: u32) -> Result<Option<u32>, String> {
         let shape = self.trace.vms[vm as usize].shape as usize;
-        let life = self.trace.vms[vm as usize].lifetime;
+        let left = (self.policy.lifetimes != Knowledge::None).then(|| self.end(vm) - self.now as f64 / 1000.0);
         let request = &mut self.requests[shape];
         request.consumers.clear();
         request.consumers.push(uuid(vm));
-        if self.policy.foresees {
-            let left = self.end(vm) - self.now as f64 / 1000.0;
-            let left = if life.is_none() { ENDLESS } else { left };
-            self.requests[shape].hints.insert(LIFETIME_HINT.to_owned(), vec![left.to_string()]);
+        if let Some(left) = left {
+            request.hints.insert(LIFETIME_HINT.to_owned(), vec![left.to_string()]);
         }
         let decided = self.core.decide(&self.engine, &self.requests[shape]);
         let mut proposal = decided.map_err(|refusal| format!("{}: {refusal}", self.policy.name))?;
@@ -317,13 +328,10 @@ impl Estate {
         if self.trace.shape(vm).gpus > 0 {
             self.give_devices(vm, host)?;
         }
-        if self.policy.foresees {
-            self.foretell(host)?;
-        }
-        Ok(())
+        self.foretell(host)
     }
 
-    /// A VM goes; its host, or `None` when it was never placed.
+    /// A VM leaves its host, or `None` when it was never placed.
     pub fn delete(&mut self, vm: u32) -> Result<Option<u32>, String> {
         let host = self.at[vm as usize];
         if host == NOWHERE {
@@ -350,9 +358,7 @@ impl Estate {
             }
             self.report_use(host)?;
         }
-        if self.policy.foresees {
-            self.foretell(host)?;
-        }
+        self.foretell(host)?;
         Ok(Some(host))
     }
 
@@ -395,27 +401,6 @@ impl Estate {
             ..HostReport::default()
         };
         self.tell(Command::Report(Box::new(report)))
-    }
-
-    /// End of a VM, seconds of the trace.
-    fn end(&self, vm: u32) -> f64 {
-        let vm = &self.trace.vms[vm as usize];
-        vm.lifetime.map_or(ENDLESS, |life| (vm.created + life) as f64 / 1000.0)
-    }
-
-    /// A host's last end, as a source that knows the future says it.
-    fn foretell(&mut self, host: u32) -> Result<(), String> {
-        let last = self.held[host as usize].vms.iter().map(|&vm| self.end(vm)).reduce(f64::max);
-        let values = last.map(|last| (EXIT_FEATURE.to_owned(), last + START as f64 / 1000.0));
-        let forget = if last.is_none() { vec![EXIT_FEATURE.to_owned()] } else { Vec::new() };
-        let report = FeatureReport {
-            domain: self.domain,
-            name: Host::name_at(host as usize),
-            values: values.into_iter().collect(),
-            forget,
-            ..FeatureReport::default()
-        };
-        self.tell(Command::Features(Box::new(report)))
     }
 
     fn tell(&mut self, command: Command) -> Result<(), String> {

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::estate::Estate;
 use super::events::Trace;
+use super::lifetimes::Calibration;
 use super::migrations::Migrations;
 use super::shape::{Shape, mix};
 
@@ -121,6 +122,9 @@ pub struct Metrics {
     /// What was moved, where moves are allowed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub migrations: Option<Migrations>,
+    /// How long VMs were expected to live and did, where the policy is told a forecast.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lifetimes: Option<Calibration>,
 }
 
 /// A moment of the series.

@@ -2,10 +2,13 @@
 //! pipelines from files. Each is a pipeline; nothing here decides anything.
 
 use plugins::packing::fragmentation::{FragmentationGradient, Shape as Expected};
+use plugins::packing::lifetime::LifetimeAlignment;
 use scheduler::pipeline::WeigherPlugin;
 use scheduler::pipeline::spec::{Param, PipelineResource};
 use scheduler::{Domain, Engine, Settings};
 use serde_json::{Value, json};
+
+use super::lifetimes::Knowledge;
 
 /// A policy.
 #[derive(Clone, Debug)]
@@ -14,12 +17,12 @@ pub struct Policy {
     pub name: String,
     /// Its pipeline.
     pub resource: PipelineResource,
-    /// It is told when each VM will end.
-    pub foresees: bool,
+    /// Who tells it how long VMs live.
+    pub lifetimes: Knowledge,
 }
 
 /// Reference policies: name, and what it does.
-pub const REFERENCES: [(&str, &str); 10] = [
+pub const REFERENCES: [(&str, &str); 11] = [
     ("random", "a seeded draw among the hosts that fit"),
     ("first-fit", "the first host of the list"),
     ("best-fit", "least free CPU and memory, as shares of the largest host (with GPUs: CPU and GPU, half each)"),
@@ -30,6 +33,7 @@ pub const REFERENCES: [(&str, &str); 10] = [
     ("kvm-binpack", "Cortex's kvm_binpack: fullest of its own capacity"),
     ("fgd", "fragmentation gradient descent, ties by best-fit"),
     ("lifetime-oracle", "hosts whose VMs end together, with perfect knowledge of every end"),
+    ("lifetime-learned", "the same, with what the past of the trace lets one expect"),
 ];
 
 /// The policy that packs best of those that ship with pallium.
@@ -78,7 +82,7 @@ fn weighers(name: &str, domain: Domain, gpus: bool, seed: u64) -> Option<(&'stat
                 packing("best_fit", &both, if gpus { 1e-3 } else { 1e-6 }),
             ]))
         }
-        "lifetime-oracle" => raw(json!([
+        "lifetime-oracle" | "lifetime-learned" => raw(json!([
             {"name": "lifetime_alignment", "multiplier": 100.0}, packing("best_fit", &both, 1.0),
         ])),
         _ => None,
@@ -102,7 +106,12 @@ impl Policy {
             },
         });
         let resource = serde_json::from_value(resource).expect("a test reads every reference policy");
-        Some(Self { name: name.to_owned(), resource, foresees: name == "lifetime-oracle" })
+        let lifetimes = match name {
+            "lifetime-oracle" => Knowledge::Oracle,
+            "lifetime-learned" => Knowledge::Learned,
+            _ => Knowledge::None,
+        };
+        Some(Self { name: name.to_owned(), resource, lifetimes })
     }
 
     /// A policy by name: a reference policy, else a pipeline that ships with pallium.
@@ -120,10 +129,14 @@ impl Policy {
         }
     }
 
-    /// A pipeline as it is.
+    /// A pipeline as it is. It is told no lifetimes.
     pub fn of(resource: PipelineResource) -> Self {
-        let foresees = resource.spec.weighers.iter().any(|step| step.name == "lifetime_alignment");
-        Self { name: resource.metadata.name.clone(), resource, foresees }
+        Self { name: resource.metadata.name.clone(), resource, lifetimes: Knowledge::None }
+    }
+
+    /// Whether some step of it asks how long VMs live.
+    pub fn asks_lifetimes(&self) -> bool {
+        self.resource.spec.weighers.iter().any(|step| step.name == LifetimeAlignment::NAME)
     }
 
     /// Domain of its requests.

@@ -127,7 +127,7 @@ impl<'a> Player<'a> {
                     None => Played::Rejected(event.vm),
                 },
                 Kind::Delete if self.fading => continue,
-                Kind::Delete => match self.estate.delete(event.vm)? {
+                Kind::Delete => match self.estate.end_of(event.vm)? {
                     Some(host) => Played::Left(event.vm, host),
                     None => Played::Orphan,
                 },
@@ -214,8 +214,9 @@ pub fn replay(
         },
     )?;
     let migrations = (inputs.migrations > 0.0).then_some(player.migrations);
+    let lifetimes = player.estate.calibration();
     let meter = meter.into_inner();
-    Ok((Metrics { migrations, ..meter.metrics() }, series))
+    Ok((Metrics { migrations, lifetimes, ..meter.metrics() }, series))
 }
 
 /// What was moved in a replay on the first `count` hosts without a rejection; `None`: there was one.

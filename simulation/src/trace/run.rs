@@ -132,10 +132,11 @@ impl Study {
     pub fn fingerprint(&self, point: Point<'_>) -> String {
         let inputs = &self.inputs;
         let text = format!(
-            "{} {} {} {} {:?} {} {} {} {:?} {} {:?} {}",
+            "{} {} {} {} {} {:?} {} {} {} {:?} {} {:?} {:?} {}",
             env!("CARGO_PKG_VERSION"),
             inputs.trace.sha256,
             inputs.trace.vms.len(),
+            inputs.trace.events.len(),
             inputs.list.sha256,
             inputs.ratios,
             inputs.warm_up,
@@ -144,6 +145,7 @@ impl Study {
             point.mode,
             self.count,
             self.series,
+            point.policy.lifetimes,
             point.policy.resource.text(),
         );
         hex(&Sha256::digest(text))
@@ -214,6 +216,7 @@ impl Study {
                 entry.extend(done.result.clone());
             }
         }
+        gains(&mut policies);
         let inputs = &self.inputs;
         let trace = &inputs.trace;
         json!({
@@ -239,6 +242,22 @@ impl Study {
     pub fn series(done: &[Done]) -> String {
         let lines = done.iter().flat_map(|done| &done.series).map(String::as_str);
         std::iter::once(SERIES).chain(lines).flat_map(|line| [line, "\n"]).collect()
+    }
+}
+
+/// The policy that gains are told against.
+const PLAIN: &str = "best-fit";
+
+/// Tells how many more hosts a policy leaves empty than best-fit, as a share of all. Runs with other rejections cannot be
+/// compared by it: null.
+fn gains(policies: &mut Map<String, Value>) {
+    let Some(plain) = policies.get(PLAIN).map(|policy| policy["replay"].clone()) else { return };
+    for policy in policies.values_mut() {
+        let Some(Value::Object(replay)) = policy.get_mut("replay") else { continue };
+        let equal = replay["rejections"]["count"] == plain["rejections"]["count"];
+        let both = replay["empty_hosts"].as_f64().zip(plain["empty_hosts"].as_f64());
+        let gain = both.filter(|_| equal).map(|(here, plain)| here - plain);
+        replay.insert("empty_hosts_over_best_fit".to_owned(), json!(gain));
     }
 }
 

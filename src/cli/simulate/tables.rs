@@ -41,6 +41,7 @@ const TABLES: [(&str, &str, &[Cell]); 5] = [
         "replay",
         &[
             ("EMPTY", &["replay", "empty_hosts"], percent, 0),
+            ("OVER BEST-FIT", &["replay", "empty_hosts_over_best_fit"], points, 1),
             ("REJECTED", &["replay", "rejections", "count"], plain, 0),
             ("DENSITY CPU", &["replay", "density", "cpu"], percent, 0),
             ("MEM", &["replay", "density", "mem"], percent, 0),
@@ -92,6 +93,10 @@ fn days(value: &Value) -> String {
     days.unwrap_or_else(|| "-".to_owned())
 }
 
+fn points(value: &Value) -> String {
+    value.as_f64().map_or_else(|| "-".to_owned(), |value| format!("{:+.2} pt", value * 100.0))
+}
+
 fn ratio(value: &Value) -> String {
     value.as_f64().map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"))
 }
@@ -136,5 +141,33 @@ pub fn tables(study: &Study, result: &Value) -> String {
             .collect();
         let _ = write!(out, "\n{title}\n{}\n", listing(&columns, &rows));
     }
+    for policy in &study.policies {
+        lifetimes(&mut out, &policy.name, &result["policies"][&policy.name]["replay"]["lifetimes"]);
+    }
     out.trim_end().to_owned()
+}
+
+/// Lifetimes as they were foretold against what came.
+fn lifetimes(out: &mut String, name: &str, told: &Value) {
+    let headings = ["< 1 H", "< 10 H", "< 100 H", "LONGER", "NO END"];
+    for (key, title) in [("created", "new VMs"), ("an_hour_old", "VMs an hour old, how long they live on")] {
+        let Some(rows) = told[key]["vms"].as_array() else { continue };
+        let columns: Vec<_> =
+            std::iter::once(text("FORETOLD", 0)).chain(headings.map(|heading| number(heading, 0))).collect();
+        let rows: Vec<Vec<String>> = rows
+            .iter()
+            .zip(headings)
+            .map(|(row, class)| {
+                let cells = row.as_array().into_iter().flatten().map(plain);
+                std::iter::once(class.to_lowercase()).chain(cells).collect()
+            })
+            .collect();
+        let _ = write!(
+            out,
+            "\nLifetimes foretold by {name}, {title}: {} right, {} by always saying one class\n{}\n",
+            percent(&told[key]["right"]),
+            percent(&told[key]["right_by_one_class"]),
+            listing(&columns, &rows)
+        );
+    }
 }
