@@ -18,12 +18,14 @@ pub mod hosts;
 pub mod inflate;
 pub mod lifetimes;
 pub mod meter;
+pub mod metrics;
 pub mod migrations;
 pub mod policy;
 pub mod replay;
 pub mod report;
 pub mod run;
 pub mod shape;
+pub mod sheet;
 pub mod survive;
 pub mod table;
 

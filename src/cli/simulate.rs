@@ -15,6 +15,8 @@ use scheduler::Domain;
 use simulation::trace::lifetimes::Knowledge;
 use simulation::trace::policy::{Policy, USUAL};
 use simulation::trace::report::report;
+use simulation::trace::run::summary;
+use simulation::trace::sheet::Sheet;
 use simulation::trace::{HostList, Inputs, Mode, Ratios, Study, Trace};
 
 use super::Failure;
@@ -107,7 +109,7 @@ pub struct Args {
     /// Runs at a time [default: one for each processor]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Folder for result.json, series.csv, report.html and timing.json
+    /// Folder for result.json, report.html, timing.json, and series and summary as CSV and Parquet
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
     /// Print result.json instead of tables
@@ -278,10 +280,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let result = study.result(bounds, &done);
     let text = serde_json::to_string_pretty(&result).map_err(|error| Failure::new(error.to_string()))?;
     if let Some(folder) = &folder {
-        folder.write("result.json", &format!("{text}\n"))?;
-        folder.write("series.csv", &Study::series(&done))?;
-        folder.write("report.html", &report(&study, &result, &done))?;
-        folder.write("timing.json", &format!("{:#}\n", timing.json()))?;
+        folder.write("result.json", format!("{text}\n").as_bytes())?;
+        write_sheet(folder, "series", &study.series(&done))?;
+        write_sheet(folder, "summary", &summary(&result))?;
+        folder.write("report.html", report(&study, &result, &done).as_bytes())?;
+        folder.write("timing.json", format!("{:#}\n", timing.json()).as_bytes())?;
     }
     if args.json {
         print(&text);
@@ -292,5 +295,13 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         }
         complain(&timing.told());
     }
+    Ok(())
+}
+
+/// Writes a table as CSV and as Parquet.
+fn write_sheet(folder: &Folder, name: &str, sheet: &Sheet) -> Result<(), Failure> {
+    folder.write(&format!("{name}.csv"), sheet.csv().as_bytes())?;
+    #[cfg(feature = "parquet")]
+    folder.write(&format!("{name}.parquet"), &sheet.parquet().map_err(Failure::new)?)?;
     Ok(())
 }

@@ -85,3 +85,26 @@ fn bad_input_is_told_and_nothing_is_written() {
     }
     assert!(!Path::new(&out).exists(), "nothing is written for bad input");
 }
+
+/// On one host a VM is rejected.
+#[test]
+fn a_study_is_written_in_every_form() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let [events, nodes, out] = files(dir.path());
+    let studied = ["simulate", "--trace", &events, "--hosts", &nodes, "--policy", "best-fit,lifetime-learned"];
+    let output = pallium(&[&studied[..], &["--hosts-count", "1", "--out", &out]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let read = |name: &str| fs::read(Path::new(&out).join(name)).expect(name);
+    let summary = String::from_utf8(read("summary.csv")).expect("UTF-8");
+    for wanted in [
+        "best-fit,replay.rejections.count,VMs,1\n",
+        "best-fit,replay.rejections.by_reason.cpu,VMs,1\n",
+        ",volume,hosts,2\n",
+    ] {
+        assert!(summary.contains(wanted), "{wanted:?} expected in\n{summary}");
+    }
+    for name in ["summary.parquet", "series.parquet"] {
+        let bytes = read(name);
+        assert!(bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1"), "{name}");
+    }
+}

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::estate::Estate;
 use super::events::Trace;
@@ -37,7 +37,7 @@ impl Average {
 }
 
 /// A number for each resource; `None`: nothing has it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ByResource {
     /// CPU.
     pub cpu: Option<f64>,
@@ -128,7 +128,7 @@ pub struct Metrics {
 }
 
 /// A moment of the series.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Moment {
     /// Seconds from the start of the trace.
     pub time_s: f64,
@@ -349,12 +349,14 @@ impl Meter {
 
     /// This moment of the series.
     pub fn moment(&self, now: u64) -> Moment {
-        let used = std::array::from_fn(|r| (self.in_use[r] > 0.0).then(|| self.used[r] / self.in_use[r]));
+        // Rounded, so that it is the same when it was kept as text.
+        let round = |value: f64| (value * 1e6).round() / 1e6;
+        let used = std::array::from_fn(|r| (self.in_use[r] > 0.0).then(|| round(self.used[r] / self.in_use[r])));
         Moment {
             time_s: now as f64 / 1000.0,
             hosts_used: self.used_hosts,
             used: ByResource::of(used),
-            fragmentation: self.sampled.0,
+            fragmentation: self.sampled.0.map(round),
             large_slots: self.sampled.1,
             rejected: self.metrics.rejections.count,
             migrations: self.moves,

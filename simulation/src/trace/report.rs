@@ -7,7 +7,8 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::run::{Done, Study};
+use super::meter::Moment;
+use super::run::{Done, Point, Study};
 use chart::{Chart, Line};
 
 /// A row of the table of metrics: label, path in the policy's results, how it is shown, definition.
@@ -111,22 +112,13 @@ fn shown(value: &Value, how: Shown) -> String {
     }
 }
 
-/// A column of the series by policy, over days.
-fn curves(study: &Study, done: &[Done], column: usize, scale: f64) -> Vec<Line> {
-    let of = |name: &str| {
-        let lines = done.iter().flat_map(|done| &done.series);
-        let cells = lines.map(|line| line.split(',').collect::<Vec<_>>()).filter(|cells| cells.get(1) == Some(&name));
-        let point = |cells: Vec<&str>| {
-            Some((cells[0].parse::<f64>().ok()? / 86_400.0, cells.get(column)?.parse::<f64>().ok()? * scale))
-        };
-        cells.filter_map(point).collect::<Vec<_>>()
+/// A curve for each policy, over days.
+fn curves(study: &Study, done: &[Done], value: impl Fn(&Moment) -> Option<f64>) -> Vec<Line> {
+    let line = |(point, done): (Point<'_>, &Done)| {
+        let points = done.series.iter().filter_map(|moment| Some((moment.time_s / 86_400.0, value(moment)?)));
+        Line::new(&point.policy.name, points.collect())
     };
-    study
-        .policies
-        .iter()
-        .map(|policy| Line::new(&policy.name, of(&policy.name)))
-        .filter(|line| !line.points.is_empty())
-        .collect()
+    study.points().into_iter().zip(done).map(line).filter(|line| !line.points.is_empty()).collect()
 }
 
 /// The report of a study.
@@ -179,37 +171,43 @@ pub fn report(study: &Study, result: &Value, done: &[Done]) -> String {
         shown(&bounds["l2_mem"], Shown::Count),
         shown(&bounds["lp"], Shown::Count),
     );
+    let percent = |value: Option<f64>| value.map(|value| value * 100.0);
     let charts = [
-        Chart { title: "Hosts in use", what: "hosts with a VM, by day", unit: "", lines: curves(study, done, 2, 1.0) },
+        Chart {
+            title: "Hosts in use",
+            what: "hosts with a VM, by day",
+            unit: "",
+            lines: curves(study, done, |moment| Some(moment.hosts_used as f64)),
+        },
         Chart {
             title: "Density of CPU",
             what: "use over capacity of the hosts in use, by day",
             unit: " %",
-            lines: curves(study, done, 3, 100.0),
+            lines: curves(study, done, |moment| percent(moment.used.cpu)),
         },
         Chart {
             title: "Density of memory",
             what: "use over capacity of the hosts in use, by day",
             unit: " %",
-            lines: curves(study, done, 4, 100.0),
+            lines: curves(study, done, |moment| percent(moment.used.mem)),
         },
         Chart {
             title: "Fragmentation",
             what: "free and of no use for the mix, by day",
             unit: " %",
-            lines: curves(study, done, 6, 100.0),
+            lines: curves(study, done, |moment| percent(moment.fragmentation)),
         },
         Chart {
             title: "Large slots",
             what: "further VMs of 16 vCPU and 64 GiB, by day",
             unit: "",
-            lines: curves(study, done, 7, 1.0),
+            lines: curves(study, done, |moment| moment.large_slots),
         },
         Chart {
             title: "Rejections so far",
             what: "creates without a host, by day",
             unit: "",
-            lines: curves(study, done, 8, 1.0),
+            lines: curves(study, done, |moment| Some(moment.rejected as f64)),
         },
         inflation(
             study,

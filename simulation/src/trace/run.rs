@@ -12,8 +12,10 @@ use sha2::{Digest, Sha256};
 use super::bounds::{Bounds, bounds};
 use super::inflate::inflate;
 use super::meter::Moment;
+use super::metrics::METRICS;
 use super::policy::Policy;
 use super::replay::{Inputs, Watch, first_failure, min_hosts, replay};
+use super::sheet::{self, Cell, Sheet};
 use super::survive::survive;
 use super::table::hex;
 
@@ -75,8 +77,8 @@ pub struct Done {
     pub fingerprint: String,
     /// Keys of the policy's results.
     pub result: Map<String, Value>,
-    /// The series as lines of CSV, without the policy's name.
-    pub series: Vec<String>,
+    /// The series of a replay.
+    pub series: Vec<Moment>,
 }
 
 /// One policy in one mode.
@@ -95,9 +97,6 @@ impl Point<'_> {
         format!("{}.{}", self.mode.name(), self.policy.name.chars().map(safe).collect::<String>())
     }
 }
-
-/// Heading of the series.
-pub const SERIES: &str = "time_s,policy,hosts_used,u_cpu,u_mem,u_gpu,fragmentation,large_slots,rejected,migrations";
 
 impl Study {
     /// All of its points.
@@ -158,7 +157,7 @@ impl Study {
         let value = match point.mode {
             Mode::Replay => {
                 let (metrics, moments) = replay(inputs, policy, self.count, self.series, watch)?;
-                series = moments.iter().map(|moment| line(&policy.name, moment)).collect();
+                series = moments;
                 json!({ "replay": metrics })
             }
             Mode::FirstFailure { starts } => {
@@ -238,11 +237,31 @@ impl Study {
         })
     }
 
-    /// `series.csv`.
-    pub fn series(done: &[Done]) -> String {
-        let lines = done.iter().flat_map(|done| &done.series).map(String::as_str);
-        std::iter::once(SERIES).chain(lines).flat_map(|line| [line, "\n"]).collect()
+    /// The series of all replays.
+    pub fn series(&self, done: &[Done]) -> Sheet {
+        let of = |(point, done): (Point<'_>, &Done)| {
+            done.series.iter().map(move |moment| row(&point.policy.name, moment)).collect::<Vec<_>>()
+        };
+        Sheet { columns: sheet::SERIES, rows: self.points().into_iter().zip(done).flat_map(of).collect() }
     }
+}
+
+/// The figures of a `result.json` as a table.
+pub fn summary(result: &Value) -> Sheet {
+    let row = |policy: &str, metric: &str, unit: &str, value: f64| {
+        let text = |text: &str| Cell::Text(text.to_owned());
+        vec![text(policy), text(metric), text(unit), Cell::Number(Some(value))]
+    };
+    let mut rows = Vec::new();
+    for (name, policy) in result["policies"].as_object().into_iter().flatten() {
+        for metric in METRICS {
+            rows.extend(metric.of(policy).map(|value| row(name, metric.path, metric.unit, value)));
+        }
+    }
+    for bound in ["volume", "l2_cpu", "l2_mem", "lp"] {
+        rows.extend(result["bounds"][bound].as_f64().map(|value| row("", bound, "hosts", value)));
+    }
+    Sheet { columns: sheet::SUMMARY, rows }
 }
 
 /// The policy that gains are told against.
@@ -261,24 +280,17 @@ fn gains(policies: &mut Map<String, Value>) {
     }
 }
 
-fn line(policy: &str, moment: &Moment) -> String {
-    let number = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.6}"));
-    let used = moment.used;
-    let quoted = if policy.contains([',', '"', '\n']) {
-        format!("\"{}\"", policy.replace('"', "\"\""))
-    } else {
-        policy.to_owned()
-    };
-    format!(
-        "{},{quoted},{},{},{},{},{},{},{},{}",
-        moment.time_s,
-        moment.hosts_used,
-        number(used.cpu),
-        number(used.mem),
-        number(used.gpu),
-        number(moment.fragmentation),
-        number(moment.large_slots),
-        moment.rejected,
-        moment.migrations,
-    )
+fn row(policy: &str, moment: &Moment) -> Vec<Cell> {
+    vec![
+        Cell::Number(Some(moment.time_s)),
+        Cell::Text(policy.to_owned()),
+        Cell::Whole(moment.hosts_used),
+        Cell::Number(moment.used.cpu),
+        Cell::Number(moment.used.mem),
+        Cell::Number(moment.used.gpu),
+        Cell::Number(moment.fragmentation),
+        Cell::Number(moment.large_slots),
+        Cell::Whole(moment.rejected),
+        Cell::Whole(moment.migrations),
+    ]
 }

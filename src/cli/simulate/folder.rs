@@ -31,13 +31,13 @@ impl Folder {
     }
 
     /// Writes a file: under another name first.
-    pub fn write(&self, name: &str, text: &str) -> Result<(), Failure> {
-        Self::put(&self.0.join(name), text).map_err(Failure::new)
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Failure> {
+        Self::put(&self.0.join(name), bytes).map_err(Failure::new)
     }
 
-    fn put(path: &Path, text: &str) -> Result<(), String> {
+    fn put(path: &Path, bytes: &[u8]) -> Result<(), String> {
         let beside = path.with_extension("part");
-        fs::write(&beside, text).and_then(|()| fs::rename(&beside, path)).map_err(|error| failed(path, &error))
+        fs::write(&beside, bytes).and_then(|()| fs::rename(&beside, path)).map_err(|error| failed(path, &error))
     }
 
     fn point(&self, name: &str) -> PathBuf {
@@ -52,6 +52,6 @@ impl Folder {
     /// Keeps what a point came to.
     pub fn keep(&self, name: &str, done: &Done) -> Result<(), String> {
         let text = serde_json::to_string(done).map_err(|error| error.to_string())?;
-        Self::put(&self.point(name), &text)
+        Self::put(&self.point(name), text.as_bytes())
     }
 }

@@ -1,0 +1,137 @@
+//! Every figure of a policy's results by name: where it stands in `result.json`, its unit, and what it means. The summary shows
+//! them in this order.
+
+use serde_json::Value;
+
+/// A figure.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// What a table calls it.
+    pub label: &'static str,
+    /// Where it stands in the results of a policy, with dots between keys.
+    pub path: &'static str,
+    /// Unit: `share` is a number from 0 to 1, `ratio` one without unit.
+    pub unit: &'static str,
+    /// Definition.
+    pub means: &'static str,
+}
+
+const fn metric(label: &'static str, path: &'static str, unit: &'static str, means: &'static str) -> Metric {
+    Metric { label, path, unit, means }
+}
+
+const DENSITY: &str = "in use over capacity of the hosts in use, averaged over time after the warm-up";
+const ALLOCATION: &str = "in use over capacity of all hosts, averaged over time after the warm-up";
+const STRANDED: &str = "free where no shape of the mix fits, over all capacity";
+const IMBALANCE: &str = "standard deviation of use over capacity of the hosts in use";
+const REASON: &str = "rejections because no host had enough of it";
+
+/// All figures.
+pub const METRICS: &[Metric] = &[
+    metric("Hosts needed", "min_hosts", "hosts", "least number of hosts without a rejection"),
+    metric("Hosts needed over the bound", "min_hosts_over_bound", "ratio", "the same over the largest lower bound"),
+    metric("Empty hosts", "replay.empty_hosts", "share", "hosts without a VM, averaged over time after the warm-up"),
+    metric(
+        "Empty hosts over best-fit",
+        "replay.empty_hosts_over_best_fit",
+        "share",
+        "how many more than best-fit leaves; only where both reject as much",
+    ),
+    metric("Hosts at the peak", "replay.hosts_peak", "hosts", "most hosts in use at a time"),
+    metric("Rejections", "replay.rejections.count", "VMs", "creates that found no host"),
+    metric("Rejections in the warm-up", "replay.rejections.in_warm_up", "VMs", "of them before averages begin"),
+    metric("Rejected vCPU", "replay.rejections.milli_vcpus", "vCPU/1000", "what the rejected VMs asked for"),
+    metric("Rejected memory", "replay.rejections.memory_mib", "MiB", "what the rejected VMs asked for"),
+    metric("Rejected GPUs", "replay.rejections.gpu_milli", "GPU/1000", "what the rejected VMs asked for"),
+    metric("Rejected for CPU", "replay.rejections.by_reason.cpu", "VMs", REASON),
+    metric("Rejected for memory", "replay.rejections.by_reason.mem", "VMs", REASON),
+    metric("Rejected for GPUs", "replay.rejections.by_reason.gpu", "VMs", REASON),
+    metric("Rejected for the GPU model", "replay.rejections.by_reason.gpu_model", "VMs", REASON),
+    metric(
+        "Rejected for a combination",
+        "replay.rejections.by_reason.combination",
+        "VMs",
+        "rejections though some host had enough of each resource by itself",
+    ),
+    metric("First rejection", "replay.first_rejection", "VMs", "VMs placed before it"),
+    metric("Density of CPU", "replay.density.cpu", "share", DENSITY),
+    metric("Density of memory", "replay.density.mem", "share", DENSITY),
+    metric("Density of GPUs", "replay.density.gpu", "share", DENSITY),
+    metric("Allocation of CPU", "replay.allocation.cpu", "share", ALLOCATION),
+    metric("Allocation of memory", "replay.allocation.mem", "share", ALLOCATION),
+    metric("Allocation of GPUs", "replay.allocation.gpu", "share", ALLOCATION),
+    metric("Fragmentation", "replay.fragmentation", "share", "free and of no use for the mix, over all capacity"),
+    metric("Fragmentation of what is free", "replay.frag_of_free", "share", "the same over what is free"),
+    metric("Stranded CPU", "replay.stranded.cpu", "share", STRANDED),
+    metric("Stranded memory", "replay.stranded.mem", "share", STRANDED),
+    metric("Stranded GPUs", "replay.stranded.gpu", "share", STRANDED),
+    metric("Large slots", "replay.large_slots", "VMs", "further VMs of 16 vCPU and 64 GiB that would fit"),
+    metric("Imbalance of CPU", "replay.imbalance.cpu", "share", IMBALANCE),
+    metric("Imbalance of memory", "replay.imbalance.mem", "share", IMBALANCE),
+    metric("Imbalance of GPUs", "replay.imbalance.gpu", "share", IMBALANCE),
+    metric(
+        "Spread of groups",
+        "replay.group_spread",
+        "share",
+        "largest share of a group on one host, mean over groups of two and more",
+    ),
+    metric("Memory moved", "replay.migrations.memory_mib", "MiB", "of all VMs that were moved"),
+    metric(
+        "Moves in vain",
+        "replay.migrations.in_vain",
+        "moves",
+        "after which the pipeline refused the VM all the same",
+    ),
+    metric(
+        "Lifetimes foretold",
+        "replay.lifetimes.created.right",
+        "share",
+        "new VMs whose class of lifetime was foretold, of those that ended (below 1 h, 10 h, 100 h, longer)",
+    ),
+    metric(
+        "Lifetimes by one class",
+        "replay.lifetimes.created.right_by_one_class",
+        "share",
+        "the same if one always said the most frequent class",
+    ),
+    metric(
+        "Rest of lifetimes foretold",
+        "replay.lifetimes.an_hour_old.right",
+        "share",
+        "VMs an hour old, of whose rest of life the class was foretold",
+    ),
+    metric(
+        "Rest of lifetimes by one class",
+        "replay.lifetimes.an_hour_old.right_by_one_class",
+        "share",
+        "the same if one always said the most frequent class",
+    ),
+    metric("Placed, fading", "first_failure.fading.placed", "VMs", "before the first rejection, deletes ignored"),
+    metric("Placed, fading: deviation", "first_failure.fading.placed_sd", "VMs", "standard deviation over the starts"),
+    metric("Placed, recovering", "first_failure.recovering.placed", "VMs", "before the first rejection"),
+    metric(
+        "Placed, recovering: deviation",
+        "first_failure.recovering.placed_sd",
+        "VMs",
+        "standard deviation over the starts",
+    ),
+    metric("Allocated at 100 %", "inflate.at_100", "share", "of the scarce resource when demand reaches the capacity"),
+    metric("Allocated at the end", "inflate.at_factor", "share", "of the scarce resource when all demand has arrived"),
+    metric("Rejected by inflation", "inflate.rejected", "VMs", "creates that found no host"),
+    metric("Fragmentation at 60 %", "fragmentation_at.60", "share", "when 60 % of the capacity is asked for"),
+    metric("Fragmentation at 80 %", "fragmentation_at.80", "share", "when 80 % of the capacity is asked for"),
+    metric("Fragmentation at 90 %", "fragmentation_at.90", "share", "when 90 % of the capacity is asked for"),
+    metric("Fragmentation at 100 %", "fragmentation_at.100", "share", "when all of the capacity is asked for"),
+    metric("One host lost", "survive.n1", "share", "losses of one host whose VMs all restart elsewhere"),
+    metric("One host lost: worst", "survive.n1_worst", "share", "the same at the worst snapshot"),
+    metric("VMs lost", "survive.n1_vms_lost", "share", "VMs without a place over VMs on lost hosts"),
+    metric("Two hosts lost", "survive.n2", "share", "losses of random pairs whose VMs all restart elsewhere"),
+    metric("A domain lost", "survive.n_domain", "share", "losses of failure domains whose VMs all restart elsewhere"),
+];
+
+impl Metric {
+    /// Its value in the results of a policy.
+    pub fn of(&self, policy: &Value) -> Option<f64> {
+        self.path.split('.').fold(policy, |value, key| &value[key]).as_f64()
+    }
+}
