@@ -59,7 +59,7 @@ fn main() {
         for name in POLICIES.iter().filter(|name| only.is_empty() || only.iter().any(|only| only == *name)) {
             let policy = Arc::new(Policy::named(name, Domain::Nova, false, 42).expect("a known policy"));
             let begun = Instant::now();
-            let (metrics, _) = replay(&inputs, &policy, hosts, None, &Unwatched).expect("a replay");
+            let metrics = replay(&inputs, &policy, hosts, None, &Unwatched).expect("a replay").metrics;
             let seconds = begun.elapsed().as_secs_f64();
             let row = json!({
                 "bench": "replay", "case": name, "hosts": hosts, "count": creates,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use scheduler::Domain;
 use simulation::trace::events::Kind;
 use simulation::trace::inflate::inflate;
-use simulation::trace::replay::{Played, Player, Unwatched, first_failure, min_hosts, replay};
+use simulation::trace::replay::{Played, Player, Replay, Unwatched, first_failure, min_hosts, replay};
 use simulation::trace::survive::survive;
 use simulation::trace::{Host, HostList, Inputs, Mode, Policy, Ratios, Study, Trace};
 
@@ -51,7 +51,7 @@ type Score = fn([f64; 2], [f64; 2], [f64; 2]) -> f64;
 #[test]
 fn golden_metrics() {
     let inputs = inputs(trace(GOLDEN), list("a,4,8,0,,r1\nb,4,8,0,,r2\n"), 0.0);
-    let (metrics, series) =
+    let Replay { metrics, series, picture } =
         replay(&inputs, &policy("first-fit", Domain::Nova, false), 2, Some(100_000), &Unwatched).unwrap();
     assert_eq!((metrics.creates, metrics.deletes, metrics.orphan_deletes, metrics.hosts_peak), (5, 2, 1, 2));
     let rejections = metrics.rejections;
@@ -75,6 +75,11 @@ fn golden_metrics() {
     let hosts: Vec<(f64, u64, u64)> =
         series.iter().map(|moment| (moment.time_s, moment.hosts_used, moment.rejected)).collect();
     assert_eq!(hosts, [(0.0, 2, 0), (100.0, 2, 1), (200.0, 2, 2), (300.0, 2, 2)]);
+    // At 53 s `a` is full and 3/4 of `b`; at the end v3 is left, on half of `a`.
+    let picture = picture.unwrap();
+    let at = |time: u64| picture.moments.iter().find(|moment| moment.0 >= time).unwrap().1.clone();
+    assert_eq!((at(52), at(400), picture.hosts), ("86".to_owned(), "40".to_owned(), 2));
+    assert_eq!(picture.free, [(50, 75, 1), (100, 100, 1)]);
 }
 
 #[test]
@@ -110,10 +115,10 @@ fn a_move_makes_room() {
         let inputs = Inputs { migrations: share, ..inputs(trace(SPREAD), list(hosts), 0.0) };
         replay(&inputs, &policy("best-fit", Domain::Nova, false), 2, Some(86_400_000), &Unwatched).unwrap()
     };
-    let (still, _) = run(0.0);
+    let still = run(0.0).metrics;
     assert_eq!((still.rejections.count, still.migrations), (1, None));
     // Two are alive when the second day begins: half of them may be moved, and one is.
-    let (moved, series) = run(0.5);
+    let Replay { metrics: moved, series, .. } = run(0.5);
     let migrations = moved.migrations.unwrap();
     assert_eq!((moved.rejections.count, moved.creates, moved.hosts_peak), (0, 5, 2));
     assert_eq!(
@@ -195,7 +200,7 @@ fn what_is_learned_is_of_the_past() {
     }
     assert_ne!(chosen(&past, "lifetime-learned", 100), chosen(&past, "best-fit", 100));
     let learned = policy("lifetime-learned", Domain::Nova, false);
-    let told = replay(&whole, &learned, 100, None, &Unwatched).unwrap().0.lifetimes.unwrap();
+    let told = replay(&whole, &learned, 100, None, &Unwatched).unwrap().metrics.lifetimes.unwrap();
     let said: u64 = told.created.vms.iter().flatten().sum();
     assert!(said > 5_000 && told.an_hour_old.vms.iter().flatten().sum::<u64>() > 100, "{told:?}");
     assert!(told.created.right.unwrap() <= 1.0 && told.created.right_by_one_class.unwrap() > 0.5, "{told:?}");
@@ -241,9 +246,9 @@ fn results_do_not_depend_on_threads() {
     study.check().unwrap();
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let bounds = study.bounds();
-        let done = pool.install(|| study.run(bounds, |_| None, |_, _| Ok(()), |_| Box::new(Unwatched))).unwrap();
-        (study.result(bounds, &done).to_string(), study.series(&done).csv())
+        let limits = pool.install(|| study.limits(3));
+        let done = pool.install(|| study.run(&limits, |_| None, |_, _| Ok(()), |_| Box::new(Unwatched))).unwrap();
+        (study.result(&limits, &done).to_string(), study.series(&done).csv())
     };
     let (one, four) = (run(1), run(4));
     assert_eq!(one, four);

@@ -1,5 +1,6 @@
 //! `simulate`: recorded requests, played into the same core that serves live ones. Without a server.
 
+mod compare;
 mod folder;
 mod policies;
 mod progress;
@@ -12,10 +13,12 @@ use std::sync::Arc;
 
 use clap::ValueEnum;
 use scheduler::Domain;
+use serde_json::Value;
 use simulation::trace::lifetimes::Knowledge;
 use simulation::trace::policy::{Policy, USUAL};
-use simulation::trace::report::report;
-use simulation::trace::run::summary;
+use simulation::trace::report::{Outcome, report};
+use simulation::trace::run::{Done, Point, summary};
+use simulation::trace::seeds::spread;
 use simulation::trace::sheet::Sheet;
 use simulation::trace::{HostList, Inputs, Mode, Ratios, Study, Trace};
 
@@ -24,6 +27,9 @@ use super::output::{complain, print};
 use folder::Folder;
 use policies::{Lifetimes, policies};
 use progress::Progress;
+
+/// Moments at which lower bounds are evaluated for a replay.
+const MOMENTS: u64 = 60;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -38,6 +44,7 @@ Examples:
   pallium simulate --recording recording
   pallium simulate --shapes shapes.csv.gz --hosts nodes.csv --mode inflate \\
     --policy fgd
+  pallium simulate --compare study-before study-after --out difference
 
 A policy is a pipeline: a file, one that ships with pallium, or one of the
 references random, first-fit, best-fit, worst-fit, dot-product, l2-norm,
@@ -50,17 +57,20 @@ docs/simulation.md.";
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Creates and deletes (CSV, plain, gzip or zstd)
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["shapes", "recording"], conflicts_with = "shapes")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["shapes", "recording", "compare"], conflicts_with = "shapes")]
     trace: Option<PathBuf>,
     /// Shapes of VMs, for --mode inflate (CSV)
     #[arg(long, value_name = "FILE")]
     shapes: Option<PathBuf>,
     /// Hosts (CSV), or what is free on those of a backup of `pallium ctl backup`
-    #[arg(long, value_name = "FILE", required_unless_present = "recording")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["recording", "compare"])]
     hosts: Option<PathBuf>,
     /// Decide again what `pallium ctl decisions export` recorded, and compare
     #[arg(long, value_name = "FOLDER", exclusive = true)]
     recording: Option<PathBuf>,
+    /// Put the results of two studies, folders of --out, side by side
+    #[arg(long, value_names = ["FOLDER", "FOLDER"], num_args = 2, conflicts_with_all = ["trace", "shapes", "hosts"])]
+    compare: Vec<PathBuf>,
     /// Take the first N hosts; beyond the end of the file it begins anew [default: all]
     #[arg(long, value_name = "N")]
     hosts_count: Option<usize>,
@@ -76,6 +86,9 @@ pub struct Args {
     /// Seed of every random choice
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u64,
+    /// Run under so many seeds, this one and the next; figures get a mean and a deviation
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    seeds: u64,
     /// Share of the trace's time that averages leave out
     #[arg(long, value_name = "SHARE", default_value_t = 0.25)]
     warm_up: f64,
@@ -166,6 +179,7 @@ impl Args {
         names.iter().map(|&name| self.mode(name)).collect()
     }
 
+    /// The study under the first seed.
     fn study(&self) -> Result<Study, Failure> {
         for (flag, value, most) in [
             ("--warm-up", self.warm_up, 0.99),
@@ -227,6 +241,13 @@ impl Args {
         let policies = names.iter().map(|name| policies(name, domain, gpus, seed, self.lifetimes));
         Ok(policies.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().map(Arc::new).collect())
     }
+
+    /// A study under another seed.
+    fn under(&self, study: &Study, seed: u64) -> Result<Study, Failure> {
+        let policies = self.policies_for(&study.inputs.trace, &study.inputs.list, seed)?;
+        let inputs = Inputs { seed, ..study.inputs.clone() };
+        Ok(Study { inputs, policies, modes: study.modes.clone(), count: study.count, series: study.series })
+    }
 }
 
 /// A share, as 1% or 0.01.
@@ -253,6 +274,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if let Some(folder) = &args.recording {
         return recording::run(folder);
     }
+    if let [before, after] = &args.compare[..] {
+        return compare::run(before, after, args.out.as_deref(), args.json);
+    }
     let study = args.study()?;
     for policy in study.policies.iter().filter(|policy| policy.asks_lifetimes()) {
         if policy.lifetimes == Knowledge::None {
@@ -265,31 +289,46 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let folder = args.out.as_deref().map(Folder::open).transpose()?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads.unwrap_or(0)).build();
     let pool = pool.map_err(|error| Failure::new(format!("no threads: {error}")))?;
-    let bounds = pool.install(|| study.bounds());
-    let progress = Progress::new(&study);
-    let done = pool.install(|| {
-        study.run(
-            bounds,
-            |point| folder.as_ref().and_then(|folder| folder.kept(&point.name())),
-            |point, done| folder.as_ref().map_or(Ok(()), |folder| folder.keep(&point.name(), done)),
-            |point| progress.of(point),
-        )
-    });
+    let limits = pool.install(|| study.limits(MOMENTS));
+    let progress = Progress::new(&study, args.seeds);
+    let run = |study: &Study| -> Result<(Value, Vec<Done>), Failure> {
+        // The first seed is not named, so that a study of one can be made one of several.
+        let seed = if study.inputs.seed == args.seed { String::new() } else { format!(".seed{}", study.inputs.seed) };
+        let name = |point: Point<'_>| format!("{}{seed}", point.name());
+        let done = pool.install(|| {
+            study.run(
+                &limits,
+                |point| folder.as_ref().and_then(|folder| folder.kept(&name(point))),
+                |point, done| folder.as_ref().map_or(Ok(()), |folder| folder.keep(&name(point), done)),
+                |point| progress.of(name(point)),
+            )
+        });
+        let done = done.map_err(Failure::new)?;
+        Ok((study.result(&limits, &done), done))
+    };
+    let (mut result, done) = run(&study)?;
+    if args.seeds > 1 {
+        let mut results = vec![result.clone()];
+        for more in 1..args.seeds {
+            let study = args.under(&study, args.seed.wrapping_add(more))?;
+            results.push(run(&study)?.0);
+        }
+        result["seeds"] = spread(&results);
+    }
     let timing = progress.finish();
-    let done = done.map_err(Failure::new)?;
-    let result = study.result(bounds, &done);
     let text = serde_json::to_string_pretty(&result).map_err(|error| Failure::new(error.to_string()))?;
+    let told = tables::tables(&result);
     if let Some(folder) = &folder {
         folder.write("result.json", format!("{text}\n").as_bytes())?;
         write_sheet(folder, "series", &study.series(&done))?;
         write_sheet(folder, "summary", &summary(&result))?;
-        folder.write("report.html", report(&study, &result, &done).as_bytes())?;
+        folder.write("report.html", report(&[Outcome::of(&study, result, &done)]).as_bytes())?;
         folder.write("timing.json", format!("{:#}\n", timing.json()).as_bytes())?;
     }
     if args.json {
         print(&text);
     } else {
-        print(&tables::tables(&study, &result));
+        print(&told);
         if let Some(folder) = &folder {
             complain(&format!("written to {}", folder.path().display()));
         }

@@ -86,16 +86,26 @@ fn bad_input_is_told_and_nothing_is_written() {
     assert!(!Path::new(&out).exists(), "nothing is written for bad input");
 }
 
-/// On one host a VM is rejected.
+/// On one host a VM is rejected, on three none is.
 #[test]
-fn a_study_is_written_in_every_form() {
+fn a_study_is_written_in_every_form_and_two_are_compared() {
     let dir = tempfile::tempdir().expect("a folder");
-    let [events, nodes, out] = files(dir.path());
-    let studied = ["simulate", "--trace", &events, "--hosts", &nodes, "--policy", "best-fit,lifetime-learned"];
-    let output = pallium(&[&studied[..], &["--hosts-count", "1", "--out", &out]].concat());
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    let read = |name: &str| fs::read(Path::new(&out).join(name)).expect(name);
-    let summary = String::from_utf8(read("summary.csv")).expect("UTF-8");
+    let [events, nodes, before] = files(dir.path());
+    let after = dir.path().join("after").display().to_string();
+    let run = |arguments: &[&str]| {
+        let output = pallium(&[&["simulate"], arguments].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let read = |folder: &str, name: &str| fs::read(Path::new(folder).join(name)).expect(name);
+    let studied = ["--trace", &events, "--hosts", &nodes, "--policy", "best-fit,lifetime-learned", "--out"];
+    run(&[&studied[..], &[&before, "--hosts-count", "1", "--mode", "replay,survive", "--snapshot-hours", "0.02"]]
+        .concat());
+    run(&[&studied[..], &[&after, "--hosts-count", "3", "--seeds", "2", "--policy", "random", "--migrations", "50%"]]
+        .concat());
+
+    let text_of = |folder: &str, name: &str| String::from_utf8(read(folder, name)).expect("UTF-8");
+    let summary = text_of(&before, "summary.csv");
     for wanted in [
         "best-fit,replay.rejections.count,VMs,1\n",
         "best-fit,replay.rejections.by_reason.cpu,VMs,1\n",
@@ -104,7 +114,47 @@ fn a_study_is_written_in_every_form() {
         assert!(summary.contains(wanted), "{wanted:?} expected in\n{summary}");
     }
     for name in ["summary.parquet", "series.parquet"] {
-        let bytes = read(name);
+        let bytes = read(&before, name);
         assert!(bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1"), "{name}");
     }
+    let page = text_of(&before, "report.html");
+    for wanted in [
+        "lower bound</li>",
+        "<h2>Rejections by reason</h2>",
+        "<h2>Hosts over time</h2>",
+        "<h2>What is free at the end</h2>",
+        "<h2>One host lost</h2>",
+        "<h2>Lifetimes foretold: lifetime-learned</h2>",
+        "prefers-color-scheme:dark",
+        "@media print",
+    ] {
+        assert!(page.contains(wanted), "{wanted} expected in the report");
+    }
+    // One file without network.
+    for never in ["http:", "https:", "src=", "url(", "<script", "NaN"] {
+        assert!(!page.contains(never), "{never} in the report");
+    }
+    let result: serde_json::Value = serde_json::from_slice(&read(&after, "result.json")).expect("JSON");
+    assert_eq!(result["seeds"]["seeds"], serde_json::json!([42, 43]));
+    assert_eq!(result["seeds"]["policies"]["best-fit"]["replay.hosts_peak"]["sd"], 0.0);
+    assert_eq!(result["policies"]["lifetime-learned"]["replay"]["empty_hosts_over_best_fit"], 0.0);
+    assert!(text_of(&after, "report.html").contains("<h2>Moves by day</h2>"));
+
+    let both = dir.path().join("both").display().to_string();
+    let told = run(&["--compare", &before, &after, "--out", &both]);
+    for wanted in ["not equal: hosts, 1 and 3", "before: study, after: after", "Rejections"] {
+        assert!(told.contains(wanted), "{wanted} expected in\n{told}");
+    }
+    assert!(!told.contains("random"), "{told}");
+    let page = text_of(&both, "report.html");
+    for wanted in ["best-fit · study", "best-fit · after", "lower bound · after", "-100.0 %"] {
+        assert!(page.contains(wanted), "{wanted} expected in the report of both");
+    }
+    let missing = pallium(&["simulate", "--compare", &before, &events]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(
+        text(&missing.stderr).contains("the folder of a study (simulate --out) expected"),
+        "{}",
+        text(&missing.stderr)
+    );
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use microlp::{ComparisonOp, LinearExpr, OptimizationDirection, Problem};
+use rayon::prelude::*;
 use serde::Serialize;
 
 use super::events::{Kind, Trace};
@@ -37,6 +38,16 @@ impl Bounds {
     }
 }
 
+/// Lower bounds of a study.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// Of the hosts that are needed at all.
+    #[serde(flatten)]
+    pub worst: Bounds,
+    /// Seconds from the start of the trace, and hosts that are needed then: the largest bound.
+    pub over_time: Vec<(u64, u64)>,
+}
+
 /// The VMs that live at the end of a second, and the hosts that their sums need.
 #[derive(Clone, Debug)]
 struct Demand {
@@ -45,58 +56,88 @@ struct Demand {
     counts: Vec<u64>,
 }
 
-/// Bounds of the hosts that the trace needs at its worst second.
-pub fn bounds(trace: &Trace, list: &HostList, domain: Domain, ratios: Ratios) -> Bounds {
-    let capacities: Vec<[u64; 3]> = list.hosts.iter().map(|host| host.effective(domain, ratios)).collect();
-    let equal = list.are_equal();
-    let worst = worst(trace, &capacities, equal);
-    let mut out = Bounds { volume: worst.first().map_or(0, |demand| demand.hosts), ..Bounds::default() };
-    if !equal {
-        return out;
-    }
-    let capacity = capacities[0];
-    for demand in &worst {
-        let l2 = |r: usize| l2(&sizes(trace, demand, r), capacity[r]);
-        out.l2_cpu = out.l2_cpu.max(Some(l2(0)));
-        out.l2_mem = out.l2_mem.max(Some(l2(1)));
-        if capacity[2] == 0 {
-            out.lp = out.lp.max(lp(trace, demand, capacity));
-        }
-    }
-    out
+/// The hosts of a list, for bounds.
+struct Hosts {
+    /// Capacity of each, where all are alike.
+    each: Option<[u64; 3]>,
+    /// Capacity of the first hosts of the list, by their number less one.
+    sums: Vec<[u128; 3]>,
 }
 
-/// The instants with the largest volume, the worst first.
-fn worst(trace: &Trace, capacities: &[[u64; 3]], equal: bool) -> Vec<Demand> {
-    let mut prefix = [0_u128; 3];
-    let sums: Vec<[u128; 3]> = capacities
-        .iter()
-        .map(|capacity| {
+impl Hosts {
+    fn new(list: &HostList, domain: Domain, ratios: Ratios) -> Self {
+        let capacities: Vec<[u64; 3]> = list.hosts.iter().map(|host| host.effective(domain, ratios)).collect();
+        let mut prefix = [0_u128; 3];
+        let sums = capacities.iter().map(|capacity| {
             prefix.iter_mut().zip(capacity).for_each(|(sum, &capacity)| *sum += u128::from(capacity));
             prefix
-        })
-        .collect();
-    let hosts = |demand: [u64; 3]| -> u64 {
-        let each = capacities[0];
-        let of = |r: usize| {
-            if demand[r] == 0 {
-                0
-            } else if equal {
-                demand[r].div_ceil(each[r].max(1))
-            } else {
+        });
+        let sums = sums.collect();
+        Self { each: capacities.first().copied().filter(|_| list.are_equal()), sums }
+    }
+
+    /// Hosts that the sums of a demand need.
+    fn volume(&self, demand: [u64; 3]) -> u64 {
+        let of = |r: usize| match self.each {
+            _ if demand[r] == 0 => 0,
+            Some(each) => demand[r].div_ceil(each[r].max(1)),
+            None => {
                 // Beyond the end the list begins anew.
-                let whole = prefix[r].max(1);
+                let whole = self.sums.last().map_or(1, |sum| sum[r].max(1));
                 let (rounds, rest) = (u128::from(demand[r]) / whole, u128::from(demand[r]) % whole);
-                rounds as u64 * sums.len() as u64
-                    + sums.partition_point(|sum| sum[r] < rest) as u64
+                rounds as u64 * self.sums.len() as u64
+                    + self.sums.partition_point(|sum| sum[r] < rest) as u64
                     + u64::from(rest > 0)
             }
         };
         (0..3).map(of).max().unwrap_or(0)
-    };
+    }
+
+    /// All bounds at one instant.
+    fn bounds(&self, trace: &Trace, demand: &Demand) -> Bounds {
+        let mut out = Bounds { volume: demand.hosts, ..Bounds::default() };
+        if let Some(capacity) = self.each {
+            let l2 = |r: usize| Some(l2(&sizes(trace, demand, r), capacity[r]));
+            (out.l2_cpu, out.l2_mem) = (l2(0), l2(1));
+            out.lp = if capacity[2] == 0 { lp(trace, demand, capacity) } else { None };
+        }
+        out
+    }
+}
+
+/// Bounds of the hosts that the trace needs at its worst second.
+pub fn bounds(trace: &Trace, list: &HostList, domain: Domain, ratios: Ratios) -> Bounds {
+    let hosts = Hosts::new(list, domain, ratios);
+    let each = worst(trace, &hosts).into_iter().map(|demand| hosts.bounds(trace, &demand));
+    each.fold(Bounds::default(), |most, here| Bounds {
+        volume: most.volume.max(here.volume),
+        l2_cpu: most.l2_cpu.max(here.l2_cpu),
+        l2_mem: most.l2_mem.max(here.l2_mem),
+        lp: most.lp.max(here.lp),
+    })
+}
+
+/// The largest bound at so many moments, equally spaced over the trace: seconds and hosts.
+pub fn over_time(trace: &Trace, list: &HostList, domain: Domain, ratios: Ratios, moments: u64) -> Vec<(u64, u64)> {
+    let hosts = Hosts::new(list, domain, ratios);
+    let begin = trace.events.first().map_or(0, |event| event.time);
+    let span = trace.end() - begin;
+    let at = |moment: u64| begin + span * moment / moments.max(1);
+    let mut demands = Vec::new();
+    each_second(trace, |time, until, counts, sums| {
+        while (demands.len() as u64) < moments && at(demands.len() as u64) < until.max(time + 1) {
+            let demand = Demand { hosts: hosts.volume(sums), counts: counts.to_vec() };
+            demands.push((at(demands.len() as u64) / 1000, demand));
+        }
+    });
+    demands.par_iter().map(|(time, demand)| (*time, hosts.bounds(trace, demand).best())).collect()
+}
+
+/// The instants with the largest volume, the worst first.
+fn worst(trace: &Trace, hosts: &Hosts) -> Vec<Demand> {
     let mut found: BTreeMap<(u64, u64), u64> = BTreeMap::new();
-    each_second(trace, |time, _, sums| {
-        let volume = hosts(sums);
+    each_second(trace, |time, _, _, sums| {
+        let volume = hosts.volume(sums);
         found.insert((volume, u64::MAX - time), time);
         while found.len() > WORST {
             found.pop_first();
@@ -104,7 +145,7 @@ fn worst(trace: &Trace, capacities: &[[u64; 3]], equal: bool) -> Vec<Demand> {
     });
     let wanted: BTreeMap<u64, u64> = found.iter().map(|(&(volume, _), &time)| (time, volume)).collect();
     let mut out = Vec::new();
-    each_second(trace, |time, counts, _| {
+    each_second(trace, |time, _, counts, _| {
         if let Some(&hosts) = wanted.get(&time) {
             out.push(Demand { hosts, counts: counts.to_vec() });
         }
@@ -113,8 +154,8 @@ fn worst(trace: &Trace, capacities: &[[u64; 3]], equal: bool) -> Vec<Demand> {
     out
 }
 
-/// Calls `visit` with the living VMs by shape and their sums after all events of each time.
-fn each_second(trace: &Trace, mut visit: impl FnMut(u64, &[u64], [u64; 3])) {
+/// Calls `visit` with a time, the time of the next events, and the living VMs by shape and their sums in between.
+fn each_second(trace: &Trace, mut visit: impl FnMut(u64, u64, &[u64], [u64; 3])) {
     let mut counts = vec![0_u64; trace.shapes.len()];
     let mut sums = [0_u64; 3];
     for (at, event) in trace.events.iter().enumerate() {
@@ -130,8 +171,9 @@ fn each_second(trace: &Trace, mut visit: impl FnMut(u64, &[u64], [u64; 3])) {
                 sums.iter_mut().zip(sizes).for_each(|(sum, size)| *sum -= size);
             }
         }
-        if trace.events.get(at + 1).is_none_or(|next| next.time != event.time) {
-            visit(event.time, &counts, sums);
+        let next = trace.events.get(at + 1).map_or(event.time, |next| next.time);
+        if next != event.time || at + 1 == trace.events.len() {
+            visit(event.time, next, &counts, sums);
         }
     }
 }
@@ -288,7 +330,7 @@ impl Knapsack {
 
 #[cfg(test)]
 mod tests {
-    use super::{Bounds, bounds, l2};
+    use super::{Bounds, bounds, l2, over_time};
     use crate::trace::{HostList, Ratios, Trace};
     use scheduler::Domain;
 
@@ -320,5 +362,16 @@ mod tests {
         assert_eq!(of(&pairs), Bounds { volume: 3, l2_cpu: Some(3), l2_mem: Some(3), lp: Some(3) });
         let more = [&pairs[..], &[(4, 4); 3]].concat();
         assert_eq!(of(&more), Bounds { volume: 4, l2_cpu: Some(5), l2_mem: Some(5), lp: Some(5) });
+    }
+
+    /// One VM that needs a whole host from 0 s to 50 s, a second one from 20 s on: of ten moments 0 to 45 s.
+    #[test]
+    fn bounds_over_time() {
+        let list = HostList::read("h", b"node_id,vcpus,memory_mib\na,10,10\n".to_vec()).expect("a good list");
+        let text = "time_s,event,vm_id,vcpus,memory_mib\n0,create,a,6,6\n20,create,b,6,6\n50,delete,a,,\n";
+        let trace = Trace::read("events.csv", text.into()).expect("a good trace");
+        let found = over_time(&trace, &list, Domain::Nova, Ratios::default(), 10);
+        let wanted: Vec<(u64, u64)> = (0..10).map(|at| (5 * at, if at < 4 { 1 } else { 2 })).collect();
+        assert_eq!(found, wanted);
     }
 }

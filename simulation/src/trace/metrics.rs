@@ -1,5 +1,5 @@
-//! Every figure of a policy's results by name: where it stands in `result.json`, its unit, and what it means. The summary shows
-//! them in this order.
+//! Every figure of a policy's results by name: where it stands in `result.json`, its unit, and what it means. The summary, the
+//! report and the comparison of two studies show them in this order.
 
 use serde_json::Value;
 
@@ -76,6 +76,7 @@ pub const METRICS: &[Metric] = &[
         "largest share of a group on one host, mean over groups of two and more",
     ),
     metric("Memory moved", "replay.migrations.memory_mib", "MiB", "of all VMs that were moved"),
+    metric("Placed by moves", "replay.migrations.made_room", "VMs", "that fitted nowhere before others were moved"),
     metric(
         "Moves in vain",
         "replay.migrations.in_vain",
@@ -133,5 +134,27 @@ impl Metric {
     /// Its value in the results of a policy.
     pub fn of(&self, policy: &Value) -> Option<f64> {
         self.path.split('.').fold(policy, |value, key| &value[key]).as_f64()
+    }
+
+    /// A value as people read it.
+    pub fn shown(&self, value: f64) -> String {
+        match self.unit {
+            "share" => format!("{:.1} %", value * 100.0),
+            "ratio" => format!("{value:.3}"),
+            _ if value.fract() == 0.0 => format!("{value}"),
+            _ => format!("{value:.1}"),
+        }
+    }
+
+    /// A difference as people read it: points of a share, else percent of what it was.
+    pub fn difference(&self, value: f64, before: f64) -> String {
+        let change = value - before;
+        match self.unit {
+            "share" if (change * 100.0).abs() < 0.005 => "=".to_owned(),
+            "share" => format!("{:+.2} pt", change * 100.0),
+            _ if change == 0.0 => "=".to_owned(),
+            _ if before == 0.0 => format!("{change:+}"),
+            _ => format!("{:+.1} %", change / before * 100.0),
+        }
     }
 }

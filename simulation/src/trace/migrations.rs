@@ -14,6 +14,8 @@ pub struct Migrations {
     pub moves: Vec<u64>,
     /// Memory that was moved, MiB.
     pub memory_mib: u64,
+    /// VMs that fitted nowhere and found a place after moves.
+    pub made_room: u64,
     /// Moves after which the VM that they made room for was refused all the same.
     pub in_vain: u64,
 }

@@ -10,6 +10,7 @@ use super::events::{Kind, Trace};
 use super::hosts::{Host, HostList, Ratios};
 use super::meter::{ByResource, Meter, Metrics, Moment};
 use super::migrations::Migrations;
+use super::picture::{MOMENTS, Picture};
 use super::policy::Policy;
 
 /// What every run of one policy has in common.
@@ -169,24 +170,40 @@ impl<'a> Player<'a> {
         }
         let host = self.estate.place(vm)?;
         // The plan made room: a pipeline that refuses it has rules that the plan does not know.
-        self.migrations.in_vain += if host.is_none() { plan.moves.len() as u64 } else { 0 };
+        match host {
+            Some(_) => self.migrations.made_room += 1,
+            None => self.migrations.in_vain += plan.moves.len() as u64,
+        }
         Ok(host)
     }
 }
 
-/// Mode `replay`: all events, rejected creates are dropped.
+/// What a replay came to.
+#[derive(Clone, Debug, Default)]
+pub struct Replay {
+    /// Averages and counts.
+    pub metrics: Metrics,
+    /// Moments, where a series was asked for.
+    pub series: Vec<Moment>,
+    /// Hosts over time, where a series was asked for.
+    pub picture: Option<Picture>,
+}
+
+/// Mode `replay`: all events, rejected creates are dropped; a series with a moment each `every` milliseconds.
 pub fn replay(
     inputs: &Inputs,
     policy: &Arc<Policy>,
     count: usize,
     every: Option<u64>,
     watch: &dyn Watch,
-) -> Result<(Metrics, Vec<Moment>), String> {
+) -> Result<Replay, String> {
     let estate = inputs.estate(policy, count)?;
     let mut meter = Meter::new(&inputs.trace, &estate, inputs.warm());
     let mut series = Vec::new();
     let mut player = Player::new(inputs, estate, watch);
-    let mut next = inputs.trace.events.first().map_or(0, |event| event.time);
+    let begin = inputs.trace.events.first().map_or(0, |event| event.time);
+    let (mut next, mut next_picture) = (begin, begin);
+    let mut picture = every.map(|_| Picture::default());
     let meter = std::cell::RefCell::new(&mut meter);
     player.play(
         0,
@@ -197,6 +214,12 @@ pub fn replay(
                     meter.advance(next, estate);
                     series.push(meter.moment(next));
                     next += every;
+                }
+            }
+            if let Some(picture) = &mut picture {
+                while next_picture < time {
+                    picture.take(next_picture, estate);
+                    next_picture += ((inputs.trace.end() - begin) / MOMENTS).max(1);
                 }
             }
             meter.advance(time, estate);
@@ -214,9 +237,13 @@ pub fn replay(
         },
     )?;
     let migrations = (inputs.migrations > 0.0).then_some(player.migrations);
+    if let Some(picture) = &mut picture {
+        picture.take(inputs.trace.end(), &player.estate);
+        picture.take_free(&player.estate);
+    }
     let lifetimes = player.estate.calibration();
-    let meter = meter.into_inner();
-    Ok((Metrics { migrations, lifetimes, ..meter.metrics() }, series))
+    let metrics = Metrics { migrations, lifetimes, ..meter.into_inner().metrics() };
+    Ok(Replay { metrics, series, picture })
 }
 
 /// What was moved in a replay on the first `count` hosts without a rejection; `None`: there was one.

@@ -1,286 +1,324 @@
-//! `report.html`: one file that needs no network. The table comes first, then charts as inline SVG, each with its numbers in
-//! words for those who cannot see it. Light and dark follow the reader's system; on paper everything is black on white.
+//! `report.html`: one file that needs no network. The table of all figures with their definitions comes first, then charts as
+//! inline SVG, each with its numbers in words for those who cannot see it. Light and dark follow the reader's system; on paper
+//! everything is black on white; on a phone what is wide is moved sideways.
 
+mod bars;
 mod chart;
+mod heat;
+mod scatter;
+mod sections;
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde_json::Value;
 
 use super::meter::Moment;
-use super::run::{Done, Point, Study};
+use super::metrics::METRICS;
+use super::picture::Picture;
+use super::run::{Done, Mode, Study};
 use chart::{Chart, Line};
 
-/// A row of the table of metrics: label, path in the policy's results, how it is shown, definition.
-type Metric = (&'static str, &'static [&'static str], Shown, &'static str);
-
-#[derive(Clone, Copy)]
-enum Shown {
-    Count,
-    Share,
-    Factor,
+/// What a study came to, and what its charts are drawn from.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// What it is called beside another one; empty when it is alone.
+    pub label: String,
+    /// Its `result.json`.
+    pub result: Value,
+    /// Its replays, by policy.
+    pub replays: BTreeMap<String, (Vec<Moment>, Option<Picture>)>,
 }
 
-const METRICS: [Metric; 23] = [
-    ("Hosts needed", &["min_hosts"], Shown::Count, "least number of hosts without a rejection"),
-    ("over the bound", &["min_hosts_over_bound"], Shown::Factor, "the same over the largest lower bound"),
-    ("Rejections", &["replay", "rejections", "count"], Shown::Count, "creates that found no host"),
-    (
-        "Empty hosts",
-        &["replay", "empty_hosts"],
-        Shown::Share,
-        "share of hosts without a VM, averaged over time after the warm-up",
-    ),
-    ("Hosts at the peak", &["replay", "hosts_peak"], Shown::Count, "most hosts in use at a time"),
-    ("Density of CPU", &["replay", "density", "cpu"], Shown::Share, "in use over capacity of the hosts in use"),
-    ("Density of memory", &["replay", "density", "mem"], Shown::Share, "in use over capacity of the hosts in use"),
-    ("Density of GPUs", &["replay", "density", "gpu"], Shown::Share, "in use over capacity of the hosts in use"),
-    ("Fragmentation", &["replay", "fragmentation"], Shown::Share, "free and of no use for the mix, over all capacity"),
-    (
-        "Stranded CPU",
-        &["replay", "stranded", "cpu"],
-        Shown::Share,
-        "free where no shape of the mix fits, over all capacity",
-    ),
-    (
-        "Stranded memory",
-        &["replay", "stranded", "mem"],
-        Shown::Share,
-        "free where no shape of the mix fits, over all capacity",
-    ),
-    ("Large slots", &["replay", "large_slots"], Shown::Count, "further VMs of 16 vCPU and 64 GiB"),
-    (
-        "Imbalance of CPU",
-        &["replay", "imbalance", "cpu"],
-        Shown::Share,
-        "standard deviation of use over capacity of hosts in use",
-    ),
-    ("Spread of groups", &["replay", "group_spread"], Shown::Share, "largest share of a group on one host"),
-    (
-        "Placed, fading",
-        &["first_failure", "fading", "placed"],
-        Shown::Count,
-        "VMs before the first rejection, deletes ignored",
-    ),
-    ("Placed, recovering", &["first_failure", "recovering", "placed"], Shown::Count, "VMs before the first rejection"),
-    (
-        "Allocated at 100 %",
-        &["inflate", "at_100"],
-        Shown::Share,
-        "of the scarce resource when demand reaches the capacity",
-    ),
-    (
-        "Allocated at the end",
-        &["inflate", "at_factor"],
-        Shown::Share,
-        "of the scarce resource when all demand has arrived",
-    ),
-    ("One host lost", &["survive", "n1"], Shown::Share, "losses whose VMs all restart elsewhere"),
-    ("the worst snapshot", &["survive", "n1_worst"], Shown::Share, "the same at the worst snapshot"),
-    ("VMs lost", &["survive", "n1_vms_lost"], Shown::Share, "VMs without a place over VMs on lost hosts"),
-    ("Two hosts lost", &["survive", "n2"], Shown::Share, "random pairs whose VMs all restart elsewhere"),
-    ("A domain lost", &["survive", "n_domain"], Shown::Share, "failure domains whose VMs all restart elsewhere"),
-];
+impl Outcome {
+    /// Of a study that is done.
+    pub fn of(study: &Study, result: Value, done: &[Done]) -> Self {
+        let replays = study.points().into_iter().zip(done).filter(|(point, _)| point.mode == Mode::Replay);
+        let replays =
+            replays.map(|(point, done)| (point.policy.name.clone(), (done.series.clone(), done.picture.clone())));
+        Self { label: String::new(), replays: replays.collect(), result }
+    }
 
-const STYLE: &str = "
-:root{color-scheme:light dark;--ink:#1c2024;--soft:#5b6570;--line:#d5dae0;--back:#fff}
-@media(prefers-color-scheme:dark){:root{--ink:#e8eaed;--soft:#9aa4af;--line:#3a4149;--back:#16191d}}
-*{box-sizing:border-box}body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--back);margin:0 auto;max-width:64rem;padding:1rem}
-h1{font-size:1.5rem;margin:.5rem 0}h2{font-size:1.15rem;margin:2rem 0 .25rem}p{margin:.25rem 0 .75rem}.soft,caption{color:var(--soft);text-align:left}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}th,td{padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
-th:first-child,td:first-child{text-align:left}td.why{text-align:left;color:var(--soft);white-space:normal;min-width:16rem}svg{width:100%;height:auto;display:block}
-svg text{font:12px system-ui,sans-serif;fill:var(--soft)}.axis{stroke:var(--line);stroke-width:1}.curve{fill:none;stroke-width:2;stroke-linejoin:round}
-.key{display:flex;flex-wrap:wrap;gap:.25rem 1rem;margin:.25rem 0;padding:0;list-style:none;font-size:.9rem}.key i{display:inline-block;width:1.4rem;height:0;border-top:3px solid;vertical-align:middle;margin-right:.4rem}
-@media print{:root{--ink:#000;--soft:#333;--line:#999;--back:#fff}body{max-width:none;font-size:10pt}section{break-inside:avoid}}
-";
+    /// Its policies, in their order.
+    pub fn policies(&self) -> impl Iterator<Item = &str> {
+        self.result["policy_order"].as_array().into_iter().flatten().filter_map(Value::as_str)
+    }
+}
+
+/// One policy of one study: a column of the table.
+struct Column<'a> {
+    name: String,
+    values: &'a Value,
+    /// Mean and standard deviation over seeds, by path.
+    spread: &'a Value,
+    series: &'a [Moment],
+    picture: Option<&'a Picture>,
+    /// The column that differences are told to.
+    base: Option<usize>,
+}
+
+const STYLE: &str = include_str!("report/style.css");
+
+/// A count of a result; what is none is not shown.
+fn count(value: &Value) -> String {
+    value.as_u64().map_or_else(|| "–".to_owned(), |count| count.to_string())
+}
 
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-fn at<'a>(value: &'a Value, path: &[&str]) -> &'a Value {
-    path.iter().fold(value, |value, key| &value[*key])
+/// The columns of one study: differences to its first policy. Of two: equal policies stand side by side, and differences are to
+/// the first study.
+fn columns(outcomes: &[Outcome]) -> Vec<Column<'_>> {
+    let mut order: Vec<(&str, usize)> = Vec::new();
+    for (at, outcome) in outcomes.iter().enumerate() {
+        order.extend(outcome.policies().map(|name| (name, at)));
+    }
+    let place = |name: &str| order.iter().position(|other| other.0 == name);
+    let mut sorted = order.clone();
+    sorted.sort_by_key(|&(name, at)| (place(name), at));
+    let mut columns: Vec<Column<'_>> = Vec::new();
+    for &(name, at) in &sorted {
+        let outcome = &outcomes[at];
+        let (series, picture) =
+            outcome.replays.get(name).map_or((&[][..], None), |(series, picture)| (&series[..], picture.as_ref()));
+        let first = sorted.iter().position(|other| other.0 == name);
+        let base = if outcomes.len() > 1 { first } else { Some(0) };
+        columns.push(Column {
+            name: if outcome.label.is_empty() { name.to_owned() } else { format!("{name} · {}", outcome.label) },
+            values: &outcome.result["policies"][name],
+            spread: &outcome.result["seeds"]["policies"][name],
+            series,
+            picture,
+            base: base.filter(|&base| base != columns.len()),
+        });
+    }
+    columns
 }
 
-fn shown(value: &Value, how: Shown) -> String {
-    let Some(number) = value.as_f64() else { return "–".to_owned() };
-    match how {
-        Shown::Count if number.fract() == 0.0 => format!("{number}"),
-        Shown::Count => format!("{number:.1}"),
-        Shown::Share => format!("{:.1} %", number * 100.0),
-        Shown::Factor => format!("{number:.3}"),
+/// The report of a study, or of two side by side.
+pub fn report(outcomes: &[Outcome]) -> String {
+    let columns = columns(outcomes);
+    let mut out = format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
+         <title>pallium simulate</title><style>{STYLE}</style></head><body>"
+    );
+    for outcome in outcomes {
+        heading(&mut out, outcome);
     }
+    table(&mut out, &columns);
+    for outcome in outcomes {
+        bounds(&mut out, outcome);
+    }
+    over_time(&mut out, outcomes, &columns);
+    sections::rejections(&mut out, &columns);
+    under_demand(&mut out, &columns);
+    heat::heat(&mut out, &columns);
+    scatter::scatter(&mut out, &columns);
+    sections::survival(&mut out, &columns);
+    sections::migrations(&mut out, &columns);
+    sections::lifetimes(&mut out, &columns);
+    out.push_str("</body></html>\n");
+    out
+}
+
+fn heading(out: &mut String, outcome: &Outcome) {
+    let result = &outcome.result;
+    let (inputs, trace) = (&result["inputs"], &result["inputs"]["trace"]);
+    let short = |value: &Value| value.as_str().and_then(|text| text.get(..12)).unwrap_or("-").to_owned();
+    let label = if outcome.label.is_empty() { String::new() } else { format!("{}: ", escaped(&outcome.label)) };
+    let _ = write!(
+        out,
+        "<h1>{label}placement of {} VMs on {} hosts</h1><p class=\"soft\">{} events of {} shapes over {:.1} days; seed {}; the first \
+         {:.0} % of the time are left out of averages; trace {}, hosts {} (SHA-256); among equal scores {} wins; pallium {}.</p>",
+        count(&trace["vms"]),
+        count(&inputs["hosts"]["count"]),
+        count(&trace["events"]),
+        count(&trace["shapes"]),
+        trace["span_s"].as_f64().unwrap_or(0.0) / 86_400.0,
+        count(&result["seed"]),
+        inputs["warm_up"].as_f64().unwrap_or(0.0) * 100.0,
+        short(&trace["sha256"]),
+        short(&inputs["hosts"]["sha256"]),
+        escaped(inputs["ties"].as_str().unwrap_or("-")),
+        escaped(result["version"].as_str().unwrap_or("-")),
+    );
+}
+
+/// What the first key of a figure is the mode of.
+fn group(path: &str) -> &'static str {
+    match path.split('.').next().unwrap_or_default() {
+        "min_hosts" | "min_hosts_over_bound" => "Hosts needed",
+        "replay" => "Replay",
+        "first_failure" => "Up to the first rejection",
+        "survive" => "Losses of hosts",
+        _ => "Growing demand",
+    }
+}
+
+fn table(out: &mut String, columns: &[Column<'_>]) {
+    let told = if columns.iter().any(|column| column.base.is_some()) {
+        "Small: the difference to the first column, or to the same policy of the first study; pt are points of a percentage."
+    } else {
+        ""
+    };
+    let seeds = if columns.iter().any(|column| !column.spread.is_null()) {
+        " ± is the standard deviation over seeds, before it their mean."
+    } else {
+        ""
+    };
+    let _ = write!(
+        out,
+        "<div class=\"wide\"><table><caption>What each policy came to, and what each figure means. {told}{seeds}</caption><tr><th></th>"
+    );
+    for column in columns {
+        let _ = write!(out, "<th>{}</th>", escaped(&column.name));
+    }
+    out.push_str("<th></th></tr>");
+    let mut last = "";
+    for metric in METRICS {
+        let values: Vec<Option<f64>> = columns.iter().map(|column| metric.of(column.values)).collect();
+        if values.iter().all(Option::is_none) {
+            continue;
+        }
+        let here = group(metric.path);
+        if here != last {
+            let _ = write!(out, "<tr><th class=\"group\" colspan=\"{}\">{here}</th></tr>", columns.len() + 2);
+            last = here;
+        }
+        let _ = write!(out, "<tr><td>{}</td>", metric.label);
+        for (column, value) in columns.iter().zip(&values) {
+            let Some(value) = *value else {
+                out.push_str("<td>–</td>");
+                continue;
+            };
+            let spread = &column.spread[metric.path];
+            let sd = spread["sd"].as_f64().filter(|sd| *sd > 0.0);
+            let value = spread["mean"].as_f64().unwrap_or(value);
+            let _ = write!(out, "<td>{}", metric.shown(value));
+            if let Some(sd) = sd {
+                let _ = write!(out, " ± {}", metric.shown(sd));
+            }
+            if let Some(before) = column.base.and_then(|base| values[base]) {
+                let _ = write!(out, "<small>{}</small>", metric.difference(value, before));
+            }
+            out.push_str("</td>");
+        }
+        let unit = if matches!(metric.unit, "share" | "ratio") { String::new() } else { format!("{}: ", metric.unit) };
+        let _ = write!(out, "<td class=\"why\">{unit}{}</td></tr>", metric.means);
+    }
+    out.push_str("</table></div>");
+}
+
+fn bounds(out: &mut String, outcome: &Outcome) {
+    let bounds = &outcome.result["bounds"];
+    let hosts = |key: &str| count(&bounds[key]);
+    let label = if outcome.label.is_empty() { String::new() } else { format!("{}: ", escaped(&outcome.label)) };
+    let _ = write!(
+        out,
+        "<p class=\"soft\">{label}lower bounds of the number of hosts: volume {}, L2 of CPU {}, L2 of memory {}, LP {}",
+        hosts("volume"),
+        hosts("l2_cpu"),
+        hosts("l2_mem"),
+        hosts("lp"),
+    );
+    if let Some(empty) = bounds["empty_hosts"].as_f64() {
+        let _ = write!(out, "; at most {:.1} % of the hosts empty", empty * 100.0);
+    }
+    out.push_str(". They hold for instants with free re-packing, so a policy that moves nothing cannot reach them in general.</p>");
 }
 
 /// A curve for each policy, over days.
-fn curves(study: &Study, done: &[Done], value: impl Fn(&Moment) -> Option<f64>) -> Vec<Line> {
-    let line = |(point, done): (Point<'_>, &Done)| {
-        let points = done.series.iter().filter_map(|moment| Some((moment.time_s / 86_400.0, value(moment)?)));
-        Line::new(&point.policy.name, points.collect())
-    };
-    study.points().into_iter().zip(done).map(line).filter(|line| !line.points.is_empty()).collect()
+fn curves(columns: &[Column<'_>], value: impl Fn(&Moment) -> Option<f64>) -> Vec<Line> {
+    let lines = columns.iter().map(|column| {
+        let points = column.series.iter().filter_map(|moment| Some((moment.time_s / 86_400.0, value(moment)?)));
+        Line::new(&column.name, points.collect())
+    });
+    lines.filter(|line| !line.points.is_empty()).collect()
 }
 
-/// The report of a study.
-pub fn report(study: &Study, result: &Value, done: &[Done]) -> String {
-    let mut out = String::new();
-    let names: Vec<&str> = study.policies.iter().map(|policy| policy.name.as_str()).collect();
-    let _ = write!(
-        out,
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
-         <title>pallium simulate</title><style>{STYLE}</style></head><body><h1>Placement of {} VMs on {} hosts</h1>\
-         <p class=\"soft\">{} events of {} shapes over {:.1} days; seed {}; the first {:.0} % of the time are left out of averages; \
-         trace {}, hosts {} (SHA-256); pallium {}.</p>",
-        study.inputs.trace.vms.len(),
-        study.count,
-        study.inputs.trace.events.len(),
-        study.inputs.trace.shapes.len(),
-        study.inputs.trace.end() as f64 / 86_400_000.0,
-        study.inputs.seed,
-        study.inputs.warm_up * 100.0,
-        &study.inputs.trace.sha256.get(..12).unwrap_or("-"),
-        &study.inputs.list.sha256.get(..12).unwrap_or("-"),
-        env!("CARGO_PKG_VERSION"),
-    );
-    let _ = write!(
-        out,
-        "<div class=\"wide\"><table><caption>What each policy came to, and how it is defined</caption><tr><th></th>"
-    );
-    for name in &names {
-        let _ = write!(out, "<th>{}</th>", escaped(name));
+fn over_time(out: &mut String, outcomes: &[Outcome], columns: &[Column<'_>]) {
+    let mut hosts = curves(columns, |moment| Some(moment.hosts_used as f64));
+    let any = !hosts.is_empty();
+    for outcome in outcomes.iter().filter(|_| any) {
+        let points = outcome.result["bounds"]["over_time"].as_array().into_iter().flatten();
+        let points = points.filter_map(|point| Some((point[0].as_f64()? / 86_400.0, point[1].as_f64()?)));
+        let name = ["lower bound", " · ", &outcome.label].concat();
+        let line = Line::bound(name.trim_end_matches(" · "), points.collect());
+        hosts.extend(Some(line).filter(|line| !line.points.is_empty()));
     }
-    out.push_str("<th></th></tr>");
-    for (label, path, how, why) in METRICS {
-        let cells: Vec<&Value> = names.iter().map(|name| at(&result["policies"][*name], path)).collect();
-        if cells.iter().all(|cell| cell.is_null()) {
-            continue;
-        }
-        let _ = write!(out, "<tr><td>{label}</td>");
-        for cell in cells {
-            let _ = write!(out, "<td>{}</td>", shown(cell, how));
-        }
-        let _ = write!(out, "<td class=\"why\">{why}</td></tr>");
-    }
-    let bounds = &result["bounds"];
-    let _ = write!(
-        out,
-        "</table></div><p class=\"soft\">Lower bounds of the number of hosts: volume {}, L2 of CPU {}, L2 of memory {}, LP {}. They \
-         hold for one instant with free re-packing.</p>",
-        shown(&bounds["volume"], Shown::Count),
-        shown(&bounds["l2_cpu"], Shown::Count),
-        shown(&bounds["l2_mem"], Shown::Count),
-        shown(&bounds["lp"], Shown::Count),
-    );
     let percent = |value: Option<f64>| value.map(|value| value * 100.0);
     let charts = [
         Chart {
             title: "Hosts in use",
-            what: "hosts with a VM, by day",
+            what: "hosts with a VM, by day; dashed the hosts that are needed at that instant however one packs (the largest lower bound)",
             unit: "",
-            lines: curves(study, done, |moment| Some(moment.hosts_used as f64)),
+            lines: hosts,
         },
         Chart {
             title: "Density of CPU",
-            what: "use over capacity of the hosts in use, by day",
+            what: "CPU in use over that of the hosts in use, by day",
             unit: " %",
-            lines: curves(study, done, |moment| percent(moment.used.cpu)),
+            lines: curves(columns, |moment| percent(moment.used.cpu)),
         },
         Chart {
             title: "Density of memory",
-            what: "use over capacity of the hosts in use, by day",
+            what: "memory in use over that of the hosts in use, by day",
             unit: " %",
-            lines: curves(study, done, |moment| percent(moment.used.mem)),
+            lines: curves(columns, |moment| percent(moment.used.mem)),
+        },
+        Chart {
+            title: "Density of GPUs",
+            what: "GPUs in use over those of the hosts in use, by day",
+            unit: " %",
+            lines: curves(columns, |moment| percent(moment.used.gpu)),
         },
         Chart {
             title: "Fragmentation",
-            what: "free and of no use for the mix, by day",
+            what: "free, and of no use for the most frequent shapes that make 95 % of the creates, over all capacity; once an hour, by day",
             unit: " %",
-            lines: curves(study, done, |moment| percent(moment.fragmentation)),
+            lines: curves(columns, |moment| percent(moment.fragmentation)),
         },
         Chart {
             title: "Large slots",
-            what: "further VMs of 16 vCPU and 64 GiB, by day",
+            what: "further VMs of 16 vCPU and 64 GiB that would fit; once an hour, by day",
             unit: "",
-            lines: curves(study, done, |moment| moment.large_slots),
+            lines: curves(columns, |moment| moment.large_slots),
         },
         Chart {
             title: "Rejections so far",
             what: "creates without a host, by day",
             unit: "",
-            lines: curves(study, done, |moment| Some(moment.rejected as f64)),
+            lines: curves(columns, |moment| Some(moment.rejected as f64)),
         },
-        inflation(
-            study,
-            result,
-            "allocated",
-            "Allocation under growing demand",
-            "% of the scarce resource allocated, by % asked for",
-        ),
-        inflation(
-            study,
-            result,
-            "fragmentation",
-            "Fragmentation under growing demand",
-            "% free and of no use, by % asked for",
-        ),
     ];
-    charts.iter().filter(|chart| !chart.is_flat()).for_each(|chart| chart.draw(&mut out));
-    reasons(&mut out, &names, result);
-    uncovered(&mut out, &names, result);
-    out.push_str("</body></html>\n");
-    out
+    charts.iter().filter(|chart| !chart.is_flat()).for_each(|chart| chart.draw(out));
 }
 
-fn inflation(study: &Study, result: &Value, key: &str, title: &'static str, what: &'static str) -> Chart {
-    let lines = study.policies.iter().filter_map(|policy| {
-        let curve = result["policies"][&policy.name]["inflate"]["curve"].as_array()?;
+fn under_demand(out: &mut String, columns: &[Column<'_>]) {
+    let lines = |key: &str| {
         let percent = |value: &Value| Some(value.as_f64()? * 100.0);
-        let points = curve.iter().filter_map(|point| Some((percent(&point["arrived"])?, percent(&point[key])?)));
-        Some(Line::new(&policy.name, points.collect()))
-    });
-    Chart { title, what, unit: " %", lines: lines.collect() }
-}
-
-fn reasons(out: &mut String, names: &[&str], result: &Value) {
-    let of = |name: &str| &result["policies"][name]["replay"]["rejections"];
-    if names.iter().all(|name| of(name)["count"].as_u64().unwrap_or(0) == 0) {
-        return;
-    }
-    out.push_str("<section><h2>Rejections by reason</h2><p class=\"soft\">The first resource that no host had enough of; combination: each by itself would fit somewhere.</p><div class=\"wide\"><table><tr><th></th><th>CPU</th><th>memory</th><th>GPU</th><th>GPU model</th><th>combination</th></tr>");
-    for name in names {
-        let _ = write!(out, "<tr><td>{}</td>", escaped(name));
-        for key in ["cpu", "mem", "gpu", "gpu_model", "combination"] {
-            let _ = write!(out, "<td>{}</td>", shown(&of(name)["by_reason"][key], Shown::Count));
-        }
-        out.push_str("</tr>");
-    }
-    out.push_str("</table></div></section>");
-}
-
-fn uncovered(out: &mut String, names: &[&str], result: &Value) {
-    for name in names {
-        let Some(hosts) =
-            result["policies"][*name]["survive"]["not_covered"].as_array().filter(|hosts| !hosts.is_empty())
-        else {
-            continue;
+        let line = |column: &Column<'_>| {
+            let curve = column.values["inflate"]["curve"].as_array()?;
+            let points = curve.iter().filter_map(|point| Some((percent(&point["arrived"])?, percent(&point[key])?)));
+            Some(Line::new(&column.name, points.collect()))
         };
-        let _ = write!(
-            out,
-            "<section><h2>Hosts whose loss is not covered: {}</h2><p class=\"soft\">At the last snapshot, the first {} of them.</p>\
-             <div class=\"wide\"><table><tr><th>Host</th><th>VMs</th><th>without a place</th></tr>",
-            escaped(name),
-            hosts.len()
-        );
-        for host in hosts {
-            let lost: Vec<&str> = host["lost"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-            let _ = write!(
-                out,
-                "<tr><td>{}</td><td>{}</td><td>{}</td></tr>",
-                escaped(host["host"].as_str().unwrap_or_default()),
-                host["vms"],
-                escaped(&lost.join(", "))
-            );
-        }
-        out.push_str("</table></div></section>");
-    }
+        columns.iter().filter_map(line).collect()
+    };
+    let charts = [
+        Chart {
+            title: "Allocation under growing demand",
+            what: "allocated of the scarce resource (the GPU if there is one, else what is asked for most), in % of its capacity, by % asked for; where a line ends is its result",
+            unit: " %",
+            lines: lines("allocated"),
+        },
+        Chart {
+            title: "Fragmentation under growing demand",
+            what: "% of the capacity that is free and of no use for the most frequent shapes, by % asked for",
+            unit: " %",
+            lines: lines("fragmentation"),
+        },
+    ];
+    charts.iter().filter(|chart| !chart.is_flat()).for_each(|chart| chart.draw(out));
 }

@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::bounds::{Bounds, bounds};
+use super::bounds::{Limits, bounds, over_time};
 use super::inflate::inflate;
 use super::meter::Moment;
 use super::metrics::METRICS;
+use super::picture::Picture;
 use super::policy::Policy;
 use super::replay::{Inputs, Watch, first_failure, min_hosts, replay};
 use super::sheet::{self, Cell, Sheet};
@@ -79,6 +80,8 @@ pub struct Done {
     pub result: Map<String, Value>,
     /// The series of a replay.
     pub series: Vec<Moment>,
+    /// Its hosts over time.
+    pub picture: Option<Picture>,
 }
 
 /// One policy in one mode.
@@ -93,9 +96,14 @@ pub struct Point<'a> {
 impl Point<'_> {
     /// Its name, good for a file.
     pub fn name(&self) -> String {
-        let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
-        format!("{}.{}", self.mode.name(), self.policy.name.chars().map(safe).collect::<String>())
+        point_name(self.mode, &self.policy.name)
     }
+}
+
+/// Name of a policy in a mode, good for a file.
+pub fn point_name(mode: Mode, policy: &str) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
+    format!("{}.{}", mode.name(), policy.chars().map(safe).collect::<String>())
 }
 
 impl Study {
@@ -121,10 +129,23 @@ impl Study {
         Ok(())
     }
 
-    /// The lower bounds of the inputs.
-    pub fn bounds(&self) -> Bounds {
+    /// The lower bounds of the inputs; those over time at so many moments, for a replay.
+    pub fn limits(&self, moments: u64) -> Limits {
         let domain = self.policies.first().map_or(scheduler::Domain::Nova, |policy| policy.domain());
-        bounds(&self.inputs.trace, &self.inputs.list, domain, self.inputs.ratios)
+        let Inputs { trace, list, ratios, .. } = &self.inputs;
+        let moments = if self.modes.contains(&Mode::Replay) { moments } else { 0 };
+        Limits {
+            worst: bounds(trace, list, domain, *ratios),
+            over_time: over_time(trace, list, domain, *ratios, moments),
+        }
+    }
+
+    /// Share of hosts that the bounds leave empty, averaged over time after the warm-up.
+    fn most_empty(&self, limits: &Limits) -> Option<f64> {
+        let warm = self.inputs.warm() / 1000;
+        let counted = limits.over_time.iter().filter(|(time, _)| *time >= warm);
+        let shares: Vec<f64> = counted.map(|&(_, hosts)| 1.0 - (hosts as f64 / self.count as f64).min(1.0)).collect();
+        (!shares.is_empty()).then(|| shares.iter().sum::<f64>() / shares.len() as f64)
     }
 
     /// What the result of a point depends on.
@@ -151,21 +172,21 @@ impl Study {
     }
 
     /// Runs one point.
-    pub fn run_point(&self, point: Point<'_>, bounds: Bounds, watch: &dyn Watch) -> Result<Done, String> {
+    pub fn run_point(&self, point: Point<'_>, limits: &Limits, watch: &dyn Watch) -> Result<Done, String> {
         let (inputs, policy) = (&self.inputs, point.policy);
-        let mut series = Vec::new();
+        let (mut series, mut picture) = (Vec::new(), None);
         let value = match point.mode {
             Mode::Replay => {
-                let (metrics, moments) = replay(inputs, policy, self.count, self.series, watch)?;
-                series = moments;
-                json!({ "replay": metrics })
+                let replay = replay(inputs, policy, self.count, self.series, watch)?;
+                (series, picture) = (replay.series, replay.picture);
+                json!({ "replay": replay.metrics })
             }
             Mode::FirstFailure { starts } => {
                 let run = |fading| first_failure(inputs, policy, self.count, starts, fading, watch);
                 json!({ "first_failure": { "fading": run(true)?, "recovering": run(false)? } })
             }
             Mode::MinHosts => {
-                let bound = bounds.best();
+                let bound = limits.worst.best();
                 let (hosts, migrations) = min_hosts(inputs, policy, bound, watch)?;
                 let over = hosts as f64 / bound.max(1) as f64;
                 let mut value = json!({ "min_hosts": hosts, "min_hosts_over_bound": over });
@@ -183,13 +204,13 @@ impl Study {
             Mode::Survive { every } => json!({ "survive": survive(inputs, policy, self.count, every, watch)? }),
         };
         let Value::Object(result) = value else { return Err("a result is no object".to_owned()) };
-        Ok(Done { fingerprint: self.fingerprint(point), result, series })
+        Ok(Done { fingerprint: self.fingerprint(point), result, series, picture })
     }
 
     /// Runs all points that `kept` does not have yet, side by side; `keep` is given each that is done.
     pub fn run(
         &self,
-        bounds: Bounds,
+        limits: &Limits,
         kept: impl Fn(Point<'_>) -> Option<Done> + Sync,
         keep: impl Fn(Point<'_>, &Done) -> Result<(), String> + Sync,
         watch: impl Fn(Point<'_>) -> Box<dyn Watch + Send> + Sync,
@@ -199,7 +220,7 @@ impl Study {
                 return Ok(done);
             }
             let watch = watch(*point);
-            let done = self.run_point(*point, bounds, &*watch)?;
+            let done = self.run_point(*point, limits, &*watch)?;
             keep(*point, &done)?;
             Ok(done)
         };
@@ -207,7 +228,7 @@ impl Study {
     }
 
     /// `result.json`.
-    pub fn result(&self, bounds: Bounds, done: &[Done]) -> Value {
+    pub fn result(&self, limits: &Limits, done: &[Done]) -> Value {
         let mut policies: Map<String, Value> = Map::new();
         for (point, done) in self.points().into_iter().zip(done) {
             let entry = policies.entry(point.policy.name.clone()).or_insert_with(|| json!({}));
@@ -218,6 +239,8 @@ impl Study {
         gains(&mut policies);
         let inputs = &self.inputs;
         let trace = &inputs.trace;
+        let mut bounds = json!(limits);
+        bounds["empty_hosts"] = json!(self.most_empty(limits));
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "seed": inputs.seed,
@@ -234,6 +257,7 @@ impl Study {
             },
             "bounds": bounds,
             "policies": policies,
+            "policy_order": self.policies.iter().map(|policy| &policy.name).collect::<Vec<_>>(),
         })
     }
 
@@ -258,8 +282,10 @@ pub fn summary(result: &Value) -> Sheet {
             rows.extend(metric.of(policy).map(|value| row(name, metric.path, metric.unit, value)));
         }
     }
-    for bound in ["volume", "l2_cpu", "l2_mem", "lp"] {
-        rows.extend(result["bounds"][bound].as_f64().map(|value| row("", bound, "hosts", value)));
+    for (bound, unit) in
+        [("volume", "hosts"), ("l2_cpu", "hosts"), ("l2_mem", "hosts"), ("lp", "hosts"), ("empty_hosts", "share")]
+    {
+        rows.extend(result["bounds"][bound].as_f64().map(|value| row("", bound, unit, value)));
     }
     Sheet { columns: sheet::SUMMARY, rows }
 }

@@ -33,8 +33,23 @@ pub struct Survival {
     pub n2: Option<f64>,
     /// Share of failure domains whose VMs all restart.
     pub n_domain: Option<f64>,
+    /// The shares at each snapshot.
+    pub over_time: Vec<Snapshot>,
     /// Losses of single hosts at the last snapshot after which VMs do not restart.
     pub not_covered: Vec<Uncovered>,
+}
+
+/// What would come back at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Snapshot {
+    /// Seconds from the start of the trace.
+    pub time_s: f64,
+    /// Share of hosts in use whose VMs all restart elsewhere.
+    pub n1: Option<f64>,
+    /// The same of random pairs.
+    pub n2: Option<f64>,
+    /// The same of failure domains.
+    pub n_domain: Option<f64>,
 }
 
 /// A loss that is not covered.
@@ -62,6 +77,15 @@ impl Tally {
         self.covered += u64::from(lost == 0);
         self.vms += vms;
         self.lost += lost;
+    }
+
+    /// Takes in another tally, and gives its share.
+    fn take(&mut self, other: &Self) -> Option<f64> {
+        self.losses += other.losses;
+        self.covered += other.covered;
+        self.vms += other.vms;
+        self.lost += other.lost;
+        other.share()
     }
 
     fn share(&self) -> Option<f64> {
@@ -127,7 +151,7 @@ pub fn survive(
             watch.step(&format!("snapshot {}", out.snapshots));
             let mut estate = estate.fork()?;
             let used: Vec<usize> = (0..count).filter(|&host| !estate.held()[host].vms.is_empty()).collect();
-            let mut here = Tally::default();
+            let (mut here, mut pairs, mut domains_here) = (Tally::default(), Tally::default(), Tally::default());
             out.not_covered.clear();
             for &host in &used {
                 let (vms, lost) = lose(trace, &mut estate, &[host])?;
@@ -141,16 +165,12 @@ pub fn survive(
                 (Some(worst), Some(share)) => Some(worst.min(share)),
                 (worst, share) => worst.or(share),
             };
-            one.losses += here.losses;
-            one.covered += here.covered;
-            one.vms += here.vms;
-            one.lost += here.lost;
             if used.len() > 1 {
                 for _ in 0..PAIRS {
                     let first = rng.random_range(0..used.len());
                     let second = (first + rng.random_range(1..used.len())) % used.len();
                     let (vms, lost) = lose(trace, &mut estate, &[used[first], used[second]])?;
-                    two.add(vms, lost.len() as u64);
+                    pairs.add(vms, lost.len() as u64);
                 }
             }
             let mut domains: BTreeMap<String, Vec<usize>> = BTreeMap::new();
@@ -162,8 +182,14 @@ pub fn survive(
             }
             for hosts in domains.into_values() {
                 let (vms, lost) = lose(trace, &mut estate, &hosts)?;
-                domain.add(vms, lost.len() as u64);
+                domains_here.add(vms, lost.len() as u64);
             }
+            out.over_time.push(Snapshot {
+                time_s: time as f64 / 1000.0,
+                n1: one.take(&here),
+                n2: two.take(&pairs),
+                n_domain: domain.take(&domains_here),
+            });
             Ok(())
         },
         |_, _, _| {},

@@ -20,9 +20,19 @@ fn failed(path: &Path, error: &std::io::Error) -> String {
 impl Folder {
     /// Opens it, or makes it.
     pub fn open(path: &Path) -> Result<Self, Failure> {
-        let points = path.join(POINTS);
-        fs::create_dir_all(&points).map_err(|error| Failure::new(failed(&points, &error)))?;
-        Ok(Self(path.to_owned()))
+        Self::make(&path.join(POINTS))?;
+        Ok(Self::at(path))
+    }
+
+    /// Opens one for files alone, or makes it.
+    pub fn make(path: &Path) -> Result<Self, Failure> {
+        fs::create_dir_all(path).map_err(|error| Failure::new(failed(path, &error)))?;
+        Ok(Self::at(path))
+    }
+
+    /// One that is there.
+    pub fn at(path: &Path) -> Self {
+        Self(path.to_owned())
     }
 
     /// Where it is.

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use simulation::trace::run::Point;
 use simulation::trace::{Mode, Study, Watch};
 
 /// Replays that a search for the least number of hosts takes, about.
@@ -38,8 +37,8 @@ pub struct Timing {
 }
 
 impl Progress {
-    /// A bar for a study; only on a terminal is anything shown.
-    pub fn new(study: &Study) -> Self {
+    /// A bar for a study under so many seeds; only on a terminal is anything shown.
+    pub fn new(study: &Study, seeds: u64) -> Self {
         let events = study.inputs.trace.events.len() as u64;
         let of = |mode: &Mode| match mode {
             Mode::Replay | Mode::Survive { .. } | Mode::Inflate { .. } => events,
@@ -47,17 +46,17 @@ impl Progress {
             Mode::FirstFailure { starts } => *starts as u64 * events,
         };
         let each: u64 = study.modes.iter().map(of).sum();
-        let bar = ProgressBar::new(each * study.policies.len() as u64);
+        let bar = ProgressBar::new(each * study.policies.len() as u64 * seeds);
         let style = ProgressStyle::with_template("{wide_bar} {human_pos} events, {per_sec}, {eta} left  {msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         Self { bar, taken: Arc::default(), begun: Instant::now() }
     }
 
     /// What tells the bar of one run.
-    pub fn of(&self, point: Point<'_>) -> Box<dyn Watch + Send> {
+    pub fn of(&self, name: String) -> Box<dyn Watch + Send> {
         Box::new(Run {
             bar: self.bar.clone(),
-            name: point.name(),
+            name,
             taken: Arc::clone(&self.taken),
             events: AtomicU64::new(0),
             begun: Instant::now(),

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use serde_json::Value;
-use simulation::trace::Study;
+use simulation::trace::metrics::METRICS;
 
 use super::super::output::{listing, number, text};
 
@@ -101,49 +101,60 @@ fn ratio(value: &Value) -> String {
     value.as_f64().map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"))
 }
 
+/// The policies of a result, in their order.
+pub fn policies(result: &Value) -> impl Iterator<Item = &str> {
+    result["policy_order"].as_array().into_iter().flatten().filter_map(Value::as_str)
+}
+
 /// All tables of a result.
-pub fn tables(study: &Study, result: &Value) -> String {
+pub fn tables(result: &Value) -> String {
     let mut out = String::new();
-    let inputs = &study.inputs;
+    let trace = &result["inputs"]["trace"];
     let _ = writeln!(
         out,
         "{} VMs of {} shapes over {:.1} days, {} hosts, seed {}",
-        inputs.trace.vms.len(),
-        inputs.trace.shapes.len(),
-        inputs.trace.end() as f64 / 86_400_000.0,
-        study.count,
-        inputs.seed
+        trace["vms"],
+        trace["shapes"],
+        trace["span_s"].as_f64().unwrap_or(0.0) / 86_400.0,
+        result["inputs"]["hosts"]["count"],
+        result["seed"]
     );
     let bounds = &result["bounds"];
+    let empty = bounds["empty_hosts"].as_f64();
+    let empty = empty.map(|_| format!("; at most {} of the hosts empty", percent(&bounds["empty_hosts"])));
     let _ = writeln!(
         out,
-        "lower bounds: volume {}, L2 of CPU {}, L2 of memory {}, LP {}",
+        "lower bounds: volume {}, L2 of CPU {}, L2 of memory {}, LP {}{}",
         plain(&bounds["volume"]),
         plain(&bounds["l2_cpu"]),
         plain(&bounds["l2_mem"]),
-        plain(&bounds["lp"])
+        plain(&bounds["lp"]),
+        empty.unwrap_or_default()
     );
+    let of = |name: &str| &result["policies"][name];
     for (title, key, cells) in TABLES {
-        let of = |name: &str| &result["policies"][name];
-        let policies: Vec<&str> = study.policies.iter().map(|policy| policy.name.as_str()).collect();
-        let ran: Vec<&&str> = policies.iter().filter(|name| !of(name)[key].is_null()).collect();
+        let ran: Vec<&str> = policies(result).filter(|name| !of(name)[key].is_null()).collect();
         if ran.is_empty() {
             continue;
         }
+        // A column in which nobody has anything is left out.
+        let cells: Vec<&Cell> =
+            cells.iter().filter(|cell| ran.iter().any(|name| !at(of(name), cell.1).is_null())).collect();
         let columns: Vec<_> =
             std::iter::once(text("POLICY", 0)).chain(cells.iter().map(|cell| number(cell.0, cell.3))).collect();
         let rows: Vec<Vec<String>> = ran
             .iter()
             .map(|name| {
                 let cells = cells.iter().map(|(_, path, show, _)| show(at(of(name), path)));
-                std::iter::once((**name).to_owned()).chain(cells).collect()
+                std::iter::once((*name).to_owned()).chain(cells).collect()
             })
             .collect();
         let _ = write!(out, "\n{title}\n{}\n", listing(&columns, &rows));
     }
-    for policy in &study.policies {
-        lifetimes(&mut out, &policy.name, &result["policies"][&policy.name]["replay"]["lifetimes"]);
+    for name in policies(result) {
+        lifetimes(&mut out, name, &of(name)["replay"]["lifetimes"]);
     }
+    seeds(&mut out, result);
     out.trim_end().to_owned()
 }
 
@@ -169,5 +180,24 @@ fn lifetimes(out: &mut String, name: &str, told: &Value) {
             percent(&told[key]["right_by_one_class"]),
             listing(&columns, &rows)
         );
+    }
+}
+
+/// Figures that differ between seeds.
+fn seeds(out: &mut String, result: &Value) {
+    let seeds = &result["seeds"];
+    let mut rows = Vec::new();
+    for name in policies(result) {
+        for metric in METRICS {
+            let figure = &seeds["policies"][name][metric.path];
+            let both = figure["mean"].as_f64().zip(figure["sd"].as_f64());
+            let Some((mean, sd)) = both.filter(|(_, sd)| *sd > 0.0) else { continue };
+            rows.push(vec![name.to_owned(), metric.label.to_owned(), metric.shown(mean), metric.shown(sd)]);
+        }
+    }
+    if let Some(count) = seeds["seeds"].as_array().map(Vec::len) {
+        let columns = [text("POLICY", 0), text("FIGURE", 0), number("MEAN", 0), number("DEVIATION", 0)];
+        let same = if rows.is_empty() { "nothing differs".to_owned() } else { listing(&columns, &rows) };
+        let _ = write!(out, "\nOver {count} seeds; what is not here is equal under all\n{same}\n");
     }
 }

@@ -6,7 +6,7 @@ use super::escaped;
 
 /// Colours that can be told apart on light and dark, by people who see few colours too (Okabe and Ito); with more lines than
 /// colours they are dashed.
-const COLOURS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
+pub const COLOURS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 260.0;
 /// Left, right, top, bottom.
@@ -17,6 +17,8 @@ const MOST_POINTS: usize = 600;
 /// A line with its name.
 pub struct Line {
     name: String,
+    /// A bound and no policy.
+    bound: bool,
     /// x and y.
     pub points: Vec<(f64, f64)>,
 }
@@ -39,12 +41,30 @@ impl Line {
         let step = points.len().div_ceil(MOST_POINTS).max(1);
         let last = points.len().saturating_sub(1);
         let points = points.into_iter().enumerate().filter(|(at, _)| at % step == 0 || *at == last);
-        Self { name: name.to_owned(), points: points.map(|(_, point)| point).collect() }
+        Self { name: name.to_owned(), bound: false, points: points.map(|(_, point)| point).collect() }
+    }
+
+    /// A line that others are held against.
+    pub fn bound(name: &str, points: Vec<(f64, f64)>) -> Self {
+        Self { bound: true, ..Self::new(name, points) }
+    }
+
+    /// How the line at this place is drawn, and its key.
+    fn stroke(&self, at: usize) -> (String, String) {
+        if self.bound {
+            return ("class=\"bound\"".to_owned(), "border-color:var(--soft);border-top-style:dashed".to_owned());
+        }
+        let colour = COLOURS[at % COLOURS.len()];
+        let (dash, style) = if at < COLOURS.len() { ("", "solid") } else { (" stroke-dasharray=\"6 4\"", "dashed") };
+        (
+            format!("class=\"curve\" stroke=\"{colour}\"{dash}"),
+            format!("border-color:{colour};border-top-style:{style}"),
+        )
     }
 }
 
 /// A round step of about a fifth of the range.
-fn step(range: f64) -> f64 {
+pub fn step(range: f64) -> f64 {
     let raw = (range / 5.0).max(1e-9);
     let power = 10_f64.powf(raw.log10().floor());
     let round = [1.0, 2.0, 5.0, 10.0].into_iter().find(|round| round * power >= raw - 1e-12);
@@ -70,16 +90,11 @@ impl Chart {
         let y = |value: f64| HEIGHT - MARGIN[3] - value / top * (HEIGHT - MARGIN[2] - MARGIN[3]);
         let _ = write!(out, "<section><h2>{}</h2><p class=\"soft\">{}</p><ul class=\"key\">", self.title, self.what);
         for (at, line) in self.lines.iter().enumerate() {
-            let (colour, style) = (COLOURS[at % COLOURS.len()], if at < COLOURS.len() { "solid" } else { "dashed" });
-            let _ = write!(
-                out,
-                "<li><i style=\"border-color:{colour};border-top-style:{style}\"></i>{}</li>",
-                escaped(&line.name)
-            );
+            let _ = write!(out, "<li><i style=\"{}\"></i>{}</li>", line.stroke(at).1, escaped(&line.name));
         }
         let _ = write!(
             out,
-            "</ul><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}: {}",
+            "</ul><div class=\"wide\"><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}: {}",
             self.title, self.what
         );
         for line in &self.lines {
@@ -110,13 +125,13 @@ impl Chart {
             tick += dx;
         }
         for (at, line) in self.lines.iter().enumerate() {
-            let dash = if at < COLOURS.len() { "" } else { " stroke-dasharray=\"6 4\"" };
-            let _ = write!(out, "<path class=\"curve\" stroke=\"{}\"{dash} d=\"", COLOURS[at % COLOURS.len()]);
+            let _ = write!(out, "<path {} d=\"", line.stroke(at).0);
             for (place, point) in line.points.iter().enumerate() {
                 let _ = write!(out, "{}{:.1} {:.1}", if place == 0 { "M" } else { "L" }, x(point.0), y(point.1));
             }
-            out.push_str("\"/>");
+            // A single point is a dot.
+            out.push_str(if line.points.len() == 1 { "h0\"/>" } else { "\"/>" });
         }
-        out.push_str("</svg></section>");
+        out.push_str("</svg></div></section>");
     }
 }
