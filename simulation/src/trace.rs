@@ -30,6 +30,7 @@ pub mod shape;
 pub mod sheet;
 pub mod survive;
 pub mod table;
+pub mod variation;
 
 pub use bounds::{Bounds, Limits};
 pub use estate::Estate;

@@ -44,12 +44,16 @@ Examples:
   pallium simulate --recording recording
   pallium simulate --shapes shapes.csv.gz --hosts nodes.csv --mode inflate \\
     --policy fgd
+  pallium simulate --trace events.csv.gz --hosts nodes.csv --mode min-hosts \\
+    --until 50% --policy nova-packing \\
+    --policy nova-packing:slot_prices.smooth=0:slot_prices.power=1
   pallium simulate --compare study-before study-after --out difference
 
 A policy is a pipeline: a file, one that ships with pallium, or one of the
 references random, first-fit, best-fit, worst-fit, dot-product, l2-norm,
-ram-cpu-spread, kvm-binpack, fgd, lifetime-oracle, lifetime-learned. With --out
-a study that broke off goes on where it stood. Formats and figures:
+ram-cpu-spread, kvm-binpack, fgd, lifetime-oracle, lifetime-learned. Options of
+its steps may follow, as :STEP.OPTION=VALUE; a list has | between its items.
+With --out a study that broke off goes on where it stood. Formats and figures:
 docs/simulation.md.";
 
 /// Play a recorded trace against policies, offline
@@ -83,6 +87,9 @@ pub struct Args {
     /// Who tells a pipeline with the weigher lifetime_alignment how long VMs live
     #[arg(long, value_name = "SOURCE", value_enum, default_value_t)]
     lifetimes: Lifetimes,
+    /// Play only the first part of the trace's time: 50%
+    #[arg(long, value_name = "SHARE", value_parser = share, default_value = "100%")]
+    until: f64,
     /// Seed of every random choice
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u64,
@@ -203,7 +210,12 @@ impl Args {
                 self.scale
             )));
         }
-        let trace = trace.scaled(self.scale);
+        let trace = trace.until(self.until).scaled(self.scale);
+        if trace.events.is_empty() {
+            return Err(Failure::Usage(
+                "--until: nothing happens in this part of the trace, a larger one expected".into(),
+            ));
+        }
         let hosts = self.hosts.as_deref().unwrap_or(Path::new(""));
         let list = hosts_of(hosts)?;
         let count = self.hosts_count.unwrap_or(list.hosts.len());

@@ -75,6 +75,8 @@ fn bad_input_is_told_and_nothing_is_written() {
     assert!(told.contains("none, learned, oracle"), "{told}");
     for (arguments, code, wanted) in [
         (["--policy", "best-fits"], 2, "policy 'best-fits' is not known"),
+        (["--policy", "nova-packing:power=1"], 2, "'power=1' given, STEP.OPTION=VALUE"),
+        (["--until", "200%"], 2, "a share expected"),
         (["--warm-up", "2"], 2, "--warm-up: 2 given"),
         (["--policy", "missing.yaml"], 1, "missing.yaml: "),
         (["--hosts-count", "0"], 2, "--hosts-count: 0 given"),
@@ -157,4 +159,19 @@ fn a_study_is_written_in_every_form_and_two_are_compared() {
         "{}",
         text(&missing.stderr)
     );
+}
+
+#[test]
+fn a_part_of_a_trace_and_varied_options() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let [events, nodes, _] = files(dir.path());
+    let varied = "nova-packing:slot_prices.shapes=1 4 8 0 0 -:slot_prices.power=1";
+    let usual = ["simulate", "--trace", &events, "--hosts", &nodes, "--policy", "nova-packing", "--policy", varied];
+    let output = pallium(&[&usual[..], &["--until", "20%", "--json"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let result: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(result["policy_order"], serde_json::json!(["nova-packing", varied]));
+    // Until 80 s there are three creates and no delete.
+    assert_eq!(result["inputs"]["trace"]["events"], 3);
+    assert_eq!(result["policies"][varied]["replay"]["deletes"], 0);
 }

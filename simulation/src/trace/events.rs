@@ -204,6 +204,20 @@ impl Trace {
         self.events.last().map_or(0, |event| event.time)
     }
 
+    /// The first part of the trace's time: a share of it.
+    #[must_use]
+    pub fn until(mut self, share: f64) -> Self {
+        let begin = self.events.first().map_or(0, |event| event.time);
+        let end = begin + ((self.end() - begin) as f64 * share) as u64;
+        self.events.truncate(self.events.partition_point(|event| event.time <= end));
+        self.vms.truncate(self.vms.partition_point(|vm| vm.created <= end));
+        self.counts.fill(0);
+        for vm in &self.vms {
+            self.counts[vm.shape as usize] += 1;
+        }
+        self
+    }
+
     /// The trace `copies` times at once: ids with a suffix, the k-th shifted by k seconds modulo 300.
     #[must_use]
     pub fn scaled(&self, copies: u32) -> Self {

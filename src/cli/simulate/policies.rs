@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use scheduler::Domain;
 use simulation::trace::Policy;
 use simulation::trace::lifetimes::Knowledge;
+use simulation::trace::variation::vary;
 
 use super::Failure;
 
@@ -21,14 +22,15 @@ pub enum Lifetimes {
     Oracle,
 }
 
-/// The policies that a name or a file stands for.
+/// The policies that a name or a file stands for, each with the settings that follow it.
 pub fn policies(
-    name: &str,
+    text: &str,
     domain: Domain,
     gpus: bool,
     seed: u64,
     lifetimes: Lifetimes,
 ) -> Result<Vec<Policy>, Failure> {
+    let (name, settings) = text.split_once(':').map_or((text, None), |(name, settings)| (name, Some(settings)));
     let mut policies = named(name, domain, gpus, seed)?;
     for policy in &mut policies {
         if policy.asks_lifetimes() && policy.lifetimes == Knowledge::None {
@@ -37,6 +39,9 @@ pub fn policies(
                 Lifetimes::Learned => Knowledge::Learned,
                 Lifetimes::Oracle => Knowledge::Oracle,
             };
+        }
+        if let Some(settings) = settings {
+            *policy = vary(policy, settings).map_err(Failure::Usage)?;
         }
     }
     Ok(policies)
