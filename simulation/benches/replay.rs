@@ -9,7 +9,7 @@ use std::time::Instant;
 use scheduler::Domain;
 use serde_json::json;
 use simulation::trace::events::Kind;
-use simulation::trace::replay::{Unwatched, replay};
+use simulation::trace::replay::{Unwatched, Wanted, replay};
 use simulation::trace::{HostList, Inputs, Policy, Ratios, Trace};
 
 /// The program's.
@@ -59,7 +59,7 @@ fn main() {
         for name in POLICIES.iter().filter(|name| only.is_empty() || only.iter().any(|only| only == *name)) {
             let policy = Arc::new(Policy::named(name, Domain::Nova, false, 42).expect("a known policy"));
             let begun = Instant::now();
-            let metrics = replay(&inputs, &policy, hosts, None, &Unwatched).expect("a replay").metrics;
+            let metrics = replay(&inputs, &policy, hosts, Wanted::default(), &Unwatched).expect("a replay").metrics;
             let seconds = begun.elapsed().as_secs_f64();
             let row = json!({
                 "bench": "replay", "case": name, "hosts": hosts, "count": creates,

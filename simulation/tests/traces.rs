@@ -9,7 +9,7 @@ use std::sync::Arc;
 use scheduler::Domain;
 use simulation::trace::events::Kind;
 use simulation::trace::inflate::inflate;
-use simulation::trace::replay::{Played, Player, Replay, Unwatched, first_failure, min_hosts, replay};
+use simulation::trace::replay::{Played, Player, Replay, Unwatched, Wanted, first_failure, min_hosts, replay};
 use simulation::trace::survive::survive;
 use simulation::trace::{Host, HostList, Inputs, Mode, Policy, Ratios, Study, Trace};
 
@@ -27,6 +27,10 @@ fn list(lines: &str) -> HostList {
 fn inputs(trace: Trace, list: HostList, warm_up: f64) -> Inputs {
     let (trace, list) = (Arc::new(trace), Arc::new(list));
     Inputs { trace, list, ratios: Ratios::default(), warm_up, seed: 42, check: true, migrations: 0.0 }
+}
+
+fn series(every: u64) -> Wanted {
+    Wanted { series: Some(every), decisions: false }
 }
 
 fn policy(name: &str, domain: Domain, gpus: bool) -> Arc<Policy> {
@@ -51,8 +55,8 @@ type Score = fn([f64; 2], [f64; 2], [f64; 2]) -> f64;
 #[test]
 fn golden_metrics() {
     let inputs = inputs(trace(GOLDEN), list("a,4,8,0,,r1\nb,4,8,0,,r2\n"), 0.0);
-    let Replay { metrics, series, picture } =
-        replay(&inputs, &policy("first-fit", Domain::Nova, false), 2, Some(100_000), &Unwatched).unwrap();
+    let Replay { metrics, series, picture, .. } =
+        replay(&inputs, &policy("first-fit", Domain::Nova, false), 2, series(100_000), &Unwatched).unwrap();
     assert_eq!((metrics.creates, metrics.deletes, metrics.orphan_deletes, metrics.hosts_peak), (5, 2, 1, 2));
     let rejections = metrics.rejections;
     assert_eq!(
@@ -113,12 +117,13 @@ fn a_move_makes_room() {
     let hosts = "a,4,8,0,,\nb,4,8,0,,\n";
     let run = |share: f64| {
         let inputs = Inputs { migrations: share, ..inputs(trace(SPREAD), list(hosts), 0.0) };
-        replay(&inputs, &policy("best-fit", Domain::Nova, false), 2, Some(86_400_000), &Unwatched).unwrap()
+        let wanted = Wanted { decisions: true, ..series(86_400_000) };
+        replay(&inputs, &policy("best-fit", Domain::Nova, false), 2, wanted, &Unwatched).unwrap()
     };
     let still = run(0.0).metrics;
     assert_eq!((still.rejections.count, still.migrations), (1, None));
     // Two are alive when the second day begins: half of them may be moved, and one is.
-    let Replay { metrics: moved, series, .. } = run(0.5);
+    let Replay { metrics: moved, series, record, .. } = run(0.5);
     let migrations = moved.migrations.unwrap();
     assert_eq!((moved.rejections.count, moved.creates, moved.hosts_peak), (0, 5, 2));
     assert_eq!(
@@ -126,8 +131,13 @@ fn a_move_makes_room() {
         (vec![0, 1], vec![0, 1], 2, 0)
     );
     assert_eq!(series.last().map(|moment| moment.migrations), Some(0), "no point after the move");
-    let (none, _) = run(0.4);
+    let none = run(0.4).metrics;
     assert_eq!(none.rejections.count, 1, "a budget of 0.8 VMs is none");
+    let text = record.unwrap().sheets().map(|(_, sheet)| sheet.csv()).concat();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[1], "1,0,v1,a,,2,filter_host_instructions=2;filter_has_enough_capacity=2");
+    assert!(lines[5].starts_with("5,90000,v5,") && lines[5].ends_with("filter_has_enough_capacity=1"), "{lines:?}");
+    assert!(lines[7].starts_with("90000,v") && lines[7].ends_with(",2") && lines.len() == 8, "{lines:?}");
     // With a whole day's budget fewer hosts will do.
     let inputs = Inputs { migrations: 0.5, ..inputs(trace(SPREAD), list(hosts), 0.0) };
     let (count, migrations) = min_hosts(&inputs, &policy("best-fit", Domain::Nova, false), 1, &Unwatched).unwrap();
@@ -200,7 +210,7 @@ fn what_is_learned_is_of_the_past() {
     }
     assert_ne!(chosen(&past, "lifetime-learned", 100), chosen(&past, "best-fit", 100));
     let learned = policy("lifetime-learned", Domain::Nova, false);
-    let told = replay(&whole, &learned, 100, None, &Unwatched).unwrap().metrics.lifetimes.unwrap();
+    let told = replay(&whole, &learned, 100, Wanted::default(), &Unwatched).unwrap().metrics.lifetimes.unwrap();
     let said: u64 = told.created.vms.iter().flatten().sum();
     assert!(said > 5_000 && told.an_hour_old.vms.iter().flatten().sum::<u64>() > 100, "{told:?}");
     assert!(told.created.right.unwrap() <= 1.0 && told.created.right_by_one_class.unwrap() > 0.5, "{told:?}");
@@ -242,6 +252,7 @@ fn results_do_not_depend_on_threads() {
         modes: vec![Mode::Replay, Mode::Inflate { factor: 1.1 }, Mode::FirstFailure { starts: 2 }],
         count: 12,
         series: Some(300_000),
+        decisions: false,
     };
     study.check().unwrap();
     let run = |threads| {

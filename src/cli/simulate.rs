@@ -16,6 +16,7 @@ use scheduler::Domain;
 use serde_json::Value;
 use simulation::trace::lifetimes::Knowledge;
 use simulation::trace::policy::{Policy, USUAL};
+use simulation::trace::record::{self, Record};
 use simulation::trace::report::{Outcome, report};
 use simulation::trace::run::{Done, Point, summary};
 use simulation::trace::seeds::spread;
@@ -132,6 +133,9 @@ pub struct Args {
     /// Folder for result.json, report.html, timing.json, and series and summary as CSV and Parquet
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
+    /// Write each decision and move of a replay as well
+    #[arg(long, requires = "out")]
+    decisions: bool,
     /// Print result.json instead of tables
     #[arg(long)]
     json: bool,
@@ -211,6 +215,10 @@ impl Args {
             )));
         }
         let trace = trace.until(self.until).scaled(self.scale);
+        if self.decisions && trace.vms.len() > record::MOST {
+            let (given, most) = (trace.vms.len(), record::MOST);
+            return Err(Failure::Usage(format!("--decisions: {given} creates given, at most {most} expected")));
+        }
         if trace.events.is_empty() {
             return Err(Failure::Usage(
                 "--until: nothing happens in this part of the trace, a larger one expected".into(),
@@ -233,7 +241,7 @@ impl Args {
             migrations: self.migrations,
         };
         let series = (self.out.is_some() && self.series_seconds > 0).then_some(self.series_seconds * 1000);
-        let study = Study { inputs, policies, modes, count, series };
+        let study = Study { inputs, policies, modes, count, series, decisions: self.decisions };
         study.check().map_err(Failure::new)?;
         Ok(study)
     }
@@ -258,7 +266,8 @@ impl Args {
     fn under(&self, study: &Study, seed: u64) -> Result<Study, Failure> {
         let policies = self.policies_for(&study.inputs.trace, &study.inputs.list, seed)?;
         let inputs = Inputs { seed, ..study.inputs.clone() };
-        Ok(Study { inputs, policies, modes: study.modes.clone(), count: study.count, series: study.series })
+        let (modes, count, series) = (study.modes.clone(), study.count, study.series);
+        Ok(Study { inputs, policies, modes, count, series, decisions: false })
     }
 }
 
@@ -310,8 +319,18 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let done = pool.install(|| {
             study.run(
                 &limits,
-                |point| folder.as_ref().and_then(|folder| folder.kept(&name(point))),
-                |point, done| folder.as_ref().map_or(Ok(()), |folder| folder.keep(&name(point), done)),
+                |point| {
+                    let again = study.decisions && point.mode == Mode::Replay;
+                    folder.as_ref().filter(|_| !again).and_then(|folder| folder.kept(&name(point)))
+                },
+                |point, done| {
+                    let Some(folder) = &folder else { return Ok(()) };
+                    for (table, sheet) in done.record.take().into_iter().flat_map(Record::sheets) {
+                        let file = name(point).replacen(point.mode.name(), table, 1);
+                        write_sheet(folder, &file, &sheet).map_err(|failure| failure.to_string())?;
+                    }
+                    folder.keep(&name(point), done)
+                },
                 |point| progress.of(name(point)),
             )
         });

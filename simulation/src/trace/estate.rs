@@ -11,7 +11,8 @@ use plugins::packing::{DEVICES, fragmentation::Shape as Expected};
 use scheduler::command::{Action, Part, Place};
 use scheduler::rebalance::{Item, Plan, Site, make_room};
 use scheduler::{
-    Batch, Command, Core, Domain, Engine, HostReport, Intent, Outcome, Proposer, Purpose, Request, Row, Settled,
+    Batch, Command, Core, Decision, Domain, Engine, HostReport, Intent, Outcome, Proposer, Purpose, Request, Row,
+    Settled,
 };
 use smallvec::SmallVec;
 use uuid::Uuid;
@@ -70,6 +71,9 @@ pub struct Estate {
     forecast: Option<Forecast>,
     /// When each host is expected to be empty, seconds of the trace.
     exits: Vec<f64>,
+    /// Decisions are kept until the next one.
+    pub keeps: bool,
+    decided: Option<Arc<Decision>>,
 }
 
 /// The identity of a VM.
@@ -115,6 +119,8 @@ impl Estate {
             outside: Vec::new(),
             forecast: (policy.lifetimes == Knowledge::Learned).then(|| Forecast::new(trace)),
             exits: vec![ENDLESS; hosts.len()],
+            keeps: false,
+            decided: None,
         };
         let reports = hosts.iter().enumerate().map(|(at, host)| host.report(at, domain, ratios));
         let commands = reports.map(|report| Command::Report(Box::new(report))).collect();
@@ -146,6 +152,8 @@ impl Estate {
             outside: Vec::new(),
             forecast: self.forecast.as_ref().map(Forecast::fork),
             exits: self.exits.clone(),
+            keeps: false,
+            decided: None,
             ..*self
         })
     }
@@ -173,6 +181,11 @@ impl Estate {
     /// Host of a VM.
     pub fn host_of(&self, vm: u32) -> Option<u32> {
         Some(self.at[vm as usize]).filter(|host| *host != NOWHERE)
+    }
+
+    /// The last decision, if decisions are kept.
+    pub fn decided(&self) -> Option<&Decision> {
+        self.decided.as_deref()
     }
 
     /// The core, for checks.
@@ -251,7 +264,7 @@ impl Estate {
             Some(other) => return Err(format!("a claim on the state as it is was not taken: {other:?}")),
         };
         match self.core.settle(proposal, outcome) {
-            Settled::Done(_) => {}
+            Settled::Done(decision) => self.decided = self.keeps.then_some(decision),
             other => return Err(format!("a decision on the state as it is did not hold: {other:?}")),
         }
         let Some(host) = host else { return Ok(None) };

@@ -240,7 +240,7 @@ mod tests {
     /// 40 VMs: half end at 100 s, the others live for 4000 s and longer; what is left grows with age.
     #[test]
     fn who_is_old_is_expected_to_get_older() {
-        let lines: String = (0..40).map(|at| format!("0,create,v{at},1,1,0,0,,,\n")).collect();
+        let lines = (0..40).map(|at| format!("0,create,v{at},1,1,0,0,,,\n")).collect::<Vec<_>>().concat();
         let text = format!("time_s,event,vm_id,vcpus,memory_mib,gpus,gpu_milli,gpu_models,lifetime_s,group\n{lines}");
         let trace = Arc::new(Trace::read("events.csv", text.into_bytes()).expect("a good trace"));
         let mut forecast = Forecast::new(&trace);

@@ -309,8 +309,8 @@ impl Meter {
         }
     }
 
-    /// A VM found no host.
-    pub fn rejected(&mut self, vm: u32, now: u64, estate: &Estate) {
+    /// A VM found no host; the reason.
+    pub fn rejected(&mut self, vm: u32, now: u64, estate: &Estate) -> &'static str {
         let shape = self.trace.shape(vm);
         let metrics = &mut self.metrics;
         let placed = metrics.creates - metrics.rejections.count;
@@ -324,17 +324,19 @@ impl Meter {
         rejections.gpu_milli += shape.gpu_total();
         let hosts = || 0..estate.hosts().len();
         let by = &mut rejections.by_reason;
-        *if !hosts().any(|host| estate.free(host)[0] >= shape.milli_cpu) {
-            &mut by.cpu
+        let (count, reason) = if !hosts().any(|host| estate.free(host)[0] >= shape.milli_cpu) {
+            (&mut by.cpu, "cpu")
         } else if !hosts().any(|host| estate.free(host)[1] >= shape.memory_mib) {
-            &mut by.mem
+            (&mut by.mem, "mem")
         } else if !hosts().any(|host| has_devices(estate, host, shape)) {
-            &mut by.gpu
+            (&mut by.gpu, "gpu")
         } else if !hosts().any(|host| has_model(estate, host, shape) && has_devices(estate, host, shape)) {
-            &mut by.gpu_model
+            (&mut by.gpu_model, "gpu_model")
         } else {
-            &mut by.combination
-        } += 1;
+            (&mut by.combination, "combination")
+        };
+        *count += 1;
+        reason
     }
 
     /// Rejections so far.

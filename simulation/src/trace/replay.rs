@@ -12,6 +12,7 @@ use super::meter::{ByResource, Meter, Metrics, Moment};
 use super::migrations::Migrations;
 use super::picture::{MOMENTS, Picture};
 use super::policy::Policy;
+use super::record::Record;
 
 /// What every run of one policy has in common.
 #[derive(Clone)]
@@ -187,17 +188,31 @@ pub struct Replay {
     pub series: Vec<Moment>,
     /// Hosts over time, where a series was asked for.
     pub picture: Option<Picture>,
+    /// Every decision and move, where they were asked for.
+    pub record: Option<Record>,
 }
 
-/// Mode `replay`: all events, rejected creates are dropped; a series with a moment each `every` milliseconds.
+/// What is wanted of a replay beside averages and counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// A series with a moment each so many milliseconds, and hosts over time.
+    pub series: Option<u64>,
+    /// Every decision and move.
+    pub decisions: bool,
+}
+
+/// Mode `replay`: all events, rejected creates are dropped.
 pub fn replay(
     inputs: &Inputs,
     policy: &Arc<Policy>,
     count: usize,
-    every: Option<u64>,
+    wanted: Wanted,
     watch: &dyn Watch,
 ) -> Result<Replay, String> {
-    let estate = inputs.estate(policy, count)?;
+    let every = wanted.series;
+    let mut estate = inputs.estate(policy, count)?;
+    estate.keeps = wanted.decisions;
+    let mut record = wanted.decisions.then(Record::default);
     let mut meter = Meter::new(&inputs.trace, &estate, inputs.warm());
     let mut series = Vec::new();
     let mut player = Player::new(inputs, estate, watch);
@@ -227,12 +242,25 @@ pub fn replay(
         },
         |time, played, estate| {
             let mut meter = meter.borrow_mut();
+            let host = |host: u32| &*estate.hosts()[host as usize].id;
+            let id = |vm: u32| &*inputs.trace.vms[vm as usize].id;
+            let mut outcome = None;
             match played {
-                Played::Placed(vm, host) => meter.placed(vm, host, estate),
-                Played::Rejected(vm) => meter.rejected(vm, time, estate),
+                Played::Placed(vm, at) => {
+                    meter.placed(vm, at, estate);
+                    outcome = Some((vm, Ok(host(at))));
+                }
+                Played::Rejected(vm) => outcome = Some((vm, Err(meter.rejected(vm, time, estate)))),
                 Played::Moved(vm, from, to) => meter.moved(vm, from, to, estate),
                 Played::Left(vm, host) => meter.left(vm, host, estate),
                 Played::Orphan => meter.orphan(),
+            }
+            let Some(record) = &mut record else { return };
+            if let Some(((vm, outcome), decision)) = outcome.zip(estate.decided()) {
+                record.decided(time, id(vm), outcome, decision);
+            }
+            if let Played::Moved(vm, from, to) = played {
+                record.moved(time, id(vm), host(from), host(to), inputs.trace.shape(vm).memory_mib);
             }
         },
     )?;
@@ -243,7 +271,7 @@ pub fn replay(
     }
     let lifetimes = player.estate.calibration();
     let metrics = Metrics { migrations, lifetimes, ..meter.into_inner().metrics() };
-    Ok(Replay { metrics, series, picture })
+    Ok(Replay { metrics, series, picture, record })
 }
 
 /// What was moved in a replay on the first `count` hosts without a rejection; `None`: there was one.

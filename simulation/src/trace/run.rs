@@ -15,7 +15,8 @@ use super::meter::Moment;
 use super::metrics::METRICS;
 use super::picture::Picture;
 use super::policy::Policy;
-use super::replay::{Inputs, Watch, first_failure, min_hosts, replay};
+use super::record::Record;
+use super::replay::{Inputs, Wanted, Watch, first_failure, min_hosts, replay};
 use super::sheet::{self, Cell, Sheet};
 use super::survive::survive;
 use super::table::hex;
@@ -69,6 +70,8 @@ pub struct Study {
     pub count: usize,
     /// Milliseconds between points of the series; `None`: no series.
     pub series: Option<u64>,
+    /// Every decision of a replay is wanted.
+    pub decisions: bool,
 }
 
 /// What one policy came to in one mode.
@@ -82,6 +85,9 @@ pub struct Done {
     pub series: Vec<Moment>,
     /// Its hosts over time.
     pub picture: Option<Picture>,
+    /// Its decisions, if they are wanted; they are not kept.
+    #[serde(skip)]
+    pub record: Option<Record>,
 }
 
 /// One policy in one mode.
@@ -174,11 +180,12 @@ impl Study {
     /// Runs one point.
     pub fn run_point(&self, point: Point<'_>, limits: &Limits, watch: &dyn Watch) -> Result<Done, String> {
         let (inputs, policy) = (&self.inputs, point.policy);
-        let (mut series, mut picture) = (Vec::new(), None);
+        let (mut series, mut picture, mut record) = (Vec::new(), None, None);
         let value = match point.mode {
             Mode::Replay => {
-                let replay = replay(inputs, policy, self.count, self.series, watch)?;
-                (series, picture) = (replay.series, replay.picture);
+                let wanted = Wanted { series: self.series, decisions: self.decisions };
+                let replay = replay(inputs, policy, self.count, wanted, watch)?;
+                (series, picture, record) = (replay.series, replay.picture, replay.record);
                 json!({ "replay": replay.metrics })
             }
             Mode::FirstFailure { starts } => {
@@ -204,15 +211,16 @@ impl Study {
             Mode::Survive { every } => json!({ "survive": survive(inputs, policy, self.count, every, watch)? }),
         };
         let Value::Object(result) = value else { return Err("a result is no object".to_owned()) };
-        Ok(Done { fingerprint: self.fingerprint(point), result, series, picture })
+        Ok(Done { fingerprint: self.fingerprint(point), result, series, picture, record })
     }
 
-    /// Runs all points that `kept` does not have yet, side by side; `keep` is given each that is done.
+    /// Runs all points that `kept` does not have yet, side by side; `keep` is given each that is done, and may take of it what
+    /// is large.
     pub fn run(
         &self,
         limits: &Limits,
         kept: impl Fn(Point<'_>) -> Option<Done> + Sync,
-        keep: impl Fn(Point<'_>, &Done) -> Result<(), String> + Sync,
+        keep: impl Fn(Point<'_>, &mut Done) -> Result<(), String> + Sync,
         watch: impl Fn(Point<'_>) -> Box<dyn Watch + Send> + Sync,
     ) -> Result<Vec<Done>, String> {
         let one = |point: &Point<'_>| -> Result<Done, String> {
@@ -220,8 +228,8 @@ impl Study {
                 return Ok(done);
             }
             let watch = watch(*point);
-            let done = self.run_point(*point, limits, &*watch)?;
-            keep(*point, &done)?;
+            let mut done = self.run_point(*point, limits, &*watch)?;
+            keep(*point, &mut done)?;
             Ok(done)
         };
         self.points().par_iter().map(one).collect()

@@ -48,7 +48,7 @@ pub struct Sheet {
     pub rows: Vec<Vec<Cell>>,
 }
 
-const fn column(name: &'static str, kind: Kind, unit: &'static str, means: &'static str) -> Column {
+pub(super) const fn column(name: &'static str, kind: Kind, unit: &'static str, means: &'static str) -> Column {
     Column { name, kind, unit, means }
 }
 
@@ -102,11 +102,12 @@ impl Sheet {
 #[cfg(test)]
 mod tests {
     use super::{Column, Kind, SERIES, SUMMARY};
+    use crate::trace::record::{DECISIONS, MOVES};
 
     #[test]
     fn every_column_is_documented() {
         let text = include_str!("../../../docs/simulation.md");
-        for Column { name, kind, unit, means } in SERIES.iter().chain(SUMMARY) {
+        for Column { name, kind, unit, means } in [SERIES, SUMMARY, DECISIONS, MOVES].into_iter().flatten() {
             let kind = match kind {
                 Kind::Number => "number",
                 Kind::Whole => "whole",

@@ -77,12 +77,12 @@ pub fn survival(out: &mut String, columns: &[Column<'_>]) {
 
 /// Moves by day, and what they were good for.
 pub fn migrations(out: &mut String, columns: &[Column<'_>]) {
-    let moved = columns.iter().filter_map(|column| {
+    let studies = columns.iter().filter_map(|column| {
         let migrations = &column.values["replay"]["migrations"];
         Some((column, migrations, migrations["moves"].as_array()?, migrations["budget"].as_array()?))
     });
-    let moved: Vec<_> = moved.collect();
-    let days = moved.iter().map(|(_, _, moves, _)| moves.len()).max().unwrap_or(0);
+    let studies: Vec<_> = studies.collect();
+    let days = studies.iter().map(|(_, _, moves, _)| moves.len()).max().unwrap_or(0);
     if days == 0 {
         return;
     }
@@ -94,7 +94,7 @@ pub fn migrations(out: &mut String, columns: &[Column<'_>]) {
         let _ = write!(out, "<th>day {day}</th>");
     }
     out.push_str("<th>VMs placed by it</th></tr>");
-    for (column, migrations, moves, budget) in moved {
+    for (column, migrations, moves, budget) in studies {
         let _ = write!(out, "<tr><td>{}</td>", escaped(&column.name));
         for day in 0..days {
             match (moves.get(day), budget.get(day)) {

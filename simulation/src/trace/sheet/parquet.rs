@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::Compression;
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, DoubleType, Int64Type};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
@@ -40,7 +40,7 @@ impl Sheet {
         }
         schema.push_str(" }");
         let properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .set_compression(Compression::SNAPPY)
             .set_created_by(format!("pallium {}", env!("CARGO_PKG_VERSION")))
             .set_key_value_metadata(Some(facts));
         let schema = Arc::new(parse_message_type(&schema)?);
