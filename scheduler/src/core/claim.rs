@@ -182,7 +182,9 @@ impl Core {
                 plan.part(consumer, open, claims, !ranked.is_empty())
             } else if claims && arriving.is_none() {
                 let asked = Asked { request, intent, purpose, consumer, wanted: &wanted };
-                self.part(&asked, open.as_ref(), &mut ranked, &field, settings.same_request_ms)
+                // What a plan has claimed is of no request of Nova's.
+                let within = if plan.is_some() { 0 } else { settings.same_request_ms };
+                self.part(&asked, open.as_ref(), &mut ranked, &field, within)
             } else {
                 Part { consumer, purpose, seen: open.as_ref().map(|open| open.ticket), action: Action::Leave }
             };

@@ -176,6 +176,8 @@ fn group(policy: GroupPolicy, most: u64, members: usize, beside: usize) -> Serve
 fn told(bench: &Bench, sizes: usize, targets: &Known) -> String {
     let servers: Vec<_> = (0..sizes).map(|v| (vm(100 + v as u128), RUNS)).collect();
     let mut plan = made(bench, &servers, targets);
+    // Others are permitted there too.
+    plan.retain(|assignment| servers.iter().any(|(instance, _)| *instance == assignment.instance));
     plan.sort_unstable_by_key(|assignment| assignment.instance);
     let words = plan.iter().map(|assignment| match assignment.to {
         To::Target(life) => (life.host.0.as_u128() - 0xA000).to_string(),
