@@ -318,6 +318,9 @@ async fn promote(local: &Local, node: u64) -> Result<Changed, Refused> {
     if !members.contains_key(&node) {
         return conflict(format!("node {node} is no member: add it first (pallium ctl cluster add {node} ADDR)"));
     }
+    // A leader that was just elected has heard of nobody yet, and figures follow what they are of.
+    let heard = |now: &RaftMetrics<TypeConfig>| now.replication.is_none() || matched(now, node).is_some();
+    let _ = local.raft.wait(Some(LETTER)).metrics(heard, "word of the node").await;
     match lag(local, node) {
         Some(lag) if lag <= CLOSE => {}
         Some(lag) => return conflict(format!("node {node} is still {lag} entries behind: ask again when it is close")),
@@ -407,8 +410,13 @@ pub fn lag(local: &Local, node: u64) -> Option<u64> {
     if node == metrics.id {
         return Some(0);
     }
-    let matched = (*metrics.replication.as_ref()?.get(&node)?)?;
-    Some(metrics.last_log_index.unwrap_or(0).saturating_sub(matched.index))
+    let matched = matched(&metrics, node)?;
+    Some(metrics.last_log_index.unwrap_or(0).saturating_sub(matched))
+}
+
+/// The last entry that a member is known to have; none: it has not said yet.
+fn matched(metrics: &RaftMetrics<TypeConfig>, node: u64) -> Option<u64> {
+    Some((*metrics.replication.as_ref()?.get(&node)?)?.index)
 }
 
 /// Whether a member answers now.

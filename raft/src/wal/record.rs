@@ -220,7 +220,8 @@ pub fn find(buffer: &[u8], at: usize, epoch: u64, more: bool) -> Found {
         return if more { Found::More(size) } else { Found::Bad };
     }
     let body = HEADER..HEADER + length;
-    if checksum(epoch, rest[8], &rest[body.clone()]) != u32_at(rest, 4) {
+    let padding = &rest[body.end..size];
+    if checksum(epoch, rest[8], &rest[body.clone()]) != u32_at(rest, 4) || padding.iter().any(|byte| *byte != 0) {
         return Found::Bad;
     }
     Found::Valid { kind, body: at + body.start..at + body.end, next: at + size }

@@ -1,6 +1,6 @@
 //! Damaged, missing and foreign files.
 
-use super::{Disk, OpenError, Options, Vote, all, append, entry, open, refused, small, vote};
+use super::{Disk, OpenError, Options, Vote, Wal, all, append, entry, open, refused, small, vote};
 
 fn written() -> Disk {
     let disk = Disk::default();
@@ -61,6 +61,20 @@ fn a_damaged_older_record_is_refused_with_file_offset_index_and_repair() {
 }
 
 #[test]
+fn no_bit_of_an_acknowledged_record_changes_unseen() {
+    let disk = written();
+    let (name, last) = (disk.newest(), entry(11, 40).data);
+    let bytes = disk.bytes(&name);
+    let end = bytes.windows(40).position(|window| window == last).unwrap() + 40;
+    for at in 0..end.next_multiple_of(8) {
+        let disk = disk.copy();
+        disk.change(&name, |bytes| bytes[at] ^= 4);
+        let opened = Wal::open_in(&disk.files(), &small());
+        assert!(opened.is_err(), "byte {at} of {end}");
+    }
+}
+
+#[test]
 fn a_record_zeroed_out_is_not_taken_for_the_end() {
     let disk = written();
     let name = disk.newest();
@@ -78,7 +92,7 @@ fn a_loss_is_accepted_only_from_the_index_that_is_lost() {
     damage(&disk, 5);
     let accept = |index| Options { accept_loss_from: Some(index), ..small() };
     assert!(matches!(refused(&disk, &accept(4)), OpenError::OtherLoss { lost: 5, accepted: 4 }));
-    let wal = super::Wal::open_in(&disk.files(), &accept(5)).unwrap();
+    let wal = Wal::open_in(&disk.files(), &accept(5)).unwrap();
     assert_eq!(all(&wal).len(), 5);
     let vote = Some(Vote { term: 8, node: 1, committed: true });
     assert_eq!(wal.vote(), vote, "the vote behind the damage is kept");
@@ -103,7 +117,7 @@ fn damage_in_an_earlier_segment_is_refused() {
     assert_ne!(name, disk.newest());
     assert!(matches!(refused(&disk, &small()), OpenError::Corrupt { index: 3, .. }));
     let options = Options { accept_loss_from: Some(3), ..small() };
-    assert_eq!(all(&super::Wal::open_in(&disk.files(), &options).unwrap()).len(), 3);
+    assert_eq!(all(&Wal::open_in(&disk.files(), &options).unwrap()).len(), 3);
     assert_eq!(all(&open(&disk)).len(), 3);
 }
 
