@@ -22,7 +22,7 @@ const PLAIN: [&str; 7] =
     ["StringList", "InventoryMap", "AmountMap", "StringMap", "AggregateList", "NumaCellList", "InstanceReportList"];
 
 /// Messages that REST takes from the query of a GET.
-const QUERIES: [&str; 11] = [
+const QUERIES: [&str; 12] = [
     "DecisionsRequest",
     "WatchDecisionsRequest",
     "ListHostsRequest",
@@ -34,6 +34,7 @@ const QUERIES: [&str; 11] = [
     "FailoverHostsRequest",
     "FailoverLossesRequest",
     "FailoverCasesRequest",
+    "FailoverPoliciesRequest",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -78,6 +79,8 @@ fn json(mut builder: tonic_prost_build::Builder, set: &FileDescriptorSet) -> ton
         "ApplyPipelineRequest.resource",
         "DiffPipelineRequest.resource",
         "LintPipelineRequest.resource",
+        "FailoverPolicy.document",
+        "FailoverPolicyRequest.document",
     ];
     for field in objects {
         builder = builder

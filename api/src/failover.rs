@@ -5,6 +5,7 @@ pub(crate) mod agents;
 mod drain;
 mod grpc;
 mod hosts;
+mod policy;
 mod view;
 
 use futures::{StreamExt, stream};
@@ -84,16 +85,7 @@ fn find<'a>(tables: &'a Tables, host: &str) -> Option<&'a Host> {
 }
 
 fn scope(given: &str) -> Result<ScopeName, ApiError> {
-    match given.split_once(':') {
-        None if given == "region" => Ok(ScopeName::Region),
-        Some(("az", name)) => Ok(ScopeName::Az(name.to_owned())),
-        Some(("cell", name)) => Ok(ScopeName::Cell(name.to_owned())),
-        Some(("cluster", name)) => Ok(ScopeName::Cluster(name.to_owned())),
-        _ => Err(ApiError::bad_request(format!(
-            "scope: '{}' given, region, az:NAME, cell:NAME or cluster:NAME expected",
-            given.escape_debug()
-        ))),
-    }
+    given.parse().map_err(|error| ApiError::bad_request(format!("scope: {error}")))
 }
 
 const ACTS: &str = "kill (fencing) or recover (evacuations)";

@@ -107,7 +107,7 @@ fn alone(service: &Arc<Service>) -> Router {
 const READ: &str = "x-pallium-read";
 
 /// Paths as metrics name them; others are `other`.
-const PATHS: [&str; 58] = [
+const PATHS: [&str; 61] = [
     hook::NOVA,
     hook::CINDER,
     hook::MANILA,
@@ -161,6 +161,9 @@ const PATHS: [&str; 58] = [
     "/v1/ha/maintain",
     "/v1/ha/end-quarantine",
     "/v1/ha/release",
+    "/v1/ha/policies",
+    "/v1/ha/check-policy",
+    "/v1/ha/delete-policy",
     "/healthz",
     "/readyz",
     "/metrics",
@@ -169,7 +172,7 @@ const PATHS: [&str; 58] = [
 ];
 
 /// Methods of gRPC as metrics name them.
-const METHODS: [&str; 47] = [
+const METHODS: [&str; 51] = [
     "/pallium.v1.Scheduler/Place",
     "/pallium.v1.Scheduler/Explain",
     "/pallium.v1.Scheduler/Decisions",
@@ -216,6 +219,10 @@ const METHODS: [&str; 47] = [
     "/pallium.ha.v1.Failover/Maintain",
     "/pallium.ha.v1.Failover/EndQuarantine",
     "/pallium.ha.v1.Failover/Release",
+    "/pallium.ha.v1.Failover/Policies",
+    "/pallium.ha.v1.Failover/CheckPolicy",
+    "/pallium.ha.v1.Failover/ApplyPolicy",
+    "/pallium.ha.v1.Failover/DeletePolicy",
     "/pallium.ha.v1.HostAgent/Session",
 ];
 

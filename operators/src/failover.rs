@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use scheduler::ha::coordinator::{Barrier, Call, Told};
 use scheduler::ha::order::Voter;
+use scheduler::ha::policy::Mode;
 
 pub use run::run;
 
@@ -42,8 +43,9 @@ pub trait Gate: Send + Sync + 'static {
 /// Settings of failover.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// Decide, and do nothing: no intent is proposed, and nothing is written anywhere.
-    pub dry_run: bool,
+    /// The most that is done of what is decided, whatever the policies of hosts say. In a dry run no intent is
+    /// proposed, and nothing is written anywhere.
+    pub mode: Mode,
     /// The voters of pallium, as configured; empty: nothing is known of what they stand on.
     pub voters: Vec<Voter>,
 }

@@ -11,6 +11,7 @@ use scheduler::ha::case::{Act, CaseId, Cause, FenceOutcome, Phase};
 use scheduler::ha::host::{Fencer, Hello, Machine, Maintenance, PlaceNames, Watchdog};
 use scheduler::ha::masakari::{self, MemberSpec, NotificationSpec, SegmentSpec};
 use scheduler::ha::order::{Assignment, Clear, Ended, Groups, NovaRead, PermitCause, To, Voter};
+use scheduler::ha::policy::{FailoverPolicy, Mode, Rules, Selector};
 use scheduler::ha::proof::{Lease, LeaseMode, Power, PowerRead, Token};
 use scheduler::ha::recovery::{AttemptState, Life, Recorded, Stays, VmState, Waiting};
 use scheduler::ha::reentry::{ComputeRead, Seen, Step};
@@ -367,6 +368,27 @@ impl World {
         Change::DeathProof { host: host(n), incarnation: incarnation + u64::from(dice.odd), evidence }
     }
 
+    /// Policies come and go.
+    fn policy(&self, n: u128, dice: &Dice) -> Change {
+        let name = format!("policy-{}", dice.b % 3);
+        let one = Selector { hosts: vec![format!("node-{}", n % HOSTS)], ..Selector::default() };
+        let all = Selector { domain: Some(ScopeName::Region), ..Selector::default() };
+        let modes = [Mode::Enforce, Mode::DryRun, Mode::Off];
+        match dice.choice.index(4) {
+            0 if dice.odd => Change::PolicyRemove(name),
+            1 => match self.ha().cases.iter().next() {
+                Some(case) => Change::WouldDo { case: case.id, what: dice.flag.then(|| "be fenced".to_owned()) },
+                None => Change::PolicyRemove(name),
+            },
+            at => {
+                let mode = modes[if dice.odd { at % 3 } else { 0 }];
+                let rules = Rules { mode: Some(mode), power_on: Some(dice.flag), ..Rules::default() };
+                let selector = if dice.flag { one } else { all };
+                Change::PolicyPut(Box::new(FailoverPolicy { name, selector, rules }))
+            }
+        }
+    }
+
     /// Segments come and go, and monitors say things.
     fn masakari(&self, n: u128, dice: &Dice) -> masakari::Change {
         let name = Some(format!("node-{}", n % HOSTS));
@@ -442,6 +464,7 @@ impl World {
                 until: u64::from(dice.odd) * until,
             },
             48 => Change::Masakari(Box::new(self.masakari(n, dice))),
+            49 if dice.choice.index(3) == 0 => self.policy(n, dice),
             49 => Change::Exempt { host: host(n), until: u64::from(dice.odd) * until },
             50 => {
                 let mode = if dice.odd { Maintenance::Manual } else { Maintenance::None };
@@ -504,7 +527,8 @@ impl World {
                 Change::PermitMove { instance: vm(dice.b), from, to, cause }
             }
         };
-        if matches!(change, Change::BreakerAck { .. } | Change::Release | Change::LeaseEpoch(_)) {
+        if matches!(change, Change::BreakerAck { .. } | Change::Release | Change::LeaseEpoch(_) | Change::PolicyPut(_))
+        {
             role = Role::Operator;
         }
         self.order(role, change);

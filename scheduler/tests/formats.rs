@@ -8,10 +8,12 @@ use std::path::PathBuf;
 
 use scheduler::command::{Action, Part, Place, Record};
 use scheduler::decision::Claim;
-use scheduler::ha::case::Cause;
+use scheduler::ha::breaker::ScopeName;
+use scheduler::ha::case::{CaseId, Cause};
 use scheduler::ha::host::{Fencer, Hello, Machine, PlaceNames};
 use scheduler::ha::masakari::{self, MemberSpec, NotificationSpec, SegmentSpec};
 use scheduler::ha::order::{Groups, PermitCause};
+use scheduler::ha::policy::{FailoverPolicy, Mode, Operator, Rules, Selector, Term};
 use scheduler::ha::proof::{Power, PowerRead};
 use scheduler::ha::recovery::Life;
 use scheduler::ha::{Actor, Change, Detection, Evidence, HostId, HostSpec, Leader, Order, Role};
@@ -135,6 +137,15 @@ fn failover() -> Vec<Command> {
         payload: vec![(text("event"), text("STOPPED"))],
         report: masakari::Report::Silent,
     };
+    let selector = Selector {
+        domain: Some(ScopeName::Az(text("az"))),
+        hosts: vec![text("host-1")],
+        labels: vec![Term { key: text("zone"), operator: Operator::In, values: vec![text("a")] }],
+        ..Selector::default()
+    };
+    let rules = Rules { mode: Some(Mode::DryRun), fence_isolated: Some(60_000), ..Rules::default() };
+    let policy = FailoverPolicy { name: text("trial"), selector, rules };
+    let case = CaseId { host: id, incarnation: 1, seq: 1 };
     let changes = [
         Change::HostUpsert(Box::new(spec)),
         Change::IncarnationOpen { host: id, hello: Box::new(hello) },
@@ -146,9 +157,15 @@ fn failover() -> Vec<Command> {
         suspected,
         Change::CaseOpen { host: id, incarnation: 1, cause: Cause::PowerOff },
         Change::DeathProof { host: id, incarnation: 1, evidence },
+        Change::PolicyPut(Box::new(policy)),
+        Change::WouldDo { case, what: Some(text("be marked as down in Nova")) },
     ];
     let actor = Actor { role: Role::Coordinator, name: text("node 1"), reason: String::new() };
-    let order = |change| Order { leader: Leader { term: 1, node: 1 }, epoch: 0, actor: actor.clone(), change };
+    let person = Actor { role: Role::Operator, name: text("jo"), reason: text("a trial") };
+    let order = |change| {
+        let actor = if matches!(change, Change::PolicyPut(_)) { person.clone() } else { actor.clone() };
+        Order { leader: Leader { term: 1, node: 1 }, epoch: 0, actor, change }
+    };
     changes.into_iter().map(|change| Command::Failover(Box::new(order(change)))).collect()
 }
 

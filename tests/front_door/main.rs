@@ -11,6 +11,7 @@ mod fixtures;
 mod guests;
 mod pipelines;
 mod pods;
+mod policies;
 mod recording;
 mod repeats;
 mod simulate;

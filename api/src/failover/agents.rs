@@ -12,6 +12,7 @@ use scheduler::ha::coordinator::lease::Ask;
 use scheduler::ha::host::{Degraded, Fencer, Hello, Host, Machine, Watchdog};
 use scheduler::ha::liveness::Says;
 use scheduler::ha::order::{Actor, Change, Done, Groups, Role};
+use scheduler::ha::policy;
 use scheduler::ha::proof::LeaseMode;
 use scheduler::ha::recovery::Life;
 use scheduler::ha::reentry::Step;
@@ -52,13 +53,16 @@ struct Place {
 }
 
 impl Place {
-    fn of(failover: &Failover, host: &Host) -> Self {
+    fn of(tables: &Tables, host: &Host) -> Self {
+        let failover = tables.failover();
         // Until it was looked at what its nova-compute would delete. A host without a case has nothing to delete.
         let holds = failover.cases.get(host.id).is_some_and(|case| {
             let back = matches!(case.phase, Phase::Returning) && case.reentry.life == host.incarnation;
             case.phase.is_proven() && !(back && case.reentry.begun(Step::StartNova).is_some())
         });
-        let leased = failover.small.lease.mode == LeaseMode::Strict && host.fencers.contains(&Fencer::WatchdogLease);
+        let leased = host.fencers.contains(&Fencer::WatchdogLease)
+            && failover.gives_leases()
+            && policy::lease(tables, host).mode == LeaseMode::Strict;
         let life = Life { host: host.id, incarnation: host.incarnation };
         Self { life, quarantined: host.quarantined, holds, leased }
     }
@@ -93,9 +97,9 @@ impl Places {
         Self {
             commands: tables.counters().commands,
             astray: false,
-            hosts: failover.hosts.iter().map(|host| (host.id, Place::of(failover, host))).collect(),
+            hosts: failover.hosts.iter().map(|host| (host.id, Place::of(tables, host))).collect(),
             permits,
-            leases: failover.small.lease.mode == LeaseMode::Strict,
+            leases: failover.gives_leases(),
         }
     }
 
@@ -297,7 +301,7 @@ impl Session {
         self.life = Life { host: host.id, incarnation: if believed { host.incarnation } else { 0 } };
         self.since = tables.counters().commands;
         self.quarantined = host.quarantined || !believed;
-        self.holds = Place::of(tables.failover(), host).holds || !believed;
+        self.holds = Place::of(&tables, host).holds || !believed;
         let of_life = may_begin(tables.failover()).filter(|(life, _)| believed && *life == self.life);
         self.granted = of_life.map(|(_, instance)| instance).collect();
         self.heard(believed);

@@ -6,6 +6,7 @@ use scheduler::ha::HostId;
 use scheduler::ha::drain::{Drain, Move, MoveState, Over, Stage};
 use scheduler::ha::host::Maintenance;
 use scheduler::ha::order::Change;
+use scheduler::ha::policy;
 use scheduler::ha::recovery::Life;
 use scheduler::state::Tables;
 
@@ -122,13 +123,18 @@ fn moving(tables: &Tables, known: &Move, now: u64) -> ha::FailoverMove {
 /// What a drain that waits waits for, as far as the state says.
 fn waits(tables: &Tables, drain: &Drain) -> Option<String> {
     let failover = tables.failover();
-    let cluster = failover.hosts.get(drain.host)?.places.cluster;
+    let host = failover.hosts.get(drain.host)?;
+    let cluster = host.places.cluster;
+    let policy = policy::of(tables, host);
     let there = |id: HostId| failover.hosts.get(id).is_some_and(|host| host.places.cluster == cluster);
     if matches!(drain.stage, Stage::Over(_)) {
         return None;
     }
     if drain.epoch != tables.counters().epoch {
         return Some("it is of before a restore: cancel it, and drain anew".to_owned());
+    }
+    if policy.mode != policy::Mode::Enforce {
+        return Some("for a policy that lets it be done (mode: enforce)".to_owned());
     }
     let cases: BTreeSet<_> = failover
         .cases
@@ -145,10 +151,10 @@ fn waits(tables: &Tables, drain: &Drain) -> Option<String> {
     let moving = failover.drains.iter().filter(|other| other.stage == Stage::Moving && there(other.host));
     let moving: BTreeSet<_> = moving.map(|other| host_name(tables, other.host)).collect();
     match moving.first() {
-        Some(host) if moving.len() >= failover.small.policy.drains as usize => {
-            Some(format!("for the drain of {host}: {} at a time in a cluster", failover.small.policy.drains))
+        Some(host) if moving.len() >= policy.drains as usize => {
+            Some(format!("for the drain of {host}: {} at a time in a cluster", policy.drains))
         }
-        _ if failover.small.policy.keep_spare => Some("for room: its cluster could not lose a host then".to_owned()),
+        _ if policy.keep_spare => Some("for room: its cluster could not lose a host then".to_owned()),
         _ => None,
     }
 }

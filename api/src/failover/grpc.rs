@@ -112,4 +112,24 @@ impl Failover for Methods {
     async fn release(&self, request: Request<ha::FailoverReasonRequest>) -> Answer<ha::FailoverDone> {
         Ok(Response::new(self.0.release_failover(request.into_inner()).await?))
     }
+
+    async fn policies(&self, request: Request<ha::FailoverPoliciesRequest>) -> Answer<ha::FailoverPoliciesResponse> {
+        let call = call(&request)?;
+        Ok(Response::new(self.0.failover_policies(request.into_inner(), &call).await?))
+    }
+
+    async fn check_policy(&self, request: Request<ha::FailoverPolicyRequest>) -> Answer<ha::FailoverPolicyChange> {
+        Ok(Response::new(self.0.check_policy(request.into_inner()).await?))
+    }
+
+    async fn apply_policy(&self, request: Request<ha::FailoverPolicyRequest>) -> Answer<ha::FailoverPolicyChange> {
+        Ok(Response::new(self.0.apply_policy(request.into_inner()).await?))
+    }
+
+    async fn delete_policy(
+        &self,
+        request: Request<ha::DeleteFailoverPolicyRequest>,
+    ) -> Answer<ha::FailoverPolicyChange> {
+        Ok(Response::new(self.0.delete_policy(request.into_inner()).await?))
+    }
 }

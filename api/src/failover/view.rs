@@ -7,6 +7,7 @@ use scheduler::ha::admission::{self, Loss};
 use scheduler::ha::breaker::{Decision, Scope, Trips};
 use scheduler::ha::case::{Act, Case, Phase};
 use scheduler::ha::host::{Detection, Host};
+use scheduler::ha::policy;
 use scheduler::ha::proof::{Evidence, Proof, Token};
 use scheduler::ha::recovery::{Recovery, Status};
 use scheduler::state::Tables;
@@ -56,6 +57,7 @@ pub(super) fn status(tables: &Tables, mode: &str) -> ha::FailoverStatusResponse 
         breakers: failover.small.breakers.keys().map(|scope| breaker(tables, *scope)).collect(),
         unchecked: names(&|host| host.unchecked),
         quarantined: names(&|host| host.quarantined),
+        policies: super::policy::under(tables),
     }
 }
 
@@ -150,6 +152,8 @@ pub(super) fn hosts(
         fencers: host.fencers.iter().map(name).collect(),
         bmc: host.bmc.clone(),
         exempt_ms: (host.exempt > now).then(|| host.exempt - now),
+        policies: super::policy::names(tables, host).map(str::to_owned).collect(),
+        mode: name(policy::of(tables, host).mode),
     };
     let next = more.then(|| found.last().map(|host| nova_host(tables, host).to_owned())).flatten();
     ha::FailoverHostsResponse { hosts: found.into_iter().map(|host| told(host)).collect(), next }
@@ -195,6 +199,7 @@ fn brief(tables: &Tables, case: &Case) -> ha::FailoverCase {
         held_kill: case.held_kill.clone(),
         held_recover: case.held_recover.clone(),
         needs_operator: case.needs_operator.clone(),
+        would: case.would.clone(),
         proof: proof.map(evidence),
         counts: count(of(tables, case).map(|recovery| state(recovery.status).0)),
         ..ha::FailoverCase::default()

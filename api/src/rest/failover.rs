@@ -89,24 +89,47 @@ pub(crate) async fn drains(
     Ok(Json(service.drains(asked, &call).await?))
 }
 
+/// Policies that are in force, and what a host is under.
+#[utoipa::path(get, path = "/v1/ha/policies", tag = "failover", params(ha::FailoverPoliciesRequest), responses(
+    (status = 200, body = ha::FailoverPoliciesResponse), (status = 404, body = ErrorBody),
+))]
+pub(crate) async fn policies(
+    State(service): Shared,
+    Extension(call): Extension<Call>,
+    Asked(asked): Asked<ha::FailoverPoliciesRequest>,
+) -> Answer<ha::FailoverPoliciesResponse> {
+    Ok(Json(service.failover_policies(asked, &call).await?))
+}
+
 /// An order of an operator: a POST whose body is the message of gRPC.
 macro_rules! told {
-    ($($(#[$doc:meta])* $path:literal $name:ident($request:ident) $method:ident;)*) => {$(
+    ($answer:ident: $($(#[$doc:meta])* $path:literal $name:ident($request:ident) $method:ident;)*) => {$(
         $(#[$doc])*
         #[utoipa::path(post, path = $path, tag = "failover", request_body = ha::$request, responses(
-            (status = 200, body = ha::FailoverDone), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody),
+            (status = 200, body = ha::$answer), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody),
             (status = 409, body = ErrorBody, description = "It cannot be done now: the message says why"),
         ))]
         pub(crate) async fn $name(
             State(service): Shared,
             Sent(asked): Sent<ha::$request>,
-        ) -> Answer<ha::FailoverDone> {
+        ) -> Answer<ha::$answer> {
             Ok(Json(service.$method(asked).await?))
         }
     )*};
 }
 
 told! {
+    FailoverPolicyChange:
+    /// Checks a policy and tells what it would change. Changes nothing.
+    "/v1/ha/check-policy" check_policy(FailoverPolicyRequest) check_policy;
+    /// Takes a policy in, or a new revision of it.
+    "/v1/ha/policies" apply_policy(FailoverPolicyRequest) apply_policy;
+    /// Takes a policy away.
+    "/v1/ha/delete-policy" delete_policy(DeleteFailoverPolicyRequest) delete_policy;
+}
+
+told! {
+    FailoverDone:
     /// Forgets a host that has no open case and on which nothing may run.
     "/v1/ha/remove" remove(FailoverHostRequest) remove_failover_host;
     /// Opens a case of a host by hand.

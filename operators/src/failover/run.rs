@@ -12,9 +12,9 @@ use scheduler::ha::coordinator::{Answer, Barrier, Call, Coordinator, Due, Lead, 
 use scheduler::ha::drain::{MoveState, Stage};
 use scheduler::ha::liveness::{Says, Timers};
 use scheduler::ha::order::{Actor, Change, Done, Groups, Leader, Role};
-use scheduler::ha::proof::LeaseMode;
+use scheduler::ha::policy::{self, Mode};
 use scheduler::ha::recovery::{AttemptState, Recovery};
-use scheduler::ha::{Case, Failover, HostId};
+use scheduler::ha::{Case, Host, HostId};
 use scheduler::state::Tables;
 use scheduler::{Core, Engine};
 use tokio::sync::{Semaphore, mpsc};
@@ -200,14 +200,15 @@ impl Leading {
             self.node.ears().keep(|host| known.hosts.get(host).is_some());
             self.bmcs.retain(|host, _| known.hosts.get(*host).is_some());
         }
-        let asks = self.leases(&tables).await;
+        let asks = self.leases().await;
         // The coordinator looks at a consistent copy, away from the thread that decides.
         let mut coordinator = self.coordinator.take()?;
         let node = self.node.clone();
         let voters = voters_heard(&node);
+        let ceiling = self.settings.mode;
         let stepped = tokio::task::spawn_blocking(move || {
             let targets = Ranked::new(&node, &tables);
-            let lead = Lead { tables: &tables, voters: &voters, targets: &targets, clock, now: boottime() };
+            let lead = Lead { tables: &tables, voters: &voters, targets: &targets, ceiling, clock, now: boottime() };
             // The leadership was confirmed for these just now; counted is from here, which is later.
             let granted = |(member, ask): (u64, Ask)| Some((member, ask.host, coordinator.grant(ask, 0, &lead)?));
             let grants: Vec<_> = asks.into_iter().filter_map(granted).collect();
@@ -230,10 +231,10 @@ impl Leading {
         self.propose(epoch, changes).await
     }
 
-    /// Requests that may be granted: leases are given, and a majority has confirmed the leadership within a second.
-    async fn leases(&mut self, tables: &Tables) -> Vec<(u64, Ask)> {
+    /// Requests that may be granted: this node acts, and a majority has confirmed the leadership within a second.
+    async fn leases(&mut self) -> Vec<(u64, Ask)> {
         let asks = std::mem::take(&mut self.asks);
-        let given = tables.failover().small.lease.mode == LeaseMode::Strict && !self.settings.dry_run;
+        let given = self.settings.mode == Mode::Enforce;
         let confirmed = Duration::from_millis(CONFIRMED);
         if asks.is_empty() || !given || !self.node.confirms(self.leader, confirmed).await {
             return Vec::new();
@@ -244,11 +245,6 @@ impl Leading {
     /// Proposes in order, together; whether anything changed. None: this node leads no more.
     async fn propose(&self, epoch: u64, changes: Vec<Change>) -> Option<bool> {
         let mut anything = false;
-        let (kept, changes): (Vec<_>, Vec<_>) =
-            changes.into_iter().partition(|change| self.settings.dry_run && acts(change));
-        for change in kept {
-            tracing::info!(change = change.name(), "failover would do this, and does not: dry run");
-        }
         for together in changes.chunks(TOGETHER) {
             let orders = together.iter().map(|change| {
                 let actor = Actor { role: Role::Coordinator, name: "coordinator".to_owned(), reason: String::new() };
@@ -259,7 +255,11 @@ impl Leading {
                     Ok(Ok(Done::Unchanged)) => {}
                     Ok(Ok(done)) => {
                         anything = true;
-                        tracing::info!(change = change.name(), ?done, "failover");
+                        if let Change::WouldDo { case, what: Some(what) } = change {
+                            tracing::info!(host = %case.host, would = what, "failover: not done in a dry run");
+                        } else {
+                            tracing::info!(change = change.name(), ?done, "failover");
+                        }
                     }
                     Ok(Err(refusal)) => tracing::warn!(change = change.name(), %refusal, "failover: refused by apply"),
                     Err(refused) => {
@@ -276,10 +276,6 @@ impl Leading {
 
     /// Begins a call. One that finds no place is asked for again by the coordinator.
     fn call(&self, call: Call) {
-        if self.settings.dry_run && call.writes() {
-            tracing::info!(?call, "failover would call this, and does not: dry run");
-            return;
-        }
         let Ok(place) = Arc::clone(&self.calls).try_acquire_owned() else { return };
         let (hands, tell) = (Arc::clone(&self.hands), self.answers.0.clone());
         let (node, gate): (Node, Arc<dyn Gate>) = (self.node.clone(), Arc::clone(&self.gate) as Arc<dyn Gate>);
@@ -358,20 +354,6 @@ async fn domains(node: &Node, host: HostId) -> Option<Told> {
     Some(Told::Domains { host, running: instances.into_iter().collect(), at })
 }
 
-/// Whether a change is a step towards one: a dry run decides up to there.
-fn acts(change: &Change) -> bool {
-    matches!(
-        change,
-        Change::FenceIntent { .. }
-            | Change::AttemptIntent { .. }
-            | Change::NovaMark { .. }
-            | Change::Reenter { .. }
-            | Change::RestartIntent { .. }
-            | Change::Stop { .. }
-            | Change::DrainStep { .. }
-    )
-}
-
 /// The act barrier of this node.
 struct Barriers {
     node: Node,
@@ -386,7 +368,7 @@ impl Gate for Barriers {
             }
             let look = move |core: &mut Core, _: &mut Engine| {
                 let tables = core.state().tables();
-                is_open(tables.failover(), &barrier, tables.counters().epoch, core.clock())
+                is_open(tables, &barrier, core.clock())
             };
             self.node.lead(look).await.unwrap_or(false)
         })
@@ -394,35 +376,41 @@ impl Gate for Barriers {
 }
 
 /// Whether the intent of a barrier is committed by that leader and still open, in this epoch, and neither
-/// paused, held nor stopped by a breaker. Pauses and breakers were read when the intent was applied, and may
-/// have come since.
-fn is_open(failover: &Failover, barrier: &Barrier, epoch: u64, now: u64) -> bool {
+/// paused, held, stopped by a breaker nor only a dry run. Pauses, breakers and policies were read when the intent was
+/// applied, and may have come since.
+fn is_open(tables: &Tables, barrier: &Barrier, now: u64) -> bool {
+    let (failover, epoch) = (tables.failover(), tables.counters().epoch);
     let Barrier { intent, leader, .. } = *barrier;
+    let acts = |host| policy::mode(tables, host) == Mode::Enforce;
     if failover.small.epoch != epoch || !failover.is_committed(intent, leader) {
         return false;
     }
     let free = |act, case: &Case| case.epoch == epoch && failover.paused(act) <= now && case.held(act).is_none();
     if let Some((case, op)) = failover.cases.iter().find_map(|case| Some((case, case.op(intent)?))) {
         let host = failover.hosts.get(case.id.host).filter(|host| host.incarnation == case.id.incarnation);
-        let may = host.is_some_and(|host| host.exempt <= now && failover.stops_kill(host, now).is_none());
+        let free_host = |host: &Host| host.exempt <= now && failover.stops_kill(host, now).is_none();
+        let may = host.is_some_and(|host| free_host(host) && acts(host.id));
         return may && op.outcome.is_none() && free(Act::Kill, case);
     }
     let tried = |recovery: &&Arc<Recovery>| recovery.live().is_some_and(|attempt| attempt.op == intent);
     if let Some(recovery) = failover.recoveries.iter().find(tried) {
         let unsent = recovery.live().is_some_and(|attempt| attempt.state == AttemptState::Intent);
         let source = recovery.case.host;
-        let may = failover.hosts.get(source).is_some_and(|host| failover.stops_recover(host).is_none());
+        let may = failover.hosts.get(source).is_some_and(|host| failover.stops_recover(host).is_none()) && acts(source);
         return may && unsent && failover.cases.get(source).is_some_and(|case| free(Act::Recover, case));
     }
     let free = failover.paused(Act::Recover) <= now;
     if let Some(known) = failover.moves.iter().find(|known| known.op == intent) {
         // What is on its way is finished or given up even when no more may begin.
         let drained = failover.drains.get(known.from.host).is_some_and(|drain| drain.stage == Stage::Moving);
-        return known.state != MoveState::Intent || free && drained;
+        return known.state != MoveState::Intent || free && drained && acts(known.from.host);
     }
-    if failover.restarts.iter().any(|known| known.op == intent) {
-        return free;
+    if let Some(known) = failover.restarts.iter().find(|known| known.op == intent) {
+        return free && acts(known.life.host);
     }
     // A step of a return, or the mark of a drain: nothing pauses it.
-    true
+    let returns = failover.cases.iter().find(|case| case.reentry.begun.iter().any(|begun| begun.op == intent));
+    let drains = || failover.drains.iter().find(|drain| drain.op.is_some_and(|(op, _)| op == intent));
+    let host = returns.map(|case| case.id.host).or_else(|| drains().map(|drain| drain.host));
+    host.is_none_or(acts)
 }

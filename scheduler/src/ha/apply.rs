@@ -6,6 +6,7 @@ mod drain;
 mod fence;
 mod host;
 mod masakari;
+mod policy;
 mod proof;
 mod recovery;
 mod reentry;
@@ -15,8 +16,6 @@ use super::breaker::{ANSWERED, Decision, Scope, ScopeName};
 use super::case::{Act, Case, CaseId, Phase, Step};
 use super::host::{Host, HostId, Incarnation};
 use super::order::{Change, Done, Order, Role};
-use super::policy::ISOLATED;
-use super::proof::LeaseMode;
 use super::refusal::Refusal;
 use super::stop::Stop;
 use super::table::{BREAKERS, Failover, RECEIVERS, Seat, VOTERS};
@@ -92,6 +91,8 @@ impl Cx<'_> {
                 | Change::Exempt { .. }
                 | Change::LeaseEpoch(_)
                 | Change::Policy(_)
+                | Change::PolicyPut(_)
+                | Change::PolicyRemove(_)
                 | Change::DrainOpen { .. }
                 | Change::QuarantineEnd(_)
                 | Change::Release
@@ -119,7 +120,7 @@ impl Cx<'_> {
         if acts && !Stop::PausedAfterRestore.lets(self.ha().small.epoch == self.epoch()) {
             return Err(Refusal::Restored);
         }
-        Ok(())
+        self.is_enforced(change)
     }
 
     fn change(&mut self) -> Result {
@@ -151,10 +152,7 @@ impl Cx<'_> {
             Change::AttemptEnd { instance, number, ended } => self.attempt_end((*instance, *number), *ended),
             Change::PermitMove { instance, from, to, cause } => self.permit_move(*instance, *from, *to, *cause),
             Change::LeaseEpoch(lease) => {
-                if lease.mode == LeaseMode::Strict && self.ha().small.voters.len() < 3 {
-                    let voters = format!("{} voters", self.ha().small.voters.len());
-                    return Err(invalid("lease.mode", &format!("strict with {voters}"), "3 voters at least"));
-                }
+                self.may_lease(Some(lease.mode), "lease.mode")?;
                 // L < 5 heartbeats would let one lost message reset a host.
                 if lease.ttl < 10_000 {
                     return Err(invalid("lease.ttl", &format!("{} ms", lease.ttl), "10000 ms at least"));
@@ -222,14 +220,10 @@ impl Cx<'_> {
             Change::DrainOpen { host, incarnation, mode } => self.drain_open(*host, *incarnation, *mode),
             Change::DrainStep { host, step } => self.drain_step(*host, step),
             Change::DrainEnd { host, over } => self.drain_end(*host, *over),
-            Change::Policy(policy) => {
-                if policy.fence_isolated > 0 && policy.fence_isolated < ISOLATED {
-                    let given = format!("{} ms", policy.fence_isolated);
-                    return Err(invalid("policy.fence_isolated", &given, "60000 ms at least, or 0 to leave it alone"));
-                }
-                self.ha_mut().small_mut().policy = *policy;
-                Ok(Done::Changed)
-            }
+            Change::Policy(policy) => self.policy(*policy),
+            Change::PolicyPut(policy) => self.policy_put(policy),
+            Change::PolicyRemove(name) => self.policy_remove(name),
+            Change::WouldDo { case, what } => self.would_do(*case, what.as_deref()),
             Change::Reenter { case, step, op, seen } => self.reenter(*case, *step, *op, seen),
             Change::RestartIntent { instance, life, op, nova } => self.restart_intent(*instance, *life, *op, nova),
             Change::RestartOutcome { instance, op, well } => self.restart_outcome(*instance, *op, *well),

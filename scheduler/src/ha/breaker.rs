@@ -37,6 +37,36 @@ pub enum ScopeName {
     Cluster(String),
 }
 
+impl ScopeName {
+    /// How people write one.
+    pub const EXPECTED: &str = "region, az:NAME, cell:NAME or cluster:NAME";
+}
+
+impl std::fmt::Display for ScopeName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Region => f.write_str("region"),
+            Self::Az(name) => write!(f, "az:{name}"),
+            Self::Cell(name) => write!(f, "cell:{name}"),
+            Self::Cluster(name) => write!(f, "cluster:{name}"),
+        }
+    }
+}
+
+impl std::str::FromStr for ScopeName {
+    type Err = String;
+
+    fn from_str(given: &str) -> Result<Self, String> {
+        match given.split_once(':') {
+            None if given == "region" => Ok(Self::Region),
+            Some(("az", name)) => Ok(Self::Az(name.to_owned())),
+            Some(("cell", name)) => Ok(Self::Cell(name.to_owned())),
+            Some(("cluster", name)) => Ok(Self::Cluster(name.to_owned())),
+            _ => Err(format!("'{}' given, {} expected", given.escape_debug(), Self::EXPECTED)),
+        }
+    }
+}
+
 /// Reasons of an open breaker, one bit each, as the specification numbers them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Trips(pub u16);

@@ -233,6 +233,8 @@ pub struct Case {
     pub held_recover: Option<String>,
     /// A person must look.
     pub needs_operator: Option<String>,
+    /// What would be done next, and is not: it is a dry run.
+    pub would: Option<String>,
     /// Fence operations ever begun.
     pub fences: u32,
     /// The last of them.
@@ -269,6 +271,7 @@ impl Case {
     pub(crate) fn enter(&mut self, step: Step) {
         self.phase = step.phase;
         self.since = step.at;
+        self.would = None;
         if self.steps.len() >= STEPS {
             self.steps.remove(1);
         }

@@ -15,6 +15,7 @@ pub mod lease;
 mod planning;
 mod reentry;
 mod restart;
+mod restraint;
 mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -30,6 +31,7 @@ use super::masakari::{Notification, Report};
 use super::order::{Change, Leader, NovaRead};
 use super::planner::Targets;
 use super::planner::groups::ServerGroups;
+use super::policy::{self, Mode};
 use super::proof::PowerRead;
 use super::recovery::{Life, Recorded};
 use super::reentry::ComputeRead;
@@ -89,10 +91,8 @@ pub(crate) mod pace {
     pub const BREAKER: u64 = 5_000;
 }
 
-/// Evacuations at once: everywhere, from one source, to one target.
+/// Evacuations at once everywhere. How many from one host and to one says its policy.
 const MOST: usize = 64;
-const MOST_SOURCE: usize = 32;
-const MOST_TARGET: usize = 4;
 /// Guests that crashed and wait for a look.
 const GUESTS: usize = 4_096;
 
@@ -149,6 +149,8 @@ pub struct Lead<'a> {
     pub voters: &'a [u64],
     /// Where an instance may go.
     pub targets: &'a dyn Targets,
+    /// The most that is done of what is decided, by the leader's own configuration.
+    pub ceiling: Mode,
     /// Replicated time by this node's clock: what a batch that is proposed now would carry. That of the last
     /// batch stands still while nothing is proposed.
     pub clock: u64,
@@ -159,6 +161,11 @@ pub struct Lead<'a> {
 impl Lead<'_> {
     fn ha(&self) -> &Failover {
         self.tables.failover()
+    }
+
+    /// What is done of what is decided about a host: what its policy says, if this leader's configuration lets it.
+    fn mode(&self, host: Option<HostId>) -> Mode {
+        host.map_or(self.ceiling, |host| policy::mode(self.tables, host).min(self.ceiling))
     }
 }
 
@@ -289,7 +296,7 @@ impl Coordinator {
             }
         }
         self.forget(lead);
-        due
+        Self::restrain(lead, due)
     }
 
     /// What monitors have notified since the last step goes to where signs of life go. What was said long before

@@ -74,6 +74,18 @@ pub enum Fencer {
     Manual,
 }
 
+impl Fencer {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Redfish => "redfish",
+            Self::Ipmi => "ipmi",
+            Self::WatchdogLease => "watchdog_lease",
+            Self::Manual => "manual",
+        }
+    }
+}
+
 /// Why a host is not at work on purpose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -19,6 +19,7 @@ use self::pack::{Item, Packer, Place};
 use super::case::Case;
 use super::host::HostId;
 use super::order::{Assignment, To};
+use super::policy;
 use super::recovery::{Life, Recorded, Recovery, Status, Stays, VmState, Waiting};
 use crate::consumer::{Consumer, Purpose};
 use crate::domain::Domain;
@@ -78,6 +79,7 @@ pub struct Told<'a> {
 pub fn plan(tables: &Tables, case: &Case, told: Told<'_>, targets: &dyn Targets) -> Vec<Assignment> {
     let ha = tables.failover();
     let source = Life { host: case.id.host, incarnation: case.id.incarnation };
+    let errors = ha.hosts.get(case.id.host).is_some_and(|host| policy::of(tables, host).error_instances);
     let listed: BTreeMap<Uuid, Recorded> = told.servers.iter().copied().collect();
     let mut out = Vec::new();
     let mut movable: Vec<(Uuid, Recorded, Arc<Amounts>)> = Vec::new();
@@ -105,7 +107,7 @@ pub fn plan(tables: &Tables, case: &Case, told: Told<'_>, targets: &dyn Targets)
         let stays = match recorded.vm {
             _ if ha.permits.get(instance).is_none_or(|permit| permit.life != source) => Some(Stays::PermitConflict),
             _ if recorded.task => Some(Stays::TaskState),
-            VmState::Error if !ha.small.policy.error_instances => Some(Stays::ErrorState),
+            VmState::Error if !errors => Some(Stays::ErrorState),
             VmState::Other => Some(Stays::NotRunning),
             _ if told.returns => Some(Stays::Returns),
             VmState::Active | VmState::Stopped | VmState::Error => targets.stays(instance),

@@ -7,6 +7,7 @@ use super::breaker::{Count, Trips};
 use super::case::{Act, CaseId, Phase};
 use super::host::{Detection, HostId, Incarnation};
 use super::order::Leader;
+use super::policy::Mode;
 use super::proof::Kind;
 use super::recovery::Life;
 use super::reentry::Step;
@@ -192,6 +193,24 @@ pub enum Refusal {
         host: HostId,
         /// Why.
         why: String,
+    },
+    /// A policy makes no sense.
+    #[error("{path}: {message}")]
+    Policy {
+        /// Where in its document.
+        path: String,
+        /// What was given, what was expected.
+        message: String,
+    },
+    /// Its host is not under a policy that acts.
+    #[error("host {host} is in mode {mode} by {policy}: it is decided, and not done")]
+    Mode {
+        /// The host.
+        host: HostId,
+        /// What is done about it.
+        mode: Mode,
+        /// What says so.
+        policy: String,
     },
     /// Masakari's API may not.
     #[error(transparent)]

@@ -95,6 +95,8 @@ pub enum Stop {
     ReturnOrder,
     /// Drains at once in a cluster, and migrations at once of a source and a target.
     DrainLimits,
+    /// Nothing is done about a host whose policy is no more than a dry run.
+    Enforced,
 }
 
 #[cfg(any(test, feature = "mutants"))]
@@ -174,6 +176,7 @@ impl Stop {
         Self::StaleGuests,
         Self::ReturnOrder,
         Self::DrainLimits,
+        Self::Enforced,
     ];
 
     /// Whether it lets something pass: `safe`, or it was taken out.

@@ -12,7 +12,7 @@ use super::host::{Host, HostId};
 use super::keyed::Keyed;
 use super::masakari::{Member, Notification, Segment};
 use super::order::Leader;
-use super::policy::Policy;
+use super::policy::{Kept, Policy};
 use super::proof::Lease;
 use super::recovery::{Life, Permit, Recovery};
 use super::restart::Restart;
@@ -109,8 +109,12 @@ pub struct Small {
     pub voters: Vec<Seat>,
     /// Leases.
     pub lease: Lease,
-    /// The policy.
+    /// What a host is under of which no policy says otherwise.
     pub policy: Policy,
+    /// Policies for the hosts that they select, in the order in which they are laid over one another.
+    pub policies: Arc<Vec<Kept>>,
+    /// Revisions of policies that ever were.
+    pub revisions: u64,
     /// Segments that were ever made.
     pub segment_ids: u64,
     /// Hosts that were ever put into one.

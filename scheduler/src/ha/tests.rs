@@ -7,4 +7,5 @@ mod liveness;
 mod masakari;
 mod paths;
 mod planner;
+mod policy;
 mod stops;

@@ -6,6 +6,7 @@ use scheduler::ha::coordinator::{Due, Lead, Told};
 use scheduler::ha::host::Degraded;
 use scheduler::ha::liveness::{Digest, Heard, Says};
 use scheduler::ha::order::{Change, Groups, Role};
+use scheduler::ha::policy::Mode;
 use scheduler::ha::proof::LeaseMode;
 use scheduler::ha::recovery::{Life, VmState};
 
@@ -202,7 +203,8 @@ impl World {
                 Some(leading) => {
                     let targets = Least(&self.core);
                     let tables = self.core.state().tables();
-                    let lead = Lead { tables, voters: &self.voters, targets: &targets, clock: now, now };
+                    let ceiling = Mode::Enforce;
+                    let lead = Lead { tables, voters: &self.voters, targets: &targets, ceiling, clock: now, now };
                     leading.coordinator.tell(Told::Health(id, ill), now);
                     if now / CRASHED != (now - 2 * TICK) / CRASHED {
                         for &instance in host.crashed.difference(&host.guests) {
@@ -266,6 +268,7 @@ impl World {
             tables: self.core.state().tables(),
             voters: &self.voters,
             targets: &targets,
+            ceiling: Mode::Enforce,
             clock: self.now,
             now: self.now,
         };

@@ -6,6 +6,7 @@ mod evacuation;
 mod fencing;
 mod maintenance;
 mod people;
+mod policies;
 mod storms;
 
 use scheduler::ha::host::Detection;
@@ -18,7 +19,7 @@ use super::world::{Flaw, World};
 
 /// All of them, by family.
 const FAMILIES: &[&[Scenario]] =
-    &[detection::ALL, fencing::ALL, storms::ALL, evacuation::ALL, maintenance::ALL, people::ALL];
+    &[detection::ALL, fencing::ALL, storms::ALL, evacuation::ALL, maintenance::ALL, people::ALL, policies::ALL];
 
 /// All that are played.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {

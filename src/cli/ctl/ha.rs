@@ -1,5 +1,6 @@
 //! `ctl ha`: failover, seen and told.
 
+mod policy;
 mod show;
 
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ Examples:
   pallium ctl ha drain compute-17 --reason 'new DIMMs'   # empty it
   pallium ctl ha drain                  # how far drains are
   pallium ctl ha confirm-dead compute-17 --reason 'pulled the plug'
+  pallium ctl ha policy show            # how bold it is with which hosts
   pallium ctl ha pause kill --for 30m --reason 'switch update in row 7'
   pallium ctl ha answer az:az-a proceed compute-17 --for 10m --reason burning
 
@@ -208,6 +210,8 @@ enum Command {
         #[arg(long = "as", value_name = "NAME", env = "USER", default_value = "operator")]
         actor: String,
     },
+    /// See, check and set how bold failover is with which hosts
+    Policy(policy::Args),
     /// Say that a host in quarantine is what it says it is
     #[command(after_help = "Example: pallium ctl ha end-quarantine compute-17 --reason 'new mainboard'")]
     EndQuarantine(Told),
@@ -298,11 +302,14 @@ pub async fn run(target: &Target, format: Format, args: Args) -> Result<(), Fail
         }
         return apply(&Client::connect(target).await?, format, request.hosts).await;
     }
+    if let Command::Policy(args) = command {
+        return policy::run(target, format, args).await;
+    }
     let client = Client::connect(target).await?;
     let mut failover = client.failover();
     let refused = |status: tonic::Status| client.refusal(&status);
     let done = match command {
-        Command::Apply { .. } => return Ok(()),
+        Command::Apply { .. } | Command::Policy(_) => return Ok(()),
         Command::Status => {
             let status = failover.status(ha::FailoverStatusRequest {}).await.map_err(refused)?.into_inner();
             return emit(format, &status, || show::status(&status));

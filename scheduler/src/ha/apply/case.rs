@@ -6,6 +6,7 @@ use super::{Cx, Result, invalid, text};
 use crate::ha::case::{Act, Case, CaseId, Cause, Phase, Step};
 use crate::ha::host::{Detection, HostId, Incarnation};
 use crate::ha::order::Done;
+use crate::ha::policy::{self, Mode};
 use crate::ha::recovery::{Life, Permit, Status};
 use crate::ha::reentry::{Reentry, Step as ReentryStep};
 use crate::ha::refusal::Refusal;
@@ -29,6 +30,9 @@ impl Cx<'_> {
         if !host.enabled {
             return Err(invalid("host", "one that failover is not enabled for", "an enabled one"));
         }
+        if !self.is_operator() && policy::of(&self.state.tables, host).mode == Mode::Off {
+            return Err(self.not_enforced(id));
+        }
         let detection = host.belief.detection;
         let own = host.belief.by == self.order.leader;
         let due = match cause {
@@ -36,7 +40,7 @@ impl Cx<'_> {
             Cause::PowerOff => matches!(detection, Detection::Suspect | Detection::Unreachable),
             Cause::Operator => self.is_operator(),
             Cause::Isolated => {
-                let after = self.ha().small.policy.fence_isolated;
+                let after = policy::of(&self.state.tables, host).fence_isolated;
                 let long = after > 0 && self.now().saturating_sub(host.belief.since) >= after;
                 detection == Detection::Isolated && Stop::OwnWatch.lets(own) && long
             }
@@ -253,6 +257,19 @@ impl Cx<'_> {
         Ok(Done::Changed)
     }
 
+    pub(super) fn would_do(&mut self, id: CaseId, what: Option<&str>) -> Result {
+        let case = self.case(id)?;
+        text("what", what.unwrap_or_default())?;
+        if case.would.as_deref() == what {
+            return Ok(Done::Unchanged);
+        }
+        let what = what.map(str::to_owned);
+        if let Some(case) = self.ha_mut().case_mut(id.host) {
+            case.would = what;
+        }
+        Ok(Done::Changed)
+    }
+
     /// Forced down comes first: with the service considered up, disabling makes Nova call the dead host.
     /// When it is lost on the way the case goes back to where it is set.
     pub(super) fn nova_mark(&mut self, id: HostId, forced_down: bool, disabled: bool) -> Result {
@@ -311,6 +328,7 @@ fn new_case(id: CaseId, epoch: u64, cause: Cause, step: Step) -> Case {
         held_kill: None,
         held_recover: None,
         needs_operator: None,
+        would: None,
         fences: 0,
         ops: Vec::new(),
         plans: 0,

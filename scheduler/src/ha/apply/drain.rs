@@ -11,6 +11,7 @@ use crate::ha::case::Act;
 use crate::ha::drain::{Drain, LEFT, Left, MOST_SOURCE, MOST_TARGET, Move, MoveState, Over, Stage, Step, TRIES, Way};
 use crate::ha::host::{HostId, Incarnation, Maintenance};
 use crate::ha::order::{Done, NovaRead};
+use crate::ha::policy;
 use crate::ha::recovery::{BASELINE, EXCLUDED, Life, Permit};
 use crate::ha::refusal::Refusal;
 use crate::ha::stop::Stop;
@@ -131,7 +132,7 @@ impl Cx<'_> {
             let there = self.ha().hosts.get(other.host).is_some_and(|host| host.places.cluster == cluster);
             other.stage == Stage::Moving && there
         });
-        let (moving, most) = (moving.count(), self.ha().small.policy.drains as usize);
+        let (moving, most) = (moving.count(), policy::of(&self.state.tables, host).drains as usize);
         if !Stop::DrainLimits.lets(moving < most) {
             return Err(invalid("host", &format!("one whose cluster drains {moving} already"), "its turn"));
         }

@@ -4,6 +4,7 @@ use super::{Cx, Result, text};
 use crate::ha::case::{Case, Phase};
 use crate::ha::host::{Host, HostId, Incarnation};
 use crate::ha::order::Done;
+use crate::ha::policy;
 use crate::ha::proof::{Evidence, LeaseMode, Power, PowerRead, Token};
 use crate::ha::refusal::Refusal;
 use crate::ha::stop::Stop;
@@ -45,9 +46,9 @@ impl Cx<'_> {
     /// 36 s after the last grant with the defaults; 45 s after a change of leader, for the new one does
     /// not know what the old one gave.
     fn lease_flaw(&self, host: &Host, granted: Option<u64>, leader: u64) -> Option<String> {
-        let lease = self.ha().small.lease;
+        let lease = policy::lease(&self.state.tables, host);
         if lease.mode == LeaseMode::Off {
-            return Some("no leases are given: ha.fencing.lease_mode is off".to_owned());
+            return Some("it is given no leases: fencing.leaseMode of its policy is off".to_owned());
         }
         if let Some(flaw) = host.watchdog.flaw()
             && !Stop::WatchdogSound.lets(false)

@@ -7,6 +7,7 @@ use super::{Cx, Result, invalid};
 use crate::ha::case::{Case, CaseId, Phase};
 use crate::ha::host::{Host, HostId, Maintenance};
 use crate::ha::order::Done;
+use crate::ha::policy;
 use crate::ha::recovery::BASELINE;
 use crate::ha::reentry::{Begun, CRASHES, ComputeRead, DAY, DOMAINS, HOLD_OFF, STABLE, Seen, Step};
 use crate::ha::refusal::Refusal;
@@ -45,10 +46,11 @@ impl Cx<'_> {
     fn reentry_flaw(&self, case: &Case, host: &Host, step: Step, seen: &Seen) -> Option<String> {
         let now = self.now();
         if step == Step::PowerOn {
+            let power_on = policy::of(&self.state.tables, host).power_on;
             let flaws = [
                 (host.is_open(), "it is on"),
                 (host.maintenance == Maintenance::Manual, "it is in manual maintenance: a person may be inside it"),
-                (!self.ha().small.policy.power_on && !self.is_operator(), "the policy leaves that to an operator"),
+                (!power_on && !self.is_operator(), "its policy leaves that to an operator"),
                 (now < case.since.saturating_add(HOLD_OFF), "its dump may still be written: a minute is waited"),
             ];
             return flaws.into_iter().find_map(|(flawed, why)| flawed.then(|| why.to_owned()));

@@ -4,6 +4,7 @@ use super::{Call, Coordinator, Due, Lead, pace};
 use crate::ha::case::{Act, Case, Cause, FenceOp, FenceOutcome, Phase};
 use crate::ha::host::{Detection, Fencer, Host, Maintenance};
 use crate::ha::order::Change;
+use crate::ha::policy;
 use crate::ha::proof::{Evidence, Power};
 
 impl Coordinator {
@@ -40,7 +41,7 @@ impl Coordinator {
     /// Whether what was on a host is started there rather than evacuated: it is back, did not crash before within a
     /// day, and the policy says so, or it was never missed.
     pub(super) fn in_place(&self, case: &Case, host: &Host, lead: &Lead<'_>) -> bool {
-        let asked = lead.ha().small.policy.in_place || case.cause == Cause::Rebooted;
+        let asked = case.cause == Cause::Rebooted || policy::of(lead.tables, host).in_place;
         asked && host.is_open() && self.crashes(host, lead) < crate::ha::reentry::CRASHES
     }
 
@@ -63,7 +64,9 @@ impl Coordinator {
             Self::go(case, Phase::Cleared, due);
             return;
         }
-        if lead.clock > case.since.saturating_add(pace::WAITS) {
+        // In a dry run it waits on purpose.
+        let acts = lead.mode(Some(host.id)) == policy::Mode::Enforce;
+        if acts && lead.clock > case.since.saturating_add(pace::WAITS) {
             self.ask(
                 case,
                 "it waits to be fenced: look at its BMC and at the breakers, or confirm its death".to_owned(),
@@ -100,7 +103,9 @@ impl Coordinator {
         let machine = read.machine.clone();
         let by_bmc = matches!(fencer, Fencer::Redfish | Fencer::Ipmi);
         let again = facts.intended.is_none_or(|at| lead.now >= at + pace::INTEND);
-        if fresh && again && !hindered && by_bmc && self.takes_turn(case, host, lead) {
+        // What is not done takes no turn from what is.
+        let acts = || lead.mode(Some(host.id)) == policy::Mode::Enforce;
+        if fresh && again && !hindered && by_bmc && (!acts() || self.takes_turn(case, host, lead)) {
             self.hosts.entry(host.id).or_default().intended = Some(lead.now);
             due.push(Due::Propose(Change::FenceIntent {
                 case: case.id,

@@ -13,6 +13,7 @@ use crate::ha::drain::{
 use crate::ha::host::{Host, HostId, Maintenance};
 use crate::ha::order::Change;
 use crate::ha::planner::{self, groups::ServerGroups};
+use crate::ha::policy;
 use crate::ha::recovery::{Life, Recorded, VmState};
 
 /// What this leader knows of a migration.
@@ -105,10 +106,8 @@ impl Coordinator {
         let cluster = host.places.cluster;
         let there = |id: HostId| ha.hosts.get(id).is_some_and(|host| host.places.cluster == cluster);
         let moving = ha.drains.iter().filter(|other| other.stage == Stage::Moving && there(other.host)).count();
-        if moving < ha.small.policy.drains as usize
-            && !self.yields(host, lead)
-            && (!ha.small.policy.keep_spare || spares(host, lead))
-        {
+        let policy = policy::of(lead.tables, host);
+        if moving < policy.drains as usize && !self.yields(host, lead) && (!policy.keep_spare || spares(host, lead)) {
             Self::step_of_drain(drain, Step::Begin, due);
         }
     }
@@ -295,7 +294,8 @@ impl Coordinator {
         let progress = self.progress.entry(instance).or_default();
         let stalled = progress.least.is_some_and(|(_, since)| lead.now >= since + STALLED);
         let stuck = lead.clock >= known.at.saturating_add(STUCK);
-        let force = lead.ha().small.policy.force_complete && stalled && !stuck;
+        let may = || lead.ha().hosts.get(drain.host).is_some_and(|host| policy::of(lead.tables, host).force_complete);
+        let force = stalled && !stuck && may();
         if !stuck && !force {
             return;
         }

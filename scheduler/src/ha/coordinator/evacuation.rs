@@ -2,10 +2,11 @@
 
 use uuid::Uuid;
 
-use super::{Answer, Call, Coordinator, Due, InstanceFacts, Lead, MOST, MOST_SOURCE, MOST_TARGET, Migration, pace};
+use super::{Answer, Call, Coordinator, Due, InstanceFacts, Lead, MOST, Migration, pace};
 use crate::ha::case::{Act, Case, Phase};
 use crate::ha::order::{Change, Clear, Ended, PermitCause};
 use crate::ha::planner;
+use crate::ha::policy;
 use crate::ha::recovery::{Attempt, AttemptState, Life, Recovery, Status};
 
 impl Coordinator {
@@ -52,7 +53,10 @@ impl Coordinator {
         let live = || lead.ha().recoveries.iter().filter_map(|recovery| Some((recovery, recovery.live()?)));
         let source = live().filter(|(recovery, _)| recovery.case == case.id).count();
         let target = live().filter(|(_, other)| other.target.host == attempt.target.host).count();
-        let room = live().count() + begun < MOST && source + begun < MOST_SOURCE && target + begun < MOST_TARGET;
+        let policy = |host| lead.ha().hosts.get(host).map(|host| policy::of(lead.tables, host)).unwrap_or_default();
+        let from = policy(case.id.host).from_source as usize;
+        let to = policy(attempt.target.host).to_target as usize;
+        let room = live().count() + begun < MOST && source + begun < from && target + begun < to;
         room && self.may_call(case, lead)
     }
 

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::{Coordinator, Lead};
 use crate::ha::case::Phase;
 use crate::ha::host::{Fencer, Host, HostId};
+use crate::ha::policy::{self, Mode};
 use crate::ha::proof::{Evidence, LeaseMode};
 
 /// A grant is given only when a majority has confirmed the leadership so recently, milliseconds.
@@ -43,14 +44,16 @@ impl Coordinator {
     /// even when nothing else reaches it. `confirmed` is how long ago a majority confirmed the leadership,
     /// milliseconds.
     pub fn grant(&mut self, ask: Ask, confirmed: u64, lead: &Lead<'_>) -> Option<Grant> {
-        let lease = lead.ha().small.lease;
         let host = lead.ha().hosts.get(ask.host)?;
+        let lease = policy::lease(lead.tables, host);
         let fencing = lead.ha().cases.get(ask.host).is_some_and(|case| {
             let gone = host.incarnation == case.id.incarnation;
             gone && !matches!(case.phase, Phase::Unreachable | Phase::FencePending)
         });
         let known = host.enabled && host.boot == Some(ask.boot);
-        if lease.mode != LeaseMode::Strict || confirmed > CONFIRMED || !known || fencing {
+        // One whose watchdog is armed still is reset without: it is disarmed first.
+        let given = lead.ceiling == Mode::Enforce && (lease.mode == LeaseMode::Strict || host.watchdog.armed);
+        if !given || confirmed > CONFIRMED || !known || fencing {
             return None;
         }
         self.granted.insert(ask.host, (host.incarnation, lead.now));
@@ -61,7 +64,7 @@ impl Coordinator {
     /// The proof that the watchdog of a host must have fired, once it is one: 36 s after the last grant with
     /// the defaults, 45 s after a change of leader.
     pub(super) fn lease_over(&self, host: &Host, lead: &Lead<'_>) -> Option<Evidence> {
-        let lease = lead.ha().small.lease;
+        let lease = policy::lease(lead.tables, host);
         let leased = lease.mode == LeaseMode::Strict && host.fencers.contains(&Fencer::WatchdogLease);
         if !leased || host.watchdog.flaw().is_some() {
             return None;

@@ -5,6 +5,7 @@ use super::{Call, Coordinator, Due, Lead, pace};
 use crate::ha::case::{Case, Phase};
 use crate::ha::host::{Host, Maintenance};
 use crate::ha::order::Change;
+use crate::ha::policy;
 use crate::ha::recovery::Life;
 use crate::ha::reentry::{HOLD_OFF, STABLE, Seen, Step};
 
@@ -15,7 +16,7 @@ impl Coordinator {
             Self::go(case, Phase::Returning, due);
             return;
         }
-        let may = lead.ha().small.policy.power_on
+        let may = policy::of(lead.tables, host).power_on
             && host.maintenance != Maintenance::Manual
             && host.bmc.is_some()
             && lead.clock >= case.since.saturating_add(HOLD_OFF);

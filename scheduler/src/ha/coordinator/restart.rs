@@ -7,6 +7,7 @@ use super::{Answer, Call, Coordinator, Due, Lead, pace};
 use crate::ha::case::Case;
 use crate::ha::host::Host;
 use crate::ha::order::{Change, NovaRead, PermitCause};
+use crate::ha::policy;
 use crate::ha::recovery::{Life, Status, Stays, VmState};
 
 /// Restarts of one host at once.
@@ -154,10 +155,9 @@ impl Coordinator {
             }
         }
         self.retry(None, lead, due);
-        if !ha.small.policy.in_place {
-            // Nobody has asked for it.
-            self.guests.clear();
-        }
+        // Nobody has asked for the others.
+        let asked = |host| ha.hosts.get(host).is_some_and(|host| policy::of(lead.tables, host).in_place);
+        self.guests.retain(|_, host| asked(*host));
         let crashed: Vec<_> = self.guests.iter().map(|(instance, host)| (*instance, *host)).collect();
         for (instance, id) in crashed {
             let life = ha

@@ -7,6 +7,7 @@ use crate::ha::breaker::{Scope, ScopeName, Trips};
 use crate::ha::case::{Case, Cause, Phase};
 use crate::ha::host::{Detection, Host};
 use crate::ha::order::Change;
+use crate::ha::policy::{self, Mode};
 use crate::ha::recovery::Life;
 
 impl Coordinator {
@@ -43,14 +44,17 @@ impl Coordinator {
             matches!(case.phase, Phase::AwaitReturn | Phase::Returning) && case.id.incarnation < host.incarnation
         };
         let open = lead.ha().cases.get(host.id).is_some_and(|case| !former(case));
-        let after = lead.ha().small.policy.fence_isolated;
+        if from == Detection::Alive || open || lead.mode(Some(host.id)) == Mode::Off {
+            return;
+        }
+        let after = policy::of(lead.tables, host).fence_isolated;
         let isolated = from == Detection::Isolated && host.belief.by == self.leader && after > 0;
-        if isolated && !open && lead.clock >= host.belief.since.saturating_add(after) {
+        if isolated && lead.clock >= host.belief.since.saturating_add(after) {
             let (host, incarnation) = (host.id, host.incarnation);
             due.push(Due::Propose(Change::CaseOpen { host, incarnation, cause: Cause::Isolated }));
         }
         // Off is off, whoever has watched for how long.
-        if from != Detection::Alive && !open && self.liveness.is_silent(host.id, lead.now) {
+        if self.liveness.is_silent(host.id, lead.now) {
             self.read_power(host, pace::POWER, lead, due);
             let own = from == Detection::Unreachable && host.belief.by == self.leader;
             let cause =
@@ -66,6 +70,9 @@ impl Coordinator {
     fn look_for_boots(&mut self, host: &Host, lead: &Lead<'_>, due: &mut Vec<Due>) {
         let looked = self.booted.get(&host.id).is_some_and(|life| *life == host.incarnation);
         if looked || host.incarnation < 2 || lead.ha().cases.get(host.id).is_some() {
+            return;
+        }
+        if policy::of(lead.tables, host).mode == Mode::Off {
             return;
         }
         let Some(proof) = host.proofs.first() else { return };

@@ -11,7 +11,7 @@ use crate::ha::host::{
     Degraded, Detection, Fencer, Hello, HostId, HostSpec, Incarnation, Machine, Maintenance, Watchdog,
 };
 use crate::ha::masakari;
-use crate::ha::policy::Policy;
+use crate::ha::policy::{FailoverPolicy, Policy};
 use crate::ha::proof::{Evidence, Lease};
 use crate::ha::recovery::{AttemptState, Life};
 use crate::ha::reentry::{Seen, Step};
@@ -255,7 +255,7 @@ pub enum Change {
         /// How it ended.
         over: drain::Over,
     },
-    /// How bold failover is.
+    /// How bold failover is where no policy says otherwise.
     Policy(Policy),
     /// A step of the return of a host may be done.
     Reenter {
@@ -310,6 +310,18 @@ pub enum Change {
         /// Replicated milliseconds.
         at: u64,
     },
+    /// A policy, or a new revision of it.
+    PolicyPut(Box<FailoverPolicy>),
+    /// A policy is taken away.
+    PolicyRemove(String),
+    /// The next act of a case is decided and not done: the mode of its host, or of the leader, is no more than a dry
+    /// run. Or nothing is kept from it any more.
+    WouldDo {
+        /// The case.
+        case: CaseId,
+        /// The act, in words.
+        what: Option<String>,
+    },
 }
 
 impl Change {
@@ -353,6 +365,9 @@ impl Change {
             Self::QuarantineEnd(_) => "QuarantineEnd",
             Self::Release => "Release",
             Self::EventsTold { .. } => "EventsTold",
+            Self::PolicyPut(_) => "PolicyPut",
+            Self::PolicyRemove(_) => "PolicyRemove",
+            Self::WouldDo { .. } => "WouldDo",
             Self::Masakari(change) => match **change {
                 masakari::Change::Segment(_) => "Segment",
                 masakari::Change::SegmentRemove(_) => "SegmentRemove",

@@ -8,6 +8,7 @@ use crate::ha::case::{Act, Cause, Phase};
 use crate::ha::drain;
 use crate::ha::host::{Detection, Maintenance, Watchdog};
 use crate::ha::order::{Change, Clear, Done, Ended, Groups, Leader, NovaRead, PermitCause, Role, Voter};
+use crate::ha::policy::{FailoverPolicy, Mode, Rules, Selector};
 use crate::ha::proof::{Evidence, Lease, LeaseMode, Power, PowerRead, Token};
 use crate::ha::recovery::{AttemptState, Life, Permit};
 use crate::ha::reentry::Step;
@@ -51,6 +52,15 @@ fn lease(bench: &mut Bench, watchdog: Watchdog, granted: u64) -> Change {
     bench.pending(1);
     let evidence = Evidence::Lease { granted: Some(granted), leader: 100_000 };
     Change::DeathProof { host: host(1), incarnation: 1, evidence }
+}
+
+/// No more than a dry run for one host.
+fn only_dry(host: &str) -> FailoverPolicy {
+    FailoverPolicy {
+        name: "trial".to_owned(),
+        selector: Selector { hosts: vec![host.to_owned()], ..Selector::default() },
+        rules: Rules { mode: Some(Mode::DryRun), ..Rules::default() },
+    }
 }
 
 const SOUND: Watchdog =
@@ -404,6 +414,11 @@ const ROWS: &[Row] = &[
             bench.must(step(drain::Step::Intent(vm(v), op(50 + v), Box::new(nova(1)))));
         }
         step(drain::Step::Intent(vm(3), op(53), Box::new(nova(1))))
+    }),
+    (Stop::Enforced, |bench| {
+        bench.pending(1);
+        bench.as_operator(Change::PolicyPut(Box::new(only_dry("node-1"))));
+        bench.intent(1, 50)
     }),
 ];
 

@@ -40,6 +40,10 @@ pub fn status(status: &ha::FailoverStatusResponse) -> String {
     if !status.instances.is_empty() {
         lines.push(format!("recovery   {}", counts(&status.instances)));
     }
+    let single = status.policies.iter().all(|under| under.policies.is_empty() && under.mode == "enforce");
+    for under in status.policies.iter().filter(|_| !single) {
+        lines.push(format!("policy     {}: {}, {} hosts", chain(&under.policies), mode_of(&under.mode), under.hosts));
+    }
     for stop in &status.stops {
         let act = match stop.act.as_str() {
             "kill" => "fencing",
@@ -69,6 +73,16 @@ pub fn status(status: &ha::FailoverStatusResponse) -> String {
     lines.join("\n")
 }
 
+/// Policies that hosts are under, the most specific first.
+fn chain(policies: &[String]) -> String {
+    if policies.is_empty() { "default".to_owned() } else { policies.join(" over ") }
+}
+
+/// A mode as the document has it.
+pub fn mode_of(mode: &str) -> String {
+    mode.replace('_', "-")
+}
+
 pub fn hosts(hosts: &[ha::FailoverHost]) -> String {
     if hosts.is_empty() {
         return "no host; tell which ones to watch: pallium ctl ha apply FILE".to_owned();
@@ -80,7 +94,8 @@ pub fn hosts(hosts: &[ha::FailoverHost]) -> String {
         number("LIFE", 4),
         number("INSTANCES", 2),
         text("CASE", 0),
-        text("FENCED BY", 3),
+        text("FENCED BY", 4),
+        text("POLICY", 3),
         text("NOTES", 1),
     ];
     let dash = || "-".to_owned();
@@ -108,6 +123,7 @@ pub fn hosts(hosts: &[ha::FailoverHost]) -> String {
                 host.permits.to_string(),
                 host.phase.as_ref().map_or_else(dash, |phase| phase.replace('_', " ")),
                 host.fencers.join(", "),
+                format!("{} ({})", chain(&host.policies), mode_of(&host.mode)),
                 if notes.is_empty() { dash() } else { notes.join(", ") },
             ]
         })
@@ -220,7 +236,8 @@ pub fn cases(cases: &[ha::FailoverCase]) -> String {
 fn waits(case: &ha::FailoverCase) -> Option<String> {
     let held = |act: &str, why: &Option<String>| why.as_ref().map(|why| format!("{act} is held: {why}"));
     let operator = case.needs_operator.as_ref().map(|why| format!("an operator: {why}"));
-    operator.or_else(|| held("fencing", &case.held_kill)).or_else(|| held("evacuation", &case.held_recover))
+    let would = case.would.as_ref().map(|would| format!("dry run: it would {would}"));
+    would.or(operator).or_else(|| held("fencing", &case.held_kill)).or_else(|| held("evacuation", &case.held_recover))
 }
 
 pub fn case(case: &ha::FailoverCase) -> String {

@@ -6,6 +6,7 @@ use operators::reader::{Fields, Place, Reader};
 use operators::{events, hands};
 use scheduler::ha::HostId;
 use scheduler::ha::order::Voter;
+use scheduler::ha::policy;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -55,32 +56,24 @@ pub struct Ground {
 }
 
 /// Keys of the specification whose feature does not exist yet: refused, so that nobody believes in it.
-const PLANNED: [&str; 12] = [
-    "selector",
-    "detection",
-    "fencing",
-    "isolationResponse",
-    "breaker",
-    "rates",
-    "admission",
-    "protect",
-    "localDiskPolicy",
-    "errorInstances",
-    "transformStates",
-    "drills",
-];
+const PLANNED: [&str; 7] =
+    ["detection", "breaker", "admission", "protect", "localDiskPolicy", "transformStates", "drills"];
+/// Keys that are said for hosts, and replicated.
+const IN_POLICIES: [&str; 7] =
+    ["selector", "fencing", "isolationResponse", "rates", "errorInstances", "restartInPlace", "drain"];
 
 impl Section {
     pub(super) fn read(reader: &mut Reader, fields: Fields<'_, '_>) -> Self {
         let place = Place::Key(fields.at, "ha");
-        let planned: Vec<_> = match reader.map(fields, "ha") {
-            Some(given) => PLANNED.into_iter().filter(|key| given.contains_key(*key)).collect(),
-            None => return Self::default(),
-        };
-        for key in &planned {
-            reader.fault(&Place::Key(&place, key), "planned, and does nothing yet; take this key out");
+        let Some(given) = reader.map(fields, "ha") else { return Self::default() };
+        let planned = PLANNED.map(|key| (key, "planned, and does nothing yet; take this key out"));
+        let elsewhere = "a FailoverPolicy says it (`pallium ctl ha policy apply FILE`); take this key out";
+        let all = planned.into_iter().chain(IN_POLICIES.map(|key| (key, elsewhere)));
+        let wrong: Vec<_> = all.filter(|(key, _)| given.contains_key(*key)).collect();
+        for (key, why) in &wrong {
+            reader.fault(&Place::Key(&place, key), *why);
         }
-        if planned.is_empty() { super::section(reader, fields, "ha") } else { Self::default() }
+        if wrong.is_empty() { super::section(reader, fields, "ha") } else { Self::default() }
     }
 
     /// As the API is told.
@@ -106,7 +99,7 @@ impl Section {
             power: ground.power.clone(),
         };
         operators::failover::Settings {
-            dry_run: self.mode != Mode::Enforce,
+            mode: if self.mode == Mode::Enforce { policy::Mode::Enforce } else { policy::Mode::DryRun },
             voters: self.voters.iter().map(voter).collect(),
         }
     }
