@@ -6,15 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use raft::Node;
-use scheduler::ha::case::Act;
+use scheduler::ha::HostId;
 use scheduler::ha::coordinator::lease::{Ask, CONFIRMED};
 use scheduler::ha::coordinator::{Answer, Barrier, Call, Coordinator, Due, Lead, Told};
-use scheduler::ha::drain::{MoveState, Stage};
 use scheduler::ha::liveness::{Says, Timers};
 use scheduler::ha::order::{Actor, Change, Done, Groups, Leader, Role};
-use scheduler::ha::policy::{self, Mode};
-use scheduler::ha::recovery::{AttemptState, Recovery};
-use scheduler::ha::{Case, Host, HostId};
+use scheduler::ha::policy::Mode;
 use scheduler::state::Tables;
 use scheduler::{Core, Engine};
 use tokio::sync::{Semaphore, mpsc};
@@ -368,49 +365,9 @@ impl Gate for Barriers {
             }
             let look = move |core: &mut Core, _: &mut Engine| {
                 let tables = core.state().tables();
-                is_open(tables, &barrier, core.clock())
+                barrier.holds(tables, core.clock())
             };
             self.node.lead(look).await.unwrap_or(false)
         })
     }
-}
-
-/// Whether the intent of a barrier is committed by that leader and still open, in this epoch, and neither
-/// paused, held, stopped by a breaker nor only a dry run. Pauses, breakers and policies were read when the intent was
-/// applied, and may have come since.
-fn is_open(tables: &Tables, barrier: &Barrier, now: u64) -> bool {
-    let (failover, epoch) = (tables.failover(), tables.counters().epoch);
-    let Barrier { intent, leader, .. } = *barrier;
-    let acts = |host| policy::mode(tables, host) == Mode::Enforce;
-    if failover.small.epoch != epoch || !failover.is_committed(intent, leader) {
-        return false;
-    }
-    let free = |act, case: &Case| case.epoch == epoch && failover.paused(act) <= now && case.held(act).is_none();
-    if let Some((case, op)) = failover.cases.iter().find_map(|case| Some((case, case.op(intent)?))) {
-        let host = failover.hosts.get(case.id.host).filter(|host| host.incarnation == case.id.incarnation);
-        let free_host = |host: &Host| host.exempt <= now && failover.stops_kill(host, now).is_none();
-        let may = host.is_some_and(|host| free_host(host) && acts(host.id));
-        return may && op.outcome.is_none() && free(Act::Kill, case);
-    }
-    let tried = |recovery: &&Arc<Recovery>| recovery.live().is_some_and(|attempt| attempt.op == intent);
-    if let Some(recovery) = failover.recoveries.iter().find(tried) {
-        let unsent = recovery.live().is_some_and(|attempt| attempt.state == AttemptState::Intent);
-        let source = recovery.case.host;
-        let may = failover.hosts.get(source).is_some_and(|host| failover.stops_recover(host).is_none()) && acts(source);
-        return may && unsent && failover.cases.get(source).is_some_and(|case| free(Act::Recover, case));
-    }
-    let free = failover.paused(Act::Recover) <= now;
-    if let Some(known) = failover.moves.iter().find(|known| known.op == intent) {
-        // What is on its way is finished or given up even when no more may begin.
-        let drained = failover.drains.get(known.from.host).is_some_and(|drain| drain.stage == Stage::Moving);
-        return known.state != MoveState::Intent || free && drained && acts(known.from.host);
-    }
-    if let Some(known) = failover.restarts.iter().find(|known| known.op == intent) {
-        return free && acts(known.life.host);
-    }
-    // A step of a return, or the mark of a drain: nothing pauses it.
-    let returns = failover.cases.iter().find(|case| case.reentry.begun.iter().any(|begun| begun.op == intent));
-    let drains = || failover.drains.iter().find(|drain| drain.op.is_some_and(|(op, _)| op == intent));
-    let host = returns.map(|case| case.id.host).or_else(|| drains().map(|drain| drain.host));
-    host.is_none_or(acts)
 }

@@ -7,6 +7,7 @@
 //!
 //! Never here: I/O, a clock, a decision that needs less than a replicated fact.
 
+mod barrier;
 mod call;
 mod cases;
 mod drain;
@@ -39,7 +40,8 @@ use super::table::Failover;
 use crate::names::Sym;
 use crate::state::Tables;
 
-pub use call::{Answer, Barrier, Call, Due, Migration, Told};
+pub use barrier::Barrier;
+pub use call::{Answer, Call, Due, Migration, Told};
 
 /// Times, milliseconds.
 pub(crate) mod pace {

@@ -6,6 +6,7 @@ use scheduler::ha::coordinator::{Barrier, Call};
 use scheduler::ha::host::HostId;
 use scheduler::ha::liveness::Timers;
 use scheduler::ha::order::Leader;
+use scheduler::ha::policy::{self, Mode};
 use scheduler::ha::{CONFIRM, SUSPECT};
 use scheduler::request::GroupPolicy;
 use uuid::Uuid;
@@ -64,6 +65,11 @@ impl World {
         if !self.passes(barrier, from) {
             self.broke(format!("INV-5 {from} sends a call without its barrier: {call:?}"));
         }
+        if let Some(host) = policy::called(call, self.ha())
+            && policy::mode(self.core.state().tables(), host) != Mode::Enforce
+        {
+            self.broke(format!("an act on a host that no policy lets act is sent: {call:?}"));
+        }
         let quiet = Timers::default().quiet;
         if matches!(call, Call::Evacuate { .. }) && self.term() > 1 && self.now < self.led + quiet {
             self.broke(format!("INV-5 {from} evacuates {} ms after it began to lead", self.now - self.led));
@@ -102,7 +108,8 @@ impl World {
     pub(super) fn check_taken(&mut self, instance: Uuid) {
         *self.taken.entry(instance).or_default() += 1;
         let open = self.nova.migrations(instance).filter(|moving| moving.over.is_none() && !moving.live).count();
-        if open > 1 {
+        // A call that arrives when it counts as lost is sent again: the target's libvirt takes one of them.
+        if open > 1 && !self.overdue.contains(&instance) {
             self.broke(format!("INV-7 Nova works at {open} evacuations of {instance}"));
         }
     }

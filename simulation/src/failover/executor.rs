@@ -12,6 +12,9 @@ use super::nova::{Server, Trouble};
 use super::truth::{Bmc, machine};
 use super::world::{Flaw, Letter, TICK, World};
 
+/// A call without a trace for so long counts as lost, milliseconds.
+const HORIZON: u64 = 60_000;
+
 impl World {
     /// A call of a leader is sent, if it passes its barrier, and arrives a tick later.
     pub(super) fn send(&mut self, call: Call, from: Leader) {
@@ -35,18 +38,18 @@ impl World {
             (Trouble::Late(millis), Call::Evacuate { .. }) => millis,
             _ => 0,
         };
+        if let Call::Evacuate { instance, .. } = &call
+            && late >= HORIZON
+        {
+            self.overdue.insert(*instance);
+        }
         self.post(TICK + late, Letter::Do(call, from));
     }
 
-    /// What an executor can know right before it writes: it leads, and its intent is committed.
+    /// What an executor makes sure of right before it writes.
     pub(super) fn passes(&self, barrier: &Barrier, from: Leader) -> bool {
         let leads = self.leader.as_ref().is_some_and(|leading| leading.id == from);
-        leads && barrier.leader == from && self.is_committed(barrier)
-    }
-
-    /// The intent is in the state, as that leader's, and still open.
-    pub(super) fn is_committed(&self, barrier: &Barrier) -> bool {
-        self.ha().is_committed(barrier.intent, barrier.leader)
+        leads && barrier.leader == from && barrier.holds(self.core.state().tables(), self.now)
     }
 
     fn post(&mut self, after: u64, letter: Letter) {
@@ -167,7 +170,10 @@ impl World {
                 None
             }
             Call::StartNova { host, .. } => {
-                self.start_compute(host);
+                // Its agent is told, in the session of the boot that is known.
+                if self.by_id(host).is_heard() && self.present(host).is_some() {
+                    self.start_compute(host);
+                }
                 None
             }
             Call::ListDomains(id) => {
@@ -177,14 +183,18 @@ impl World {
                 answers.then(|| Told::Domains { host: id, running: host.guests.iter().copied().collect(), at })
             }
             Call::Restart { instance, host, barrier } => {
+                let denied = self.is_denied(instance, host);
                 let there = self.by_id(host);
                 let answer = if there.runs() && there.compute {
-                    there.guests.insert(instance);
-                    there.crashed.remove(&instance);
+                    if !denied {
+                        there.guests.insert(instance);
+                        there.crashed.remove(&instance);
+                    }
                     Answer::Taken
                 } else {
                     Answer::Unknown
                 };
+                self.say(&format!("Nova: start {instance} on {host}: {answer:?}"));
                 *self.restarted.entry(instance).or_default() += 1;
                 Some(Told::Restarted { instance, op: barrier.intent, answer })
             }

@@ -3,12 +3,13 @@
 
 use scheduler::ha::coordinator::lease::Ask;
 use scheduler::ha::coordinator::{Due, Lead, Told};
-use scheduler::ha::host::Degraded;
+use scheduler::ha::host::{Degraded, HostId};
 use scheduler::ha::liveness::{Digest, Heard, Says};
 use scheduler::ha::order::{Change, Groups, Role};
 use scheduler::ha::policy::Mode;
 use scheduler::ha::proof::LeaseMode;
 use scheduler::ha::recovery::{Life, VmState};
+use uuid::Uuid;
 
 use super::truth::TrueHost;
 use super::world::{Least, SOUND, TICK, WATCHDOG, World};
@@ -101,7 +102,8 @@ impl World {
             if moving.over.is_some() || now < moving.done {
                 continue;
             }
-            if moving.live && !self.by_id(moving.source).runs() {
+            let source = self.by_id(moving.source);
+            if moving.live && !(source.runs() && source.guests.contains(&moving.instance)) {
                 // Its source is gone, and so is what ran there; Nova goes on believing in it.
                 continue;
             }
@@ -110,18 +112,10 @@ impl World {
                 // The message waits for its nova-compute.
                 continue;
             }
-            let boot = target.boot();
-            // The hook of libvirt: what was meant for a former boot is not started in this one, and what is migrated
-            // begins where the state lets it.
-            let life = self.ha().hosts.get(moving.target).filter(|known| known.boot == Some(boot));
-            let life = life.map(|known| Life { host: known.id, incarnation: known.incarnation });
+            // What is migrated begins where the state lets it.
+            let life = self.present(moving.target);
             let stray = moving.live && !life.is_some_and(|life| self.ha().may_begin(moving.instance, life));
-            let denied = stray
-                || self.ha().permits.get(moving.instance).is_some_and(|permit| {
-                    let known = self.ha().hosts.get(moving.target);
-                    let now = known.filter(|known| known.boot == Some(boot)).map(|known| known.incarnation);
-                    permit.life.host == moving.target && now != Some(permit.life.incarnation)
-                });
+            let denied = stray || self.is_denied(moving.instance, moving.target);
             let target = self.by_id(moving.target);
             // The target's libvirt refuses a domain that it has.
             let fails = !target.runs() || target.guests.contains(&moving.instance);
@@ -135,6 +129,7 @@ impl World {
                     self.by_id(moving.source).guests.remove(&moving.instance);
                 }
             }
+            self.say(&format!("Nova: {} is moved to {}: {well}", moving.instance, moving.target));
             if well {
                 self.by_id(moving.target).guests.insert(moving.instance);
                 if let Some(server) = self.nova.servers.get_mut(&moving.instance) {
@@ -144,6 +139,19 @@ impl World {
                 }
             }
         }
+    }
+
+    /// The life that a host is in, once it is known.
+    pub(super) fn present(&self, id: HostId) -> Option<Life> {
+        let boot = self.hosts.iter().find(|host| host.id == id)?.boot();
+        let known = self.ha().hosts.get(id).filter(|known| known.boot == Some(boot))?;
+        Some(Life { host: id, incarnation: known.incarnation })
+    }
+
+    /// The hook of libvirt: what was meant for a former boot is not started in this one.
+    pub(super) fn is_denied(&self, instance: Uuid, host: HostId) -> bool {
+        let permit = self.ha().permits.get(instance);
+        permit.is_some_and(|permit| permit.life.host == host && self.present(host) != Some(permit.life))
     }
 
     /// What the leader hears of hosts.
@@ -199,6 +207,7 @@ impl World {
             let ill = if host.libvirt { Degraded::default() } else { Degraded::LIBVIRT };
             let (id, boot, greets) = (host.id, host.boot(), host.greets);
             let ask = Ask { host: id, boot, seq: host.asks };
+            let tells = self.leader.is_some() && now >= host.told + CRASHED;
             let granted = match &mut self.leader {
                 Some(leading) => {
                     let targets = Least(&self.core);
@@ -206,7 +215,7 @@ impl World {
                     let ceiling = Mode::Enforce;
                     let lead = Lead { tables, voters: &self.voters, targets: &targets, ceiling, clock: now, now };
                     leading.coordinator.tell(Told::Health(id, ill), now);
-                    if now / CRASHED != (now - 2 * TICK) / CRASHED {
+                    if tells {
                         for &instance in host.crashed.difference(&host.guests) {
                             leading.coordinator.tell(Told::Crashed { host: id, instance }, now);
                         }
@@ -219,6 +228,7 @@ impl World {
             let ghost = (lease.mode == LeaseMode::Strict && now < self.ghost).then_some(lease.ttl);
             let host = &mut self.hosts[at];
             host.asks += 1;
+            host.told = if tells { now } else { host.told };
             if let Some(ttl) = granted.or(ghost) {
                 // By its own clock since it asked.
                 host.lease = now + ttl + ttl * host.slow / 1_000;

@@ -10,6 +10,7 @@ use scheduler::ha::case::Act;
 use scheduler::ha::drain::Over;
 use scheduler::ha::host::Maintenance;
 use scheduler::ha::order::{Change, Role};
+use scheduler::ha::policy::{FailoverPolicy, Mode, Rules, Selector};
 use scheduler::ha::proof::{Evidence, Lease, LeaseMode, Token};
 use scheduler::ha::{Phase, Policy};
 
@@ -120,9 +121,11 @@ fn settle(world: &mut World, rng: &mut SmallRng) {
 }
 
 /// Kinds of faults.
-pub const KINDS: u8 = 26;
+pub const KINDS: u8 = 27;
 /// It dies, and is back as soon as that is proven.
 const HAUNTS: u8 = 25;
+/// The policy of a dry run that comes and goes.
+const TRIAL: &str = "trial";
 
 fn harm(world: &mut World, kind: u8, n: u128, rng: &mut SmallRng) {
     world.say(&format!("harm {kind} to host {n}"));
@@ -181,11 +184,24 @@ fn harm(world: &mut World, kind: u8, n: u128, rng: &mut SmallRng) {
             let instance = vm(rng.random_range(1..=10));
             let from = world.nova.servers.get(&instance).map(|server| server.host);
             let dead = from.is_some_and(|from| !world.by_id(from).on);
-            if dead && world.nova.migrations(instance).all(|moving| moving.over.is_some()) {
+            // Where pallium evacuates it already, nobody does beside it: Nova would take both.
+            let begun = world.ha().recoveries.get(instance).is_some_and(|known| known.live().is_some());
+            if dead && !begun && world.nova.migrations(instance).all(|moving| moving.over.is_some()) {
                 world.nova.evacuate(instance, host(n), false, now);
             }
         }
         23 => world.ambush = true,
+        26 => {
+            let selector = match rng.random_range(0..3) {
+                0 => Selector { domain: Some(ScopeName::Region), ..Selector::default() },
+                1 => Selector { domain: Some(ScopeName::Cluster("rack-0".to_owned())), ..Selector::default() },
+                _ => Selector { hosts: vec![format!("node-{n}")], ..Selector::default() },
+            };
+            let mode = Some(if rng.random_bool(0.7) { Mode::DryRun } else { Mode::Off });
+            let rules = Rules { mode, ..Rules::default() };
+            let policy = FailoverPolicy { name: TRIAL.to_owned(), selector, rules };
+            world.operate(Change::PolicyPut(Box::new(policy)));
+        }
         24 => {
             // Nobody sees it any more, nor its BMC, and it goes on.
             let host = world.host_mut(n);
@@ -236,6 +252,9 @@ fn heal(world: &mut World, kind: u8, n: u128) {
         24 => {
             let host = world.host_mut(n);
             (host.reaches, host.storage, host.data, host.bmc) = ([true; 3], true, true, Bmc::Well);
+        }
+        26 if world.ha().small.policies.iter().any(|kept| kept.policy.name == TRIAL) => {
+            world.operate(Change::PolicyRemove(TRIAL.to_owned()));
         }
         13 => world.host_mut(n).libvirt = true,
         14 => world.skew = 0,

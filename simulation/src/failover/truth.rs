@@ -51,6 +51,8 @@ pub struct TrueHost {
     pub guests: BTreeSet<Uuid>,
     /// Guests that crashed by themselves and were not started since.
     pub crashed: BTreeSet<Uuid>,
+    /// When its agent told of them last.
+    pub told: u64,
     /// When its nova-compute last reported.
     pub ran: u64,
     /// When each member heard it last.
@@ -103,6 +105,7 @@ impl TrueHost {
             off_at: None,
             guests: BTreeSet::new(),
             crashed: BTreeSet::new(),
+            told: 0,
             ran: 0,
             last_beat: [0; 3],
             jitter: 0,

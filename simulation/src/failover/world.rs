@@ -1,7 +1,7 @@
 //! The world: one tick is half a second. In a tick the truth goes on, agents are heard, whoever leads says
 //! what is due, its orders are applied, and calls and their answers travel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use scheduler::ha::coordinator::{Call, Coordinator, Told};
 use scheduler::ha::host::{Fencer, Hello, HostId, HostSpec, PlaceNames, Watchdog};
@@ -121,6 +121,8 @@ pub struct World {
     pub effects: usize,
     /// Evacuations that Nova took.
     pub taken: BTreeMap<Uuid, u32>,
+    /// Instances of which a call arrived, or will, when it counts as lost.
+    pub overdue: BTreeSet<Uuid>,
     /// Voters that the leader hears.
     pub voters: Vec<u64>,
     /// A paused leader's calls are kept until it goes on.
@@ -185,6 +187,7 @@ impl World {
             flaw: None,
             effects: 0,
             taken: BTreeMap::new(),
+            overdue: BTreeSet::new(),
             voters: vec![1, 2, 3],
             paused: false,
             ambush: false,
@@ -372,7 +375,22 @@ impl World {
         let Some(leading) = &self.leader else { panic!("nobody leads") };
         let leader = leading.id;
         let actor = Actor { role, name: "simulation".to_owned(), reason: "scenario".to_owned() };
-        let name = change.name();
+        let name = match &change {
+            Change::DeathProof { host, incarnation, evidence } => {
+                format!("DeathProof of {host}/{incarnation} {evidence:?}")
+            }
+            Change::IncarnationOpen { host, .. } | Change::Watchdog { host, .. } => {
+                format!("{} of {host}", change.name())
+            }
+            Change::AttemptIntent { instance, .. } => format!("AttemptIntent {instance}"),
+            Change::AttemptEnd { instance, .. } => format!("AttemptEnd {instance}"),
+            Change::AttemptObserved { instance, .. } => format!("AttemptObserved {instance}"),
+            Change::PermitMove { .. }
+            | Change::DrainStep { .. }
+            | Change::RestartOutcome { .. }
+            | Change::CasePhase { .. } => format!("{change:?}"),
+            _ => change.name().to_owned(),
+        };
         let epoch = self.core.state().tables().counters().epoch;
         let command = Command::Failover(Box::new(Order { leader, epoch, actor, change }));
         let outcome = self.apply(command);

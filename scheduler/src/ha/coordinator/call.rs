@@ -2,27 +2,14 @@
 
 use uuid::Uuid;
 
+use super::Barrier;
 use crate::ha::breaker::Trips;
 use crate::ha::host::{Degraded, HostId};
-use crate::ha::order::{Change, Leader, NovaRead};
+use crate::ha::order::{Change, NovaRead};
 use crate::ha::proof::PowerRead;
 use crate::ha::recovery::Recorded;
 use crate::ha::reentry::ComputeRead;
 use crate::request::Group;
-
-/// What an executor must make sure of right before it writes to the socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Barrier {
-    /// It still leads, as exactly this leader.
-    pub leader: Leader,
-    /// The intent that is committed, under that leader.
-    pub intent: Uuid,
-    /// A majority has confirmed the leadership by a read index no longer ago, milliseconds; pauses and
-    /// breakers are read again there.
-    pub confirmed: u64,
-    /// The connection is new, is tried once, and is closed after so long, milliseconds.
-    pub deadline: u64,
-}
 
 /// A call to another system. Reads need no barrier, and neither do marks in Nova: they are the same
 /// however often and by whomever they are set, and only a proven case sets them.
