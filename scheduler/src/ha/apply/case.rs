@@ -202,7 +202,13 @@ impl Cx<'_> {
         let life = Life { host: id.host, incarnation: id.incarnation };
         let older = |permit: &&Permit| permit.life.host == id.host && permit.life.incarnation < id.incarnation;
         let proven = |permit: &&Permit| self.ha().proven(permit.life, self.epoch()).is_some();
-        let older: Vec<_> = self.ha().permits.iter().filter(older).filter(proven).map(|p| p.instance).collect();
+        // What is being brought there is its own case's, until that knows what became of it.
+        let free = |permit: &&Permit| {
+            let known = self.ha().recoveries.get(permit.instance).filter(|known| !known.status.is_settled());
+            known.and_then(|known| known.attempt.as_ref()).is_none_or(|attempt| attempt.target != permit.life)
+        };
+        let older = self.ha().permits.iter().filter(older).filter(proven).filter(free);
+        let older: Vec<_> = older.map(|permit| permit.instance).collect();
         for instance in older {
             self.ha_mut().permits.put(Permit { instance, life });
         }

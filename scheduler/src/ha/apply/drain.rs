@@ -263,6 +263,10 @@ impl Cx<'_> {
         if !Stop::NothingMoving.lets(!nova.moving && !nova.now.task) {
             return no("something is being done with it");
         }
+        let started = self.ha().restarts.get(instance).filter(|restart| restart.well.is_none());
+        if started.is_some_and(|restart| self.ha().stands(restart)) && !Stop::OneAttempt.lets(false) {
+            return no("a restart of it is on its way");
+        }
         let live = || self.ha().moves.iter().filter(|other| other.is_live() && other.instance != instance);
         let source = live().filter(|other| other.from.host == known.from.host).count();
         let target = live().filter(|other| other.to.host == known.to.host).count();

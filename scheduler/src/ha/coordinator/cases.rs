@@ -6,6 +6,7 @@ use crate::ha::host::{Detection, Fencer, Host, Maintenance};
 use crate::ha::order::Change;
 use crate::ha::policy;
 use crate::ha::proof::{Evidence, Power};
+use crate::ha::{CONFIRM, SUSPECT};
 
 impl Coordinator {
     pub(super) fn case(&mut self, case: &Case, host: &Host, lead: &Lead<'_>, due: &mut Vec<Due>) {
@@ -87,13 +88,14 @@ impl Coordinator {
 
     /// An intent at a level, once the BMC has said who it is.
     fn fence(&mut self, case: &Case, host: &Host, level: usize, lead: &Lead<'_>, due: &mut Vec<Due>) {
+        // Heard again, if only just now: whatever is believed still, it is not fenced.
+        let silent = self.stays_silent(case, host, lead);
         let facts = self.hosts.entry(host.id).or_default();
         let Some((at, read)) = facts.reads.back() else { return };
         // One read that says off: the second is on its way, and nothing need be sent.
         let fresh = lead.now <= at + pace::IDENTITY && read.power != Power::Off;
         let now = lead.clock;
-        // Heard again, if only just now: whatever is believed still, it is not fenced.
-        let hindered = !self.liveness.is_silent(host.id, lead.now)
+        let hindered = !silent
             || case.held(Act::Kill).is_some()
             || lead.ha().paused(Act::Kill) > now
             || host.exempt > now
@@ -118,6 +120,13 @@ impl Coordinator {
         }
     }
 
+    /// Whether nothing is heard of a host that is to be fenced. What was heard since it was believed to be away
+    /// begins its watch anew, unless a person ordered the case.
+    fn stays_silent(&self, case: &Case, host: &Host, lead: &Lead<'_>) -> bool {
+        let watched = |at| case.cause == Cause::Operator || lead.now >= at + SUSPECT + CONFIRM;
+        self.liveness.is_silent(host.id, lead.now) && self.liveness.last(host.id).is_none_or(watched)
+    }
+
     fn fencing(&mut self, case: &Case, host: &Host, lead: &Lead<'_>, due: &mut Vec<Due>) {
         let Some(op) = case.ops.last() else { return };
         self.read_power(host, pace::FENCING, lead, due);
@@ -132,7 +141,7 @@ impl Coordinator {
         if self.prove_by_lease(host, lead, due) {
             return;
         }
-        let silent = self.liveness.is_silent(host.id, lead.now);
+        let silent = self.stays_silent(case, host, lead);
         let facts = self.hosts.entry(host.id).or_default();
         let since = match facts.working {
             Some((known, since)) if known == op.id => since,
@@ -144,6 +153,11 @@ impl Coordinator {
             let read = facts.reads.back().is_some_and(|(at, read)| *at >= since && read.power != Power::Off);
             if read {
                 self.fence(case, host, usize::from(op.level), lead, due);
+            }
+            // Heard again, or nothing can be read: what its leader had begun is not gone on with, and a person is asked.
+            if lead.now >= since + pace::GIVE_UP {
+                self.hosts.entry(host.id).or_default().failed = Some(lead.now);
+                Self::go(case, Phase::FenceFailed, due);
             }
         } else if op.outcome.is_some() || lead.now >= since + pace::GIVE_UP {
             if op.outcome.is_none() {
