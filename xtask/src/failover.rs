@@ -1,6 +1,7 @@
 //! Random worlds of failover: the program is built once with the faults that can be built in, and lives through
 //! all seeds in one process.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -8,6 +9,7 @@ use clap::Args;
 
 use crate::cache::Cache;
 use crate::cargo::{self, cargo};
+use crate::steps::{Count, Log, Verdict};
 
 /// Faults that are built in on purpose; a sample of seeds must notice each.
 const MUTANTS: [&str; 6] = ["no-barrier", "believe-codes", "no-proof", "trust-ping", "no-quiet", "no-breaker"];
@@ -40,29 +42,64 @@ pub struct Plan {
     print: bool,
 }
 
-/// Runs a plan; false when something was found, or not found that should have been.
-pub fn run(cache: &Cache, plan: &Plan) -> Result<bool> {
-    let arguments = ["build", "--package", "simulation", "--features", "mutants", "--bin", "failover", "--locked"];
-    let mut build = cargo(cache, &arguments)?;
-    if !cargo::succeeds(build.args(["--profile", "simulation"]))? {
-        bail!("the simulation does not build");
-    }
-    let program = cache.target().join("simulation/failover");
-    let live = |seeds: u64, mutant: Option<&str>| {
-        let mut command = Command::new(&program);
-        for (name, number) in [("--seed", plan.seed), ("--seeds", seeds), ("--minutes", plan.minutes)] {
+impl Plan {
+    /// What CI lives through.
+    const SAMPLE: Self =
+        Self { seed: 1, seeds: 300, minutes: 30, kinds: None, mutants: false, mutant: None, print: false };
+
+    /// Lives through seeds of it.
+    fn command(&self, program: &Path, seeds: u64, mutant: Option<&str>) -> Command {
+        let mut command = Command::new(program);
+        for (name, number) in [("--seed", self.seed), ("--seeds", seeds), ("--minutes", self.minutes)] {
             command.args([name, &number.to_string()]);
         }
-        command.args(plan.kinds.iter().flat_map(|kinds| ["--kinds".to_owned(), kinds.to_string()]));
+        command.args(self.kinds.iter().flat_map(|kinds| ["--kinds".to_owned(), kinds.to_string()]));
         command.args(mutant.iter().flat_map(|mutant| ["--mutant", mutant]));
-        command.args(plan.print.then_some("--print"));
+        command.args(self.print.then_some("--print"));
         command
-    };
-    let mut well = cargo::succeeds(&mut live(plan.seeds, plan.mutant.as_deref()))?;
-    for mutant in MUTANTS.iter().filter(|_| plan.mutants) {
-        let noticed = !live(MUTANT_SEEDS, Some(mutant)).output()?.status.success();
-        println!("  {mutant} is {} by {MUTANT_SEEDS} seeds", if noticed { "noticed" } else { "NOT noticed" });
-        well &= noticed;
     }
-    Ok(well)
+
+    /// Which mutants some seed notices.
+    fn mutants(&self, program: &Path) -> Result<Count> {
+        let mut count = Count::default();
+        for mutant in MUTANTS {
+            let noticed = !self.command(program, MUTANT_SEEDS, Some(mutant)).output()?.status.success();
+            println!("  {mutant} is {} by {MUTANT_SEEDS} seeds", if noticed { "noticed" } else { "NOT noticed" });
+            count.add(Count::one(noticed));
+        }
+        Ok(count)
+    }
+}
+
+/// Runs a plan; false when something was found, or not found that should have been.
+pub fn run(cache: &Cache, plan: &Plan) -> Result<bool> {
+    let program = build(cache, None)?;
+    let well = cargo::succeeds(&mut plan.command(&program, plan.seeds, plan.mutant.as_deref()))?;
+    Ok((!plan.mutants || plan.mutants(&program)?.failed == 0) && well)
+}
+
+/// A sample as a step of `test`: each seed is a check, and so is each mutant.
+pub fn step(cache: &Cache, log: &Log) -> Result<Verdict> {
+    let (plan, program) = (Plan::SAMPLE, build(cache, Some(log))?);
+    let well = log.run(&mut plan.command(&program, plan.seeds, None))?;
+    let found = log.text().lines().filter(|line| line.starts_with("again: ")).count() as u64;
+    // One that ended otherwise failed as well.
+    let failed = found.max(u64::from(!well));
+    let mut count = Count { passed: plan.seeds.saturating_sub(failed), failed };
+    count.add(plan.mutants(&program)?);
+    Ok(Verdict::Ran(count))
+}
+
+fn build(cache: &Cache, log: Option<&Log>) -> Result<PathBuf> {
+    let arguments = ["build", "--package", "simulation", "--features", "mutants", "--bin", "failover", "--locked"];
+    let mut command = cargo(cache, &arguments)?;
+    command.args(["--profile", "simulation"]);
+    let built = match log {
+        Some(log) => log.run(&mut command)?,
+        None => cargo::succeeds(&mut command)?,
+    };
+    if !built {
+        bail!("the simulation does not build");
+    }
+    Ok(cache.target().join("simulation/failover"))
 }

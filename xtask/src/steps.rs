@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::cache::Cache;
 use crate::cargo::{self, cargo, targets};
-use crate::{agent, chaos, fuzz, hands, licences, masakari, nova, packages, simulate};
+use crate::{agent, chaos, failover, fuzz, hands, licences, masakari, nova, packages, simulate};
 
 /// Test targets whose names begin so are other steps'.
 const SPECIAL: [&str; 6] = ["faults", "chaos", "shared", "nova", "libvirt", "hands"];
@@ -44,6 +44,8 @@ pub enum Step {
     Masakari,
     /// Whole clusters under a few seeds, and faults that they must notice
     Simulate,
+    /// Random worlds of failover under seeds, and faults that they must notice
+    Failover,
     /// What strangers send, for a minute each
     Fuzz,
     /// Licences, bans and sources of the dependencies
@@ -108,7 +110,7 @@ impl Log {
 
 impl Step {
     /// What CI runs, the quickest to fail first.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Fmt,
         Self::Deny,
         Self::Alerts,
@@ -122,6 +124,7 @@ impl Step {
         Self::Hands,
         Self::Masakari,
         Self::Simulate,
+        Self::Failover,
         Self::Fuzz,
     ];
     /// What a developer runs before each commit.
@@ -140,6 +143,7 @@ impl Step {
             Self::Hands => "hands",
             Self::Masakari => "masakari",
             Self::Simulate => "simulate",
+            Self::Failover => "failover",
             Self::Fuzz => "fuzz",
             Self::Deny => "deny",
             Self::Alerts => "alerts",
@@ -166,6 +170,7 @@ impl Step {
             Self::Hands => hands::step(cache, log),
             Self::Masakari => masakari::step(cache, log),
             Self::Simulate => simulate::step(cache, log),
+            Self::Failover => failover::step(cache, log),
             Self::Fuzz => fuzz::step(cache, log, seconds, &[]),
             Self::Deny => licences::step(cache, log),
             Self::Alerts => {
