@@ -2,14 +2,16 @@
 //! resource class, one posting list for each value of each facet. Derived from the state and the
 //! overlay, a row at a time; it always equals one built anew.
 
+mod hosts;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use smallvec::SmallVec;
 use smol_str::SmolStr;
 use uuid::Uuid;
 
+use self::hosts::Hosts;
 use crate::consumer::Consumer;
 use crate::host_state::kinds::Kinds;
 use crate::host_state::{HOST_NUMBERS, HostNumber, HostState, Open};
@@ -100,9 +102,7 @@ pub struct Index {
     columns: FxHashMap<Sym, Column>,
     facets: FxHashMap<Facet, FxHashMap<Sym, Rows>>,
     row_facets: Vec<Vec<(Facet, Sym)>>,
-    hosts: hashbrown::HashMap<SmolStr, SmallVec<[Row; 4]>>,
-    /// Host name by row, as reported.
-    row_host: Vec<SmolStr>,
+    hosts: Hosts,
     /// Node name by row.
     row_node: Vec<Option<SmolStr>>,
     groups: FxHashMap<Uuid, BTreeSet<Uuid>>,
@@ -211,17 +211,17 @@ impl Index {
 
     /// Rows whose host name equals `host`, ASCII case ignored.
     pub fn rows_of_host(&self, host: &str) -> &[Row] {
-        let found = if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            self.hosts.get(host.to_ascii_lowercase().as_str())
-        } else {
-            self.hosts.get(host)
-        };
-        found.map_or(&[], SmallVec::as_slice)
+        self.hosts.rows(host)
+    }
+
+    /// The row whose host name equals `host`, ASCII case ignored, if there is exactly one; found at once when it is `guess`.
+    pub(crate) fn only_row_of_host(&self, host: &str, guess: Row) -> Option<Row> {
+        self.hosts.only_row(host, guess)
     }
 
     /// Host name of a row, as reported; empty or `None` for a row without a provider.
     pub(crate) fn host(&self, row: Row) -> Option<&SmolStr> {
-        self.row_host.get(row.0 as usize)
+        self.hosts.name(row)
     }
 
     /// Node name of a row.
@@ -269,7 +269,6 @@ impl Index {
         self.facts += 1;
         self.rows = self.rows.max(at + 1);
         self.row_facets.resize(self.rows.max(self.row_facets.len()), Vec::new());
-        self.row_host.resize(self.rows.max(self.row_host.len()), SmolStr::default());
         self.row_node.resize(self.rows.max(self.row_node.len()), None);
         let provider = tables.provider(row);
 
@@ -290,22 +289,7 @@ impl Index {
         self.row_facets[at] = new;
 
         self.row_node[at] = provider.and_then(|provider| Some(tables.names.text(provider.node?).into()));
-        let host = provider.map_or("", |provider| tables.names.text(provider.host));
-        let old = std::mem::replace(&mut self.row_host[at], host.into());
-        if !old.eq_ignore_ascii_case(host) {
-            let (old, host) = (old.to_ascii_lowercase(), SmolStr::from(host.to_ascii_lowercase()));
-            if let Some(rows) = self.hosts.get_mut(old.as_str()) {
-                rows.retain(|other| *other != row);
-                if rows.is_empty() {
-                    self.hosts.remove(old.as_str());
-                }
-            }
-            if !host.is_empty() {
-                let rows = self.hosts.entry(host).or_default();
-                rows.push(row);
-                rows.sort_unstable();
-            }
-        }
+        self.hosts.set(row, provider.map_or("", |provider| tables.names.text(provider.host)));
         if let Some(provider) = provider {
             for &(class, _) in &provider.inventories {
                 self.columns.entry(class).or_default();
@@ -441,17 +425,12 @@ impl PartialEq for Index {
             let nodes = index.row_node.iter().enumerate().filter(|(_, node)| node.is_some());
             nodes.map(|(at, node)| (at, node.clone())).collect::<Vec<_>>()
         };
-        let names = |index: &Self| {
-            let names = index.row_host.iter().cloned().enumerate();
-            names.filter(|(_, name)| !name.is_empty()).collect::<Vec<_>>()
-        };
         columns(self) == columns(other)
             && host_states(self) == host_states(other)
             && self.kinds == other.kinds
             && facets(self) == facets(other)
             && self.hosts == other.hosts
             && nodes(self) == nodes(other)
-            && names(self) == names(other)
             && self.groups == other.groups
             && self.metadata == other.metadata
     }

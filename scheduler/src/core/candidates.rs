@@ -82,10 +82,12 @@ pub(super) fn field(view: View<'_>, request: &Request, pipeline: &Pipeline) -> R
 /// Enters hosts that are all known, have one node each, and are listed once, as nearly always. False when one
 /// is not: nothing that was entered counts then.
 fn enter_plain(view: View<'_>, domain: &Rows, hosts: &[Candidate], field: &mut Field, sent: &mut Vec<Entrant>) -> bool {
+    let mut guess = Row(0);
     (0..).zip(hosts).all(|(position, candidate)| {
-        let rows = view.rows_of_host(&candidate.host);
-        match found(view, domain, rows, &candidate.node) {
-            Some((row, false)) if rows.len() == 1 && !field.mask.has(row) => {
+        let Some(row) = view.index.only_row_of_host(&candidate.host, guess) else { return false };
+        guess = Row(row.0.wrapping_add(1));
+        match found(view, domain, &[row], &candidate.node) {
+            Some((row, false)) if !field.mask.has(row) => {
                 field.mask.insert(row);
                 sent.push(Entrant { row, position, weight: candidate.weight });
                 true
@@ -138,4 +140,72 @@ fn found(view: View<'_>, domain: &Rows, rows: &[Row], node: &str) -> Option<(Row
         }
     }
     fallback
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::command::{Batch, Command, Proposer};
+    use crate::core::Core;
+    use crate::report::HostReport;
+
+    /// Hosts a to h; g and h have two nodes each, and a's node is not known.
+    fn core() -> Core {
+        let hosts = [("a", ""), ("B", "b"), ("c", "c"), ("d", "d"), ("e", "e"), ("f", "f")].into_iter();
+        let report = |(name, node): (&str, &str)| HostReport {
+            name: name.to_owned(),
+            hypervisor_hostname: (!node.is_empty()).then(|| node.to_owned()),
+            ..HostReport::default()
+        };
+        let reports = hosts.chain([("g", "g1"), ("g", "g2"), ("h", "h1"), ("h", "h2")]).map(report);
+        let commands = reports.map(|report| Command::Report(Box::new(report))).collect();
+        let mut core = Core::new();
+        core.apply(&Batch { proposer: Proposer::default(), now: 0, wall: 1, commands });
+        assert_eq!(core.index.rows(), 10, "every report counts");
+        core
+    }
+
+    proptest! {
+        /// Hosts in the order of their rows and in any other, strangers, doubles, nodes that are not theirs: the short way
+        /// finds what the long way finds, or says that it cannot.
+        #[test]
+        fn both_ways_in_find_the_same(
+            sent in prop::collection::vec(("[a-iBE]", 0_u8..8), 1..12),
+            from in 0_usize..5,
+            ordered in any::<bool>(),
+        ) {
+            let core = core();
+            let view = core.view();
+            let sent: Vec<Candidate> = if ordered {
+                let plain = ["b", "c", "d", "e", "f"].iter().skip(from);
+                plain.map(|name| Candidate { host: (*name).into(), node: (*name).into(), weight: 1.0 }).collect()
+            } else {
+                let node = |name: &str, node| match node {
+                    0 => String::new(),
+                    1 => format!("{name}2"),
+                    _ => name.to_lowercase(),
+                };
+                let sent = sent.into_iter();
+                sent.map(|(name, at)| Candidate { node: node(&name, at).into(), host: name.into(), weight: f64::from(at) }).collect()
+            };
+            let domain = view.facet(Facet::Domain, "nova");
+            let enter = |plainly: bool| {
+                let mut field = Field { mask: Mask::none(view.index.rows()), ..Field::default() };
+                let mut entered = Vec::new();
+                let done = if plainly {
+                    enter_plain(view, domain, &sent, &mut field, &mut entered)
+                } else {
+                    enter_by_name(view, domain, &sent, &mut field, &mut entered, true);
+                    true
+                };
+                entered.sort_unstable_by_key(|entrant| (entrant.row, entrant.position));
+                (done, format!("{field:?} {entered:?}"))
+            };
+            let (short, long) = (enter(true), enter(false));
+            prop_assert!(short.0 || !ordered, "hosts in their order are plain");
+            prop_assert!(!short.0 || short == long, "{:?} and {:?}", short, long);
+        }
+    }
 }
