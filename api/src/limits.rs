@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use axum::BoxError;
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::error::ApiError;
@@ -136,13 +137,33 @@ pub(crate) async fn read(
         let message = format!("bodies of {} bytes are being worked on, which is the limit", bodies.most());
         ApiError::unavailable("overloaded", message, 1)
     })?;
-    let collected = tokio::time::timeout_at(deadline.into(), Limited::new(body, most).collect()).await;
+    let length = announced.unwrap_or(0);
+    let collected = tokio::time::timeout_at(deadline.into(), collect(Limited::new(body, most), length)).await;
     match collected {
         Err(_) => Err(ApiError::deadline("the deadline passed while the body was being read")),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(ApiError::bad_request("the body broke off")),
-        Ok(Ok(body)) => Ok(Read { bytes: body.to_bytes(), _held: held }),
+        Ok(Ok(bytes)) => Ok(Read { bytes, _held: held }),
     }
+}
+
+/// The bytes of a body that says it is so long. Each piece is copied as it comes: while the next is on its way, and into
+/// what is known to be large enough; its own memory is then free for the next.
+async fn collect(mut body: Limited<Body>, length: usize) -> Result<Bytes, BoxError> {
+    let (mut only, mut all) = (Bytes::new(), BytesMut::new());
+    while let Some(frame) = body.frame().await {
+        let Ok(piece) = frame?.into_data() else { continue };
+        if only.is_empty() && all.is_empty() {
+            only = piece;
+            continue;
+        }
+        if all.is_empty() {
+            all.reserve(length);
+            all.extend_from_slice(&std::mem::take(&mut only));
+        }
+        all.extend_from_slice(&piece);
+    }
+    Ok(if all.is_empty() { only } else { all.freeze() })
 }
 
 #[cfg(test)]

@@ -106,8 +106,108 @@ fn changed(pointer: &str, value: Value) -> Vec<u8> {
     serde_json::to_vec(&body).unwrap()
 }
 
+/// The same, changed as text.
+fn text_changed(from: &str, to: &str) -> Vec<u8> {
+    let body = fixture("01").to_string();
+    assert!(body.contains(from), "{from}");
+    body.replacen(from, to, 1).into_bytes()
+}
+
+/// Lists in lists.
+fn deeper(depth: usize) -> Value {
+    (0..depth).fold(json!(1), |inner, _| json!([inner]))
+}
+
 fn text(result: Result<Request, BadRequest>) -> String {
     result.map_or_else(|error| error.to_string(), |_| "accepted".to_owned())
+}
+
+/// Byte at which a body nests deeper than 64, found byte by byte.
+fn too_deep(body: &str) -> Option<usize> {
+    let (mut depth, mut in_string, mut escaped) = (0, false, false);
+    body.bytes().position(|byte| {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => depth += 1,
+            b']' | b'}' if !in_string => depth -= 1,
+            _ => {}
+        }
+        depth > 64
+    })
+}
+
+proptest! {
+    /// Hosts and weights are not looked at a second time for how deep they nest. It makes no difference, whatever stands
+    /// in them and around them.
+    #[test]
+    fn what_nests_too_deep_is_told_wherever_it_stands(
+        fields in Just((0..8).collect::<Vec<usize>>()).prop_shuffle(),
+        most in 0_usize..=8,
+        depths in prop::collection::vec(prop_oneof![Just(0_usize), 58_usize..70], 4),
+        blank in "[ \n]{0,2}",
+    ) {
+        let nested = |depth: usize| "[".repeat(depth) + r#""]\"{""# + &"]".repeat(depth);
+        let fields = fields.into_iter().take(most).map(|field| match field {
+            0 => r#""hosts":[{"host":"a","hypervisor_hostname":"]"},{"host":"b"}]"#.to_owned(),
+            1 => format!(r#""h\u006fsts":[{{"host":"a","x":{}}},{{"host":"b"}}]"#, nested(depths[0])),
+            2 => format!(r#""hosts":[{{"host":"a"}},{{"x":{},"host":"b"}}]"#, nested(depths[1])),
+            3 => r#""weights":{"a":1,"b":2.5}"#.to_owned(),
+            4 => r#""w\u0065ights":null"#.to_owned(),
+            5 => format!(r#""x":{}"#, nested(depths[2])),
+            6 => format!(r#""\u0078":{}"#, nested(depths[3])),
+            _ => r#""spec":null"#.to_owned(),
+        });
+        let body = format!("{{{}}}", fields.collect::<Vec<_>>().join(&format!(",{blank}")));
+        let told = Some(text(translate(body.as_bytes()))).filter(|text| text.starts_with("nested deeper"));
+        let wanted = too_deep(&body).map(|at| format!("nested deeper than 64 at byte {at}"));
+        prop_assert_eq!(told, wanted, "{}", body);
+    }
+
+    /// Each host gets its weight, in whatever order either is listed and wherever it stands.
+    #[test]
+    fn every_host_gets_its_weight(
+        hosts in prop::collection::vec("[a-d]", 0..6),
+        weights in prop::collection::vec(("[a-d]", 0_u8..9), 0..6),
+        alike in any::<bool>(),
+        weights_first in any::<bool>(),
+    ) {
+        let weights: Vec<(String, u8)> =
+            if alike { hosts.iter().cloned().zip(weights.iter().map(|(_, weight)| *weight)).collect() } else { weights };
+        let listed = |items: Vec<String>| items.join(",");
+        let sent = listed(hosts.iter().map(|host| format!(r#"{{"host":"{host}"}}"#)).collect());
+        let given = listed(weights.iter().map(|(host, weight)| format!(r#""{host}":{weight}"#)).collect());
+        let (sent, given) = (format!(r#""hosts":[{sent}]"#), format!(r#""weights":{{{given}}}"#));
+        let (first, second) = if weights_first { (given, sent) } else { (sent, given) };
+        let mut rest = fixture("01");
+        rest.as_object_mut().unwrap().retain(|key, _| key != "hosts" && key != "weights");
+        let rest = rest.to_string();
+        let told = translate(format!("{{{first},{second},{}", &rest[1..]).as_bytes());
+
+        let in_order = hosts.iter().eq(weights.iter().map(|(host, _)| host));
+        let weight = |at: usize, host: &String| {
+            let last = weights.iter().rev().find(|(name, _)| name == host);
+            if in_order { weights.get(at) } else { last }.map(|(_, weight)| f64::from(*weight))
+        };
+        let wanted: Option<Vec<(String, f64)>> =
+            hosts.iter().enumerate().map(|(at, host)| Some((host.clone(), weight(at, host)?))).collect();
+        let missing = hosts.iter().find(|host| !weights.iter().any(|(name, _)| name == *host));
+        let stranger = weights.iter().map(|(name, _)| name).filter(|name| !hosts.contains(name)).min();
+        match (told, missing, stranger) {
+            (Err(error), Some(host), _) => {
+                prop_assert_eq!(error.to_string(), format!("weights: missing weight for host '{host}'"));
+            }
+            (Err(error), None, Some(host)) => {
+                prop_assert_eq!(error.to_string(), format!("weights: weight assigned to unknown host '{host}'"));
+            }
+            (Ok(Request { candidates: Candidates::Sent(sent), .. }), None, None) => {
+                let sent = sent.into_iter().map(|one| (one.host.to_string(), one.weight)).collect();
+                prop_assert_eq!(Some(sent), wanted);
+            }
+            (told, ..) => prop_assert!(false, "{:?}", told),
+        }
+    }
 }
 
 #[test]
@@ -128,6 +228,10 @@ fn what_is_no_request() {
         ("100000 deep", deep(100_000)),
         ("brackets in a string", changed("/pipeline", json!("\"[{".repeat(100)))),
         ("65 deep behind a string", [br#"{"s":"\"[\\","x":"#.to_vec(), vec![b'['; 64]].concat()),
+        ("65 deep in a host", changed("/hosts/1/x", deeper(62))),
+        ("64 deep in a host", changed("/hosts/1/x", deeper(61))),
+        ("65 deep in a weight", changed("/weights/node000-bb00", deeper(63))),
+        ("65 deep behind the weights", changed("/zzz", deeper(64))),
         ("a string without an end", br#"{"x":"[[\"#.to_vec()),
         ("no flavor", changed("/spec/~/flavor", Value::Null)),
         ("uuid", changed("/spec/~/instance_uuid", json!("server-1"))),
@@ -144,6 +248,9 @@ fn what_is_no_request() {
         ("hosts object", changed("/hosts", json!({}))),
         ("host number", changed("/hosts/1", json!({"host": 1}))),
         ("host without name", changed("/hosts/1", json!({"hypervisor_hostname": "a"}))),
+        ("host twice", text_changed(r#""host":"node000-bb00""#, r#""host":"a","host":"a""#)),
+        ("hosts twice", text_changed(r#""hosts":["#, r#""hosts":null,"hosts":["#)),
+        ("weights twice", text_changed(r#""weights":{"#, r#""weights":null,"weights":{"#)),
         ("host empty", changed("/hosts/1", json!({"host": ""}))),
         ("host without weight", changed("/hosts/1", json!({"host": "stranger", "hypervisor_hostname": "s"}))),
         ("weights absent", changed("/weights", Value::Null)),
@@ -174,6 +281,10 @@ fn what_is_no_request() {
         100000 deep: nested deeper than 64 at byte 68
         brackets in a string: accepted
         65 deep behind a string: nested deeper than 64 at byte 80
+        65 deep in a host: nested deeper than 64 at byte 236
+        64 deep in a host: accepted
+        65 deep in a weight: nested deeper than 64 at byte 3445
+        65 deep behind the weights: nested deeper than 64 at byte 3607
         a string without an end: EOF while parsing a string at line 1 column 9
         no flavor: spec.flavor: absent, a Flavor expected: this is no scheduling request
         uuid: spec.instance_uuid: 'server-1' given, a uuid expected
@@ -190,6 +301,9 @@ fn what_is_no_request() {
         hosts object: hosts: invalid type: map, expected a sequence at line 1 column 9
         host number: hosts[1].host: invalid type: integer `1`, expected a string at line 1 column 100
         host without name: hosts[1]: missing field `host` at line 1 column 118
+        host twice: hosts[3]: duplicate field `host` at line 1 column 271
+        hosts twice: duplicate field `hosts` at line 1 column 21
+        weights twice: duplicate field `weights` at line 1 column 3381
         host empty: hosts[1].host: an empty name given, a host name expected
         host without weight: weights: missing weight for host 'stranger'
         weights absent: weights: missing weight for host 'node001-bb00'
