@@ -1,5 +1,6 @@
-//! One request of Nova's hook that names every host of a large fleet in its body: how long one caller waits
-//! for its durable claim over HTTP, and where the time goes, stage by stage, in this process.
+//! One request of Nova's hook that names every host of a large fleet in its body, in the order in which the hosts were
+//! reported and in any other: how long one caller waits for its durable claim over HTTP, and where the time goes, stage
+//! by stage, in this process. `--hosts N` asks for one size, `--program FILE` for the server of another build.
 
 #[path = "support/servers.rs"]
 mod servers;
@@ -11,22 +12,24 @@ use std::time::Instant;
 use hdrhistogram::Histogram;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use rand::seq::SliceRandom;
 use scheduler::{Batch, Command, Core, HostReport, Inventory, Proposer, Settings, Settled};
 use serde_json::json;
 
-use self::servers::{Servers, ask, body, connect, name, uuid};
+use self::servers::{SENT, Servers, argument, ask, body, connect, name, uuid};
 
 /// The program's.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const SIZES: [usize; 2] = [1_000, 10_000];
+const SIZES: [usize; 3] = [SENT, 1_000, 10_000];
 const ROUNDS: u64 = 200;
 
-fn report(case: &str, hosts: usize, latency: &Histogram<u64>, more: serde_json::Value) {
+fn report(case: &str, (hosts, order): (usize, &str), latency: &Histogram<u64>, more: serde_json::Value) {
     let millis = |q: f64| latency.value_at_quantile(q) as f64 / 1e6;
     let mut row = json!({
-        "bench": "hook", "case": case, "hosts": hosts, "unit": "ms", "p50": millis(0.5), "p99": millis(0.99),
+        "bench": "hook", "case": case, "hosts": hosts, "order": order, "unit": "ms",
+        "p50": millis(0.5), "p99": millis(0.99),
     });
     if let (Some(row), serde_json::Value::Object(more)) = (row.as_object_mut(), more) {
         row.extend(more);
@@ -56,7 +59,7 @@ fn core(hosts: usize) -> Core {
     core
 }
 
-fn stages(hosts: usize, (head, tail): &(String, String)) {
+fn stages((hosts, order): (usize, &str), (head, tail): &(String, String)) {
     let engine = plugins::engine(Settings::default());
     let mut core = core(hosts);
     let mut stages = ["read the body", "decide", "apply", "write the answer"].map(|stage| (stage, histogram()));
@@ -80,15 +83,21 @@ fn stages(hosts: usize, (head, tail): &(String, String)) {
         lap(3);
     }
     for (stage, latency) in &stages {
-        report(stage, hosts, latency, json!({}));
+        report(stage, (hosts, order), latency, json!({}));
     }
 }
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    for hosts in SIZES {
-        let body = body(&mut SmallRng::seed_from_u64(1), &(0..hosts).collect::<Vec<_>>());
-        stages(hosts, &body);
+    let mut random = SmallRng::seed_from_u64(1);
+    let sizes = argument("--hosts").map_or_else(|| SIZES.to_vec(), |hosts| vec![hosts as usize]);
+    for (hosts, order) in sizes.into_iter().flat_map(|hosts| [(hosts, "of reports"), (hosts, "any")]) {
+        let mut sent: Vec<usize> = (0..hosts).collect();
+        if order == "any" {
+            sent.shuffle(&mut random);
+        }
+        let body = body(&mut random, &sent);
+        stages((hosts, order), &body);
         runtime.block_on(async {
             let servers = Servers::start(1, "");
             servers.load_hosts(0, hosts).await;
@@ -102,7 +111,7 @@ fn main() {
                 answered = bytes;
             }
             let sizes = json!({ "body": body.0.len() + body.1.len() + 36, "answer": answered });
-            report("over HTTP, durable claim included", hosts, &latency, sizes);
+            report("over HTTP, durable claim included", (hosts, order), &latency, sizes);
         });
     }
 }

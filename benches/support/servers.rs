@@ -226,16 +226,18 @@ pub fn bodies(random: &mut SmallRng) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The hook's body around an instance uuid, for these hosts.
+/// The hook's body around an instance uuid, for these hosts: their weights in the order of the hosts, as Nova lists them.
 pub fn body(random: &mut SmallRng, hosts: &[usize]) -> (String, String) {
     let mark = "00000000-0000-4000-8000-00000000abcd";
+    let weights_mark = "the weights";
     let hosts: Vec<String> = hosts.iter().copied().map(name).collect();
     let (_, recorded) = simulation::fixtures::REQUESTS[0];
     let mut body: serde_json::Value = serde_json::from_str(recorded).expect("JSON");
     body["hosts"] = hosts.iter().map(|host| json!({"host": host, "hypervisor_hostname": host})).collect();
-    body["weights"] = hosts.iter().map(|host| (host.clone(), json!(random.random::<f64>()))).collect();
+    body["weights"] = json!(weights_mark);
     body["spec"]["nova_object.data"]["instance_uuid"] = json!(mark);
-    let text = body.to_string();
+    let weights: Vec<String> = hosts.iter().map(|host| format!("\"{host}\":{}", random.random::<f64>())).collect();
+    let text = body.to_string().replace(&format!("\"{weights_mark}\""), &format!("{{{}}}", weights.join(",")));
     let (head, tail) = text.split_once(mark).expect("the mark");
     (head.to_owned(), tail.to_owned())
 }
