@@ -389,6 +389,25 @@ async fn limits_refuse_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_may_come_in_pieces() {
+    let body = recorded("01-create-kvm");
+    let server = Server::with_hosts(ApiConfig::default(), &body).await;
+    let hosts = server.post(HOOK, &body).await.json();
+    let long = body.to_string().replacen('{', &format!("{{{}", " ".repeat(300 << 10)), 1);
+    assert_eq!(server.text("POST", HOOK, "", &long).await.json(), hosts);
+    for most in [7919, 100_000] {
+        let pieces = long.as_bytes().chunks(most).map(|piece| str::from_utf8(piece).unwrap());
+        let pieces: Vec<String> = pieces.map(|piece| format!("{:x}\r\n{piece}\r\n", piece.len())).collect();
+        let pieces = pieces.concat();
+        let chunked = format!(
+            "POST {HOOK} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n{pieces}0\r\n\r\n"
+        );
+        assert_eq!(server.send(&chunked).await.json(), hosts, "pieces of {most} bytes");
+    }
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn grpc_places_once_for_each_key() {
     let body = recorded("01-create-kvm");
     let server = Server::with_hosts(ApiConfig::default(), &body).await;
