@@ -109,10 +109,10 @@ impl Host {
         }
     }
 
-    /// Whether it runs the version before the newest, if it runs.
+    /// Whether it runs the version before the newest, or is about to.
     pub fn is_old(&self) -> bool {
         let state = self.get();
-        matches!(state.running, Running::Up(_)) && state.program != Levels::PROGRAM
+        matches!(state.running, Running::Up(_) | Running::Starting) && state.program != Levels::PROGRAM
     }
 
     /// Whether it has stopped for the feature level that the cluster reached. That may be only when it

@@ -355,7 +355,8 @@ impl World {
         self.net.heal();
         self.net.set(Weather::CALM);
         let calms = self.calms.fetch_add(1, Ordering::Relaxed) + 1;
-        for (host, _) in self.nodes() {
+        let hosts: Vec<_> = self.all().values().cloned().collect();
+        for host in hosts {
             let must_be_new = calms >= UPGRADED || self.reached() == level::NEWEST;
             if host.is_outdated(self) || (host.is_old() && must_be_new) {
                 host.crash(self, Crash::Killed);
