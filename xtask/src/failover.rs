@@ -63,7 +63,8 @@ impl Plan {
     fn mutants(&self, program: &Path) -> Result<Count> {
         let mut count = Count::default();
         for mutant in MUTANTS {
-            let noticed = !self.command(program, MUTANT_SEEDS, Some(mutant)).output()?.status.success();
+            let mut command = self.command(program, MUTANT_SEEDS, Some(mutant));
+            let noticed = !command.args(["--enough", "1"]).output()?.status.success();
             println!("  {mutant} is {} by {MUTANT_SEEDS} seeds", if noticed { "noticed" } else { "NOT noticed" });
             count.add(Count::one(noticed));
         }

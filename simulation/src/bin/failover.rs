@@ -1,5 +1,6 @@
-//! Lives through random worlds of failover: `--seeds N --seed S --minutes M [--kinds K] [--mutant NAME] [--print]`. A seed
-//! that finds something prints what, its last events, and how to see it again.
+//! Lives through random worlds of failover: `--seeds N --seed S --minutes M [--kinds K] [--mutant NAME] [--enough N]
+//! [--print]`. A seed that finds something prints what, its last events, and how to see it again; none begins after `--enough`
+//! of them did.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,12 +16,13 @@ struct Asked {
     seeds: u64,
     minutes: u64,
     kinds: u8,
+    enough: u64,
     mutant: Option<Flaw>,
     print: bool,
 }
 
 fn asked() -> Result<Asked, String> {
-    let mut asked = Asked { seed: 1, seeds: 1, minutes: 30, kinds: KINDS, mutant: None, print: false };
+    let mut asked = Asked { seed: 1, seeds: 1, minutes: 30, kinds: KINDS, enough: u64::MAX, mutant: None, print: false };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut number = || -> Result<u64, String> {
@@ -31,6 +33,7 @@ fn asked() -> Result<Asked, String> {
             "--seed" => asked.seed = number()?,
             "--seeds" => asked.seeds = number()?,
             "--minutes" => asked.minutes = number()?,
+            "--enough" => asked.enough = number()?,
             "--kinds" => {
                 let given = number()?;
                 let kinds = u8::try_from(given).ok().filter(|kinds| *kinds <= KINDS);
@@ -45,7 +48,7 @@ fn asked() -> Result<Asked, String> {
                     Some(flaw.ok_or_else(|| format!("--mutant: '{name}' given, one of {} expected", known()))?);
             }
             other => {
-                let known = "--seed, --seeds, --minutes, --kinds, --mutant, --print";
+                let known = "--seed, --seeds, --minutes, --kinds, --mutant, --enough, --print";
                 return Err(format!("'{other}': unknown; {known} are known"));
             }
         }
@@ -79,7 +82,7 @@ fn main() -> ExitCode {
     std::thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
-                loop {
+                while failed.load(Ordering::Relaxed) < asked.enough {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= asked.seed + asked.seeds {
                         return;
@@ -97,7 +100,7 @@ fn main() -> ExitCode {
             });
         }
     });
-    let failed = failed.into_inner();
-    println!("{} seeds of {} min: {failed} broke an invariant", asked.seeds, asked.minutes);
+    let (failed, lived) = (failed.into_inner(), next.into_inner().min(asked.seed + asked.seeds) - asked.seed);
+    println!("{lived} seeds of {} min: {failed} broke an invariant", asked.minutes);
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
