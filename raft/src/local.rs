@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use openraft::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::{Raft, RaftMetrics, ReadPolicy};
@@ -13,7 +14,7 @@ use scheduler::{Command, Decision, Outcome, Request};
 
 use crate::ears::Ears;
 use crate::machine::Machine;
-use crate::members::{self, Report};
+use crate::members::{self, Report, Role};
 use crate::node::Status;
 use crate::owner::Owner;
 use crate::peer::link::Target;
@@ -25,6 +26,9 @@ use crate::wal::Wal;
 
 /// Time for a leader to hear from a majority that it still leads.
 const QUORUM: Duration = Duration::from_secs(2);
+
+/// A leader that a majority has not answered for so long leads nobody.
+pub const TOUCH: Duration = Duration::from_secs(5);
 
 /// The parts.
 #[derive(Clone)]
@@ -117,6 +121,15 @@ impl Local {
         Some(Target { node, addr: member.addr.clone(), store: Some(member.store) })
     }
 
+    /// Whether this node believes that it leads, and a majority does not answer it.
+    pub fn is_cut_off(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.current_leader == Some(metrics.id)
+            && metrics.membership_config.voter_ids().count() > 1
+            && metrics.last_quorum_acked.is_some_and(|at| at.elapsed() >= TOUCH)
+    }
+
     /// What openraft says.
     pub fn metrics(&self) -> RaftMetrics<TypeConfig> {
         self.raft.metrics().borrow_watched().clone()
@@ -131,19 +144,19 @@ impl Local {
 
     /// How the node is doing.
     pub fn status(&self) -> Status {
-        let metrics = self.metrics();
+        let (metrics, cut_off) = (self.metrics(), self.is_cut_off());
         let stats = self.wal.stats();
         let (decided, batches, commands) = self.owner.counts();
         Status {
-            ready: self.owner.leads(),
+            ready: self.owner.leads() && !cut_off,
             node: self.peers.me.get().node,
-            leader: metrics.current_leader,
+            leader: metrics.current_leader.filter(|_| !cut_off),
             term: metrics.current_term,
             last: metrics.last_log_index,
             committed: metrics.cluster_committed.map(|id| id.index),
             applied: metrics.last_applied.map(|id| id.index),
             last_snapshot: metrics.snapshot.map(|id| id.index),
-            role: members::role(&metrics, metrics.id),
+            role: members::role(&metrics, metrics.id).map(|role| if cut_off { Role::Voter } else { role }),
             members: members::count(&metrics),
             lags: members::lags(&metrics),
             queue_len: self.owner.queue_len(),

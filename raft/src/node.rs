@@ -40,11 +40,11 @@ use crate::wal::Stats;
 /// How a node is doing.
 #[derive(Clone, Debug)]
 pub struct Status {
-    /// Decisions are made here: the node leads and has applied the entry that opened its term.
+    /// Decisions are made here: the node leads, has applied the entry that opened its term, and a majority answers it.
     pub ready: bool,
     /// Node id.
     pub node: u64,
-    /// Node id of the leader, when known.
+    /// Node id of the leader, when known. None of a leader that a majority does not answer.
     pub leader: Option<u64>,
     /// The term.
     pub term: u64,

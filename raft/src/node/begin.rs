@@ -79,16 +79,14 @@ fn foreign(hello: &Hello, cluster: uuid::Uuid, level: u8) -> Option<String> {
 }
 
 /// Compares the disk with what peers remember of it, before this node votes: a voter whose disk was
-/// put back to an older state could undo what was committed. A peer that is away, or has been
+/// put back to an older state could undo what was committed. One that its own disk knows as a learner
+/// may have been promoted since, and is asked about as well. A peer that is away, or has been
 /// restarted since, cannot tell; nor can anybody tell a node that is alone.
 pub async fn check_memory(local: &Local) -> Result<(), OpenError> {
     let me = local.peers.me.get().node;
     // Asked of openraft itself: its metrics are empty until it has published some.
     let known = local.raft.with_raft_state(|state| (*state.vote_ref(), state.membership_state.effective().clone()));
     let (vote, membership): (Vote, _) = known.await.map_err(|fatal| OpenError::Raft(fatal.to_string()))?;
-    if !membership.voter_ids().any(|voter| voter == me) {
-        return Ok(());
-    }
     let peers: Vec<_> = membership.nodes().filter(|(node, _)| **node != me).collect();
     let remembered = join_all(peers.iter().map(async |(node, member)| {
         let asked = tokio::time::timeout(REMEMBER, hello(local, **node, &member.addr, Ask::Hello)).await;

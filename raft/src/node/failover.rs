@@ -12,15 +12,13 @@ use scheduler::{Command, Core, Engine, Outcome};
 use super::Node;
 use crate::clock;
 use crate::ears::Ears;
-use crate::local::Local;
+use crate::local::{Local, TOUCH};
 use crate::peer::link::{Lane, Target};
 use crate::peer::message::{Answer, Ask};
 use crate::refused::Refused;
 
 /// Time for an order to find a leader.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// A node that has not reached the others for so long hears in vain.
-const TOUCH: Duration = Duration::from_secs(5);
 /// Time for what was heard to reach the leader; the next is told after half a second.
 const TELL: Duration = Duration::from_secs(1);
 

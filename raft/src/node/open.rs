@@ -139,6 +139,16 @@ pub enum OpenError {
         /// First index in the log.
         log: u64,
     },
+    /// The folder has a past, but no log.
+    #[error("{folder}: the log of node {node} is missing although the folder has a past ({past}): what was acknowledged since may be lost, and a vote of it could undo what was committed. Bring the log back if it is elsewhere; else, if the cluster has other members, empty the folder, remove node {node} (pallium ctl cluster remove {node}) and add it with a node id that was never used; a lone node is begun anew from a backup (pallium ctl restore)", folder = .folder.display())]
+    NoLog {
+        /// The data folder.
+        folder: PathBuf,
+        /// The node.
+        node: u64,
+        /// What tells of its past.
+        past: String,
+    },
     /// The port for peers cannot be opened.
     #[error("peer_listen: cannot listen on {addr}: {source}; choose another address")]
     Listen {
@@ -233,6 +243,14 @@ pub(super) fn unpack(options: &Options, wal: &Wal) -> Result<Unpacked, OpenError
         Some((path, header, core)) => (core, Some((path, header))),
         None => (Core::new(), None),
     };
+    // Whoever has applied anything has voted before, or was led: the log holds the vote.
+    if !has_log && (me.get().level > 0 || snapshot.is_some()) {
+        let past = match &snapshot {
+            Some((path, _)) => format!("there is a snapshot, {}", path.display()),
+            None => format!("its identity tells of feature level {}", me.get().level),
+        };
+        return Err(OpenError::NoLog { folder: options.data_dir.clone(), node: options.node_id, past });
+    }
     me.reached(core.state().tables().counters().level)?;
     let covered = snapshot.as_ref().and_then(|(_, header)| header.last).map(|last| last.index);
     if let (Some(purged), _) = wal.ends()

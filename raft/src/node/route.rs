@@ -152,6 +152,9 @@ impl Node {
         loop {
             let why = if local.owner.leads() {
                 match here().await {
+                    Err(Refused::NotLeader) if local.is_cut_off() => {
+                        "a majority of the voters does not answer this node, which led them".to_owned()
+                    }
                     Err(Refused::NotLeader) => "the leader has just changed".to_owned(),
                     Err(Refused::Unknown) if again => {
                         unknown = true;

@@ -82,6 +82,35 @@ async fn decisions_outlive_the_process_and_never_exceed_capacity() {
 }
 
 #[tokio::test]
+async fn a_folder_with_a_past_and_no_log_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = open(folder.path()).await;
+    node.propose(host(0, 10)).await.unwrap();
+    node.snapshot_now().await.unwrap();
+    // A new cluster is raised to the level of its program at once; then the identity tells of a past too.
+    while node.identity().level == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    node.shutdown().await;
+    drop(node);
+    // The segments, then the folder of the log, then all but the identity.
+    let log = folder.path().join("log");
+    for entry in std::fs::read_dir(&log).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    for gone in [None, Some("log"), Some("snapshots")] {
+        if let Some(gone) = gone {
+            std::fs::remove_dir_all(folder.path().join(gone)).unwrap();
+        }
+        for _ in 0..2 {
+            let error = refused(options(folder.path())).await;
+            assert!(matches!(error, OpenError::NoLog { .. }), "{gone:?}: {error}");
+            assert!(error.to_string().contains("the log of node 1 is missing"), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_snapshot_replaces_the_log_before_it() {
     let folder = tempfile::tempdir().unwrap();
     let mut options = options(folder.path());

@@ -129,6 +129,11 @@ async fn without_a_majority_nothing_is_decided() {
     assert!(matches!(error, Refused::Unknown | Refused::NoLeader(_)), "{error}");
     let none = async || last.read_barrier(Freshness::Linearizable).await.is_err().then_some(());
     until("no leader any more", none).await;
+    // It does not say for ever that it leads.
+    let gives_up = async || (!last.status().ready && last.status().leader.is_none()).then_some(());
+    until("a leader that knows that it is none", gives_up).await;
+    let error = last.read_barrier(Freshness::Linearizable).await.unwrap_err();
+    assert!(error.to_string().contains("majority"), "{error}");
     last.read_barrier(Freshness::Local).await.unwrap();
     assert_eq!(last.query(|core| core.state().tables().counters().hosts).await.unwrap(), 1);
     last.shutdown().await;
@@ -246,6 +251,33 @@ async fn a_voter_with_an_older_disk_does_not_vote() {
     assert!(matches!(error, OpenError::Forgotten { .. }), "{error}");
     // The true folder is welcome.
     places[follower].open().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_learner_that_was_promoted_since_does_not_come_back_with_its_older_disk() {
+    let [first, second] = ports::<2>();
+    let mut alone = Place::new(1, Begin::Alone, first);
+    alone.options.election = (3000, 4000);
+    let one = alone.open().await;
+    one.propose(host(0, 1000)).await.unwrap();
+    let place = Place::new(2, Begin::Wait, second);
+    let two = place.open().await;
+    one.change(Change::Add { node: 2, addr: format!("127.0.0.1:{second}") }).await.unwrap();
+    two.read_barrier(Freshness::Linearizable).await.unwrap();
+    two.shutdown().await;
+    drop(two);
+    let kept = tempfile::tempdir().unwrap();
+    copy(place.folder.path(), kept.path());
+    let two = place.open().await;
+    until("a learner that is close", async || one.change(Change::Promote { node: 2 }).await.ok()).await;
+    one.decide(ask(0), soon()).await.unwrap();
+    two.shutdown().await;
+    drop(two);
+    let mut options = place.options.clone();
+    options.data_dir = kept.path().to_owned();
+    let error = Node::open(options, engine()).await.map(|_| ()).unwrap_err();
+    assert!(matches!(error, OpenError::Forgotten { .. }), "{error}");
+    place.open().await;
 }
 
 async fn again(nodes: &mut Vec<Node>, at: usize, place: &Place) {
