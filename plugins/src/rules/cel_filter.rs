@@ -161,6 +161,9 @@ mod tests {
             ("request.poject == \"a\"", "expression: request.poject is not known"),
             ("host.name.matches(\"a+\")", "expression: function 'matches' is not known: size,"),
             ("host.traits.all(a, host.traits.all(b, a == b))", "expression: a loop stands in a loop"),
+            ("host.traits.map(t, host.traits) == []", "expression: host.traits stands in a loop"),
+            ("host.traits.exists(t, t in host.aggregates)", "expression: host.aggregates stands in a loop"),
+            ("host.traits.exists(t, host[t] == host.traits)", "expression: host as a whole stands in a loop"),
             ("{\"a\": 1}[\"a\"] == 1", "expression: a rule makes no maps"),
             ("timestamp(\"2026-01-01T00:00:00Z\") == 1", "expression: function 'timestamp' is not known"),
         ] {

@@ -24,6 +24,10 @@ const DEEPEST: u16 = 32;
 /// Fields of `host` that change with each claim.
 const USE: [&str; 3] = ["used", "free", "instances"];
 
+/// Collections of `host` and `request` whose size has no small bound.
+const LISTS: [(&str, &str); 4] =
+    [("host", "traits"), ("host", "aggregates"), ("host", "metadata"), ("request", "hints")];
+
 /// Functions of the language that a rule may call, besides the operators.
 const FUNCTIONS: [&str; 8] = ["size", "contains", "startsWith", "endsWith", "int", "uint", "double", "string"];
 const OPERATORS: [&str; 18] = [
@@ -165,6 +169,9 @@ impl<'a> Check<'a> {
             Expr::Ident(name) => {
                 // The host as a whole, or by a key that is not written out.
                 self.reads_use |= name == "host";
+                if in_loop && matches!(name.as_str(), "host" | "request") && !self.bound.contains(&name.as_str()) {
+                    return Err(format!("{name} as a whole stands in a loop: {name}.FIELD expected"));
+                }
                 self.variable(name)
             }
             Expr::Select(select) => {
@@ -172,6 +179,11 @@ impl<'a> Check<'a> {
                     && !self.bound.contains(&name.as_str())
                 {
                     field(name, &select.field)?;
+                    // To compare lists, or to look into one, is a loop too.
+                    if in_loop && LISTS.contains(&(name.as_str(), select.field.as_str())) {
+                        let field = &select.field;
+                        return Err(format!("{name}.{field} stands in a loop: its cost would have no small bound"));
+                    }
                     self.reads_use |= name == "host" && USE.contains(&select.field.as_str());
                     self.nodes += 1;
                     return self.variable(name);
