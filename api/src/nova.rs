@@ -49,9 +49,13 @@ pub fn translate(body: &[u8]) -> Result<Request, BadRequest> {
     let swap = flavor.swap.unwrap_or(0).div_ceil(1024);
     let root = if spec.is_bfv == Some(true) { 0 } else { flavor.root_gb.unwrap_or(0) };
     let disk = flavor.ephemeral_gb.unwrap_or(0).saturating_add(swap).saturating_add(root);
+    // Nova always says these two; taken as nothing, a body of another shape would overcommit in silence.
+    let said = |path: &'static str, amount: Option<u64>| {
+        amount.ok_or_else(|| BadRequest::at(path, "absent, a number expected: a flavor says it"))
+    };
     let mut resources = BTreeMap::from([
-        ("VCPU".to_owned(), flavor.vcpus.unwrap_or(0)),
-        ("MEMORY_MB".to_owned(), flavor.memory_mb.unwrap_or(0)),
+        ("VCPU".to_owned(), said("spec.flavor.vcpus", flavor.vcpus)?),
+        ("MEMORY_MB".to_owned(), said("spec.flavor.memory_mb", flavor.memory_mb)?),
         ("DISK_GB".to_owned(), disk),
     ]);
     let (mut required_traits, mut forbidden_traits) = (Vec::new(), Vec::new());

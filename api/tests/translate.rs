@@ -241,6 +241,7 @@ fn what_is_no_request() {
         ("num_instances fraction", changed("/spec/~/num_instances", json!(1.5))),
         ("num_instances 1.0", changed("/spec/~/num_instances", json!(1.0))),
         ("vcpus text", changed("/spec/~/flavor/~/vcpus", json!("4"))),
+        ("memory null", changed("/spec/~/flavor/~/memory_mb", json!(null))),
         ("extra spec bool", changed("/spec/~/flavor/~/extra_specs", json!({"hw:x": true}))),
         ("zone list", changed("/spec/~/availability_zone", json!(["az-a"]))),
         ("hints list", changed("/spec/~/scheduler_hints", json!(["a"]))),
@@ -294,6 +295,7 @@ fn what_is_no_request() {
         num_instances fraction: spec.num_instances: invalid type: floating point `1.5`, expected u64 at line 1 column 2385
         num_instances 1.0: spec.num_instances: invalid type: floating point `1.0`, expected u64 at line 1 column 2385
         vcpus text: spec.flavor.vcpus: invalid type: string "4", expected u64 at line 1 column 1048
+        memory null: spec.flavor.memory_mb: absent, a number expected: a flavor says it
         extra spec bool: spec.flavor.extra_specs.hw:x: invalid type: boolean `true`, expected a string at line 1 column 823
         zone list: spec.availability_zone: invalid type: sequence, expected a string at line 1 column 637
         hints list: spec.scheduler_hints: invalid type: sequence, expected a map at line 1 column 3047
