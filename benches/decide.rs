@@ -3,11 +3,14 @@
 //! log, no network.
 //!
 //! The fleet and the requests come from seeds. Criterion measures; each decision is also timed by
-//! itself for the percentiles, and each step of it. With a Python that has Nova in `PALLIUM_NOVA_PYTHON` (`cargo xtask bench
+//! itself for the percentiles, and each step of it. Beside them a bare scan of the same hosts (`support/scan.rs`) shows what
+//! the machine needs at least. With a Python that has Nova in `PALLIUM_NOVA_PYTHON` (`cargo xtask bench
 //! --vs-nova`), Nova's own filters and weighers are timed over the same hosts beside it.
 
 #[path = "support/nova.rs"]
 mod nova;
+#[path = "support/scan.rs"]
+mod scan;
 
 use std::hint::black_box;
 use std::sync::LazyLock;
@@ -201,6 +204,7 @@ fn main() {
             }
             report("decide", "Nova's own default", hosts, &latency, json!({}));
         }
+        bare(&fleet, &requests);
         let mut core = core(fleet);
         for (pipeline, case) in PIPELINES {
             for request in &mut requests {
@@ -212,6 +216,20 @@ fn main() {
             remedies(&core, &engine, &requests, (case, hosts));
         }
     }
+}
+
+/// The floor: the same hosts and requests as columns of numbers, and nothing around them.
+fn bare(fleet: &[HostReport], requests: &[Request]) {
+    let mut scan = scan::Scan::new(fleet);
+    let asked: Vec<_> = requests.iter().map(|request| scan.asked(request)).collect();
+    let fitting: usize = asked.iter().map(|asked| scan.run(asked).1).sum();
+    let mut latency = histogram();
+    for asked in asked.iter().cycle().take(20 * REQUESTS) {
+        timed(1, &mut latency, || {
+            black_box(scan.run(black_box(asked)));
+        });
+    }
+    report("decide", "bare scan", fleet.len(), &latency, json!({ "fitting": fitting / REQUESTS }));
 }
 
 /// Decisions that begin from nothing each time.
