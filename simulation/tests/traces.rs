@@ -113,6 +113,33 @@ const SPREAD: &str = "\
 ";
 
 #[test]
+fn a_part_begins_with_what_lives_then() {
+    let events = |trace: &Trace| -> Vec<(u64, Kind, String, Option<u64>)> {
+        let told = |event: &simulation::trace::events::Event| {
+            let vm = &trace.vms[event.vm as usize];
+            (event.time / 1000, event.kind, vm.id.to_string(), vm.lifetime)
+        };
+        trace.events.iter().map(told).collect()
+    };
+    let whole = trace(GOLDEN);
+    assert_eq!(events(&whole.clone().part(0.0, 1.0)), events(&whole));
+    let create = |time, id: &str, lifetime| (time, Kind::Create, id.to_owned(), lifetime);
+    let delete = |time, id: &str, lifetime| (time, Kind::Delete, id.to_owned(), lifetime);
+    // From 160 s of 400 to 300: v1 and v4 are gone, v2 lives for 240 s more, v3 to the end, and v5 comes.
+    let part = whole.part(0.4, 0.75);
+    assert_eq!(events(&part), [create(160, "v2", Some(240_000)), create(160, "v3", None), create(200, "v5", None)]);
+    assert_eq!(part.counts.iter().sum::<u64>(), 3);
+    let part = trace(GOLDEN).part(0.25, 1.0);
+    assert_eq!(
+        events(&part)[4..],
+        [delete(100, "v1", Some(0)), delete(100, "v4", Some(0))]
+            .into_iter()
+            .chain([create(200, "v5", None), delete(400, "v2", Some(300_000))])
+            .collect::<Vec<_>>()[..]
+    );
+}
+
+#[test]
 fn a_move_makes_room() {
     let hosts = "a,4,8,0,,\nb,4,8,0,,\n";
     let run = |share: f64| {

@@ -88,7 +88,10 @@ pub struct Args {
     /// Who tells a pipeline with the weigher lifetime_alignment how long VMs live
     #[arg(long, value_name = "SOURCE", value_enum, default_value_t)]
     lifetimes: Lifetimes,
-    /// Play only the first part of the trace's time: 50%
+    /// Begin at this part of the trace's time: 20%. What lives then is created first
+    #[arg(long, value_name = "SHARE", value_parser = share, default_value = "0%")]
+    from: f64,
+    /// Play up to this part of the trace's time: 50%
     #[arg(long, value_name = "SHARE", value_parser = share, default_value = "100%")]
     until: f64,
     /// Seed of every random choice
@@ -214,14 +217,14 @@ impl Args {
                 self.scale
             )));
         }
-        let trace = trace.until(self.until).scaled(self.scale);
+        let trace = trace.part(self.from, self.until).scaled(self.scale);
         if self.decisions && trace.vms.len() > record::MOST {
             let (given, most) = (trace.vms.len(), record::MOST);
             return Err(Failure::Usage(format!("--decisions: {given} creates given, at most {most} expected")));
         }
-        if trace.events.is_empty() {
+        if trace.events.is_empty() || self.from >= self.until {
             return Err(Failure::Usage(
-                "--until: nothing happens in this part of the trace, a larger one expected".into(),
+                "--from, --until: nothing happens in this part of the trace, a larger one expected".into(),
             ));
         }
         let hosts = self.hosts.as_deref().unwrap_or(Path::new(""));

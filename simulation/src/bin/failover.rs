@@ -22,7 +22,8 @@ struct Asked {
 }
 
 fn asked() -> Result<Asked, String> {
-    let mut asked = Asked { seed: 1, seeds: 1, minutes: 30, kinds: KINDS, enough: u64::MAX, mutant: None, print: false };
+    let mut asked =
+        Asked { seed: 1, seeds: 1, minutes: 30, kinds: KINDS, enough: u64::MAX, mutant: None, print: false };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut number = || -> Result<u64, String> {

@@ -204,13 +204,32 @@ impl Trace {
         self.events.last().map_or(0, |event| event.time)
     }
 
-    /// The first part of the trace's time: a share of it.
+    /// A part of the trace's time, from one share of it to another. What lives when it begins is created then, in the order
+    /// of the trace.
     #[must_use]
-    pub fn until(mut self, share: f64) -> Self {
+    pub fn part(mut self, from: f64, until: f64) -> Self {
         let begin = self.events.first().map_or(0, |event| event.time);
-        let end = begin + ((self.end() - begin) as f64 * share) as u64;
-        self.events.truncate(self.events.partition_point(|event| event.time <= end));
-        self.vms.truncate(self.vms.partition_point(|vm| vm.created <= end));
+        let span = (self.end() - begin) as f64;
+        let [first, last] = [from, until].map(|share| begin + (span * share) as u64);
+        self.events.truncate(self.events.partition_point(|event| event.time <= last));
+        let later = self.events.split_off(self.events.partition_point(|event| event.time < first));
+        let mut gone = vec![false; self.vms.len()];
+        for event in self.events.drain(..) {
+            gone[event.vm as usize] = event.kind == Kind::Delete;
+        }
+        let mut numbers = vec![0; gone.len()];
+        let mut vms = Vec::new();
+        for (at, mut vm) in self.vms.into_iter().enumerate().filter(|(at, vm)| !gone[*at] && vm.created <= last) {
+            numbers[at] = vms.len() as u32;
+            if vm.created < first {
+                vm.lifetime = vm.lifetime.map(|lifetime| lifetime.saturating_sub(first - vm.created));
+                vm.created = first;
+                self.events.push(Event { time: first, kind: Kind::Create, vm: numbers[at] });
+            }
+            vms.push(vm);
+        }
+        self.events.extend(later.into_iter().map(|event| Event { vm: numbers[event.vm as usize], ..event }));
+        self.vms = vms;
         self.counts.fill(0);
         for vm in &self.vms {
             self.counts[vm.shape as usize] += 1;
