@@ -33,7 +33,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let set = tls::Development { nodes: args.nodes, hosts: args.hosts.clone(), overwrite: args.force };
+    let set = tls::Development { nodes: args.nodes, hosts: args.hosts.clone(), clients: Vec::new(), overwrite: args.force };
     let files = tls::development(&args.dir, &set).map_err(|error| {
         let exists = if error.file.exists() && error.file != args.dir { "; --force makes new ones" } else { "" };
         Failure::new(format!("{error}{exists}"))
