@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use crate::error::ApiError;
+use crate::identity::{Caller, Denied};
 use crate::proto::ha;
 use crate::service::Service;
 
@@ -195,6 +196,7 @@ struct Session {
 /// Takes a session up: its first report must be a Hello.
 pub(crate) async fn session(
     service: Arc<Service>,
+    caller: Option<Caller>,
     mut reports: impl Stream<Item = Result<ha::AgentReport, tonic::Status>> + Send + Unpin + 'static,
 ) -> Result<mpsc::Receiver<Result<ha::AgentDirective, tonic::Status>>, ApiError> {
     let held = service.agent_slots.take(1).ok_or_else(|| {
@@ -205,6 +207,9 @@ pub(crate) async fn session(
         return Err(ApiError::bad_request("no report came: a session begins with a Hello"));
     };
     let (host, boot) = (HostId(uuid("host", &first.host)?), uuid("boot", &first.boot)?);
+    if let Some(caller) = caller {
+        caller.speaks_for(host).map_err(|denied| service.denied(denied))?;
+    }
     let Some(hello) = &first.hello else {
         return Err(ApiError::bad_request("hello: missing in the first report of the session"));
     };
@@ -394,8 +399,16 @@ impl Session {
     }
 
     async fn take(&mut self, report: ha::AgentReport) -> Result<(), ApiError> {
-        if uuid("host", &report.host)? != self.host.0 || uuid("boot", &report.boot)? != self.boot {
-            return Err(ApiError::bad_request("host, boot: others than the session's Hello named"));
+        let (host, boot) = (HostId(uuid("host", &report.host)?), uuid("boot", &report.boot)?);
+        if host != self.host {
+            let message = format!("host: {host} given in a session of {}", self.host);
+            return Err(self.service.denied(Denied { reason: "other_host", message }));
+        }
+        if boot != self.boot {
+            return Err(ApiError::bad_request(format!(
+                "boot: {boot} given, {} expected, as the Hello named it: a new boot begins a new session",
+                self.boot
+            )));
         }
         let at = (report.agent_epoch, report.seq);
         if at <= self.last {
@@ -410,9 +423,10 @@ impl Session {
         if let Some(instances) = &report.instances {
             self.instances(instances)?;
         }
-        let ears = self.service.node.ears();
-        let sights: Vec<_> = report.sights.iter().take(SIGHTS).map(sight).collect::<Result<_, _>>()?;
-        ears.seen(sights);
+        let mut sights: Vec<_> = report.sights.iter().take(SIGHTS).map(sight).collect::<Result<_, _>>()?;
+        // Of itself it speaks by speaking; who is not believed has seen nothing.
+        sights.retain(|seen| seen.host != self.host && self.life.incarnation != 0);
+        self.service.node.ears().seen(sights);
         if let Some(beat) = &report.heartbeat
             && self.life.incarnation != 0
         {
