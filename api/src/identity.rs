@@ -117,13 +117,15 @@ enum Kind {
 
 const FAILOVER: &str = "/pallium.ha.v1.Failover/";
 const AGENT: &str = "/pallium.ha.v1.HostAgent/";
+/// The same as single requests.
+const REQUESTS: [&str; 2] = ["/v1/ha/hosts/{host}/reports", "/v1/ha/hosts/{host}/directives"];
 /// Methods of [`FAILOVER`] that change nothing. A new one is an order until it stands here.
 const LOOKS: [&str; 8] = ["Status", "Hosts", "Losses", "Cases", "Case", "Drains", "Policies", "CheckPolicy"];
 
 impl Kind {
     /// By the route that the request takes, and for gRPC by its path, which is the method.
     fn of(route: &str, path: &str, method: &Method) -> Self {
-        if route.starts_with(AGENT) {
+        if route.starts_with(AGENT) || REQUESTS.contains(&route) {
             return Self::Agent;
         }
         if route.starts_with(FAILOVER) {
@@ -175,8 +177,7 @@ impl Caller {
         }
     }
 
-    /// Whether it may speak for a host.
-    pub(crate) fn speaks_for(&self, host: HostId) -> Result<(), Denied> {
+    fn speaks_for(&self, host: HostId) -> Result<(), Denied> {
         match &*self.0 {
             Ok(Some(Identity::Hypervisor(own))) if *own != host => Err(Denied {
                 reason: "other_host",
@@ -205,6 +206,11 @@ impl Service {
             tracing::info!(operator, path = request.uri().path(), "an operator's order");
         }
         Ok(())
+    }
+
+    /// Whether who calls may speak for a host.
+    pub(crate) fn speaks_for(&self, caller: Option<&Caller>, host: HostId) -> Result<(), ApiError> {
+        caller.map_or(Ok(()), |caller| caller.speaks_for(host)).map_err(|denied| self.denied(denied))
     }
 
     /// Counts and logs that somebody claimed too much.

@@ -109,7 +109,7 @@ fn alone(service: &Arc<Service>) -> Router {
 const READ: &str = "x-pallium-read";
 
 /// Paths as metrics name them; others are `other`.
-const PATHS: [&str; 61] = [
+const PATHS: [&str; 63] = [
     hook::NOVA,
     hook::CINDER,
     hook::MANILA,
@@ -146,6 +146,8 @@ const PATHS: [&str; 61] = [
     "/v1/openapi.json",
     "/v1/ha",
     "/v1/ha/hosts",
+    "/v1/ha/hosts/{host}/reports",
+    "/v1/ha/hosts/{host}/directives",
     "/v1/ha/cases",
     "/v1/ha/losses",
     "/v1/ha/cases/{host}",
@@ -292,8 +294,11 @@ async fn around(State(service): State<Arc<Service>>, mut request: Request, next:
     let wait = service.config.deadline;
     let wait = grpc_timeout(request.headers()).map_or(wait, |asked| asked.min(wait));
     let fresh = service.admit(&request).and_then(|()| freshness(request.headers()));
-    // Whoever looks after the server must be heard when it is busy.
-    let exempt = matches!(path, "/healthz" | "/readyz" | "/metrics" | "/grpc.health.v1.Health/Check");
+    // Whoever looks after the server must be heard when it is busy; who waits for a directive works on nothing.
+    let exempt = matches!(
+        path,
+        "/healthz" | "/readyz" | "/metrics" | "/grpc.health.v1.Health/Check" | "/v1/ha/hosts/{host}/directives"
+    );
     let held = service.requests.take(usize::from(!exempt));
     let mut response = match fresh {
         Ok(fresh) if held.is_some() => {

@@ -129,6 +129,16 @@ fn an_agent_speaks_for_the_host_of_its_certificate() {
         assert!(status.code() == Code::PermissionDenied && status.message().contains(&id(2)), "{status}");
         assert_eq!(estate.refused("other_host").await, Some(2));
         assert!(estate.server.log().contains("refused, by the client's certificate"), "{}", estate.server.log());
+
+        // The same in single requests.
+        let (who, of) = (agent_of(1), |n| format!("/v1/ha/hosts/{}", id(n)));
+        let (status, body) = estate.http(&who, "POST", &(of(1) + "/reports"), json!([hello(1)])).await;
+        assert_eq!(status, 204, "{body}");
+        for (method, path) in [("POST", of(2) + "/reports"), ("GET", of(2) + "/directives")] {
+            let (status, body) = estate.http(&who, method, &path, json!([hello(2)])).await;
+            assert!(status == 403 && body.contains("the certificate is of"), "{path}: {status} {body}");
+        }
+        assert_eq!(estate.refused("other_host").await, Some(4));
     });
 }
 

@@ -157,9 +157,18 @@ impl Agents {
     }
 }
 
-fn uuid(field: &str, given: &str) -> Result<Uuid, ApiError> {
+pub(super) fn uuid(field: &str, given: &str) -> Result<Uuid, ApiError> {
     Uuid::parse_str(given)
         .map_err(|_| ApiError::bad_request(format!("{field}: '{}' given, a uuid expected", given.escape_debug())))
+}
+
+/// How a session's reports and directives go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// As they come.
+    Stream,
+    /// With the next request: no lease is asked for.
+    Requests,
 }
 
 /// One session.
@@ -191,12 +200,14 @@ struct Session {
     arming: bool,
     /// Leases are given: each heartbeat asks for one.
     asks: bool,
+    way: Way,
 }
 
 /// Takes a session up: its first report must be a Hello.
 pub(crate) async fn session(
     service: Arc<Service>,
     caller: Option<Caller>,
+    way: Way,
     mut reports: impl Stream<Item = Result<ha::AgentReport, tonic::Status>> + Send + Unpin + 'static,
 ) -> Result<mpsc::Receiver<Result<ha::AgentDirective, tonic::Status>>, ApiError> {
     let held = service.agent_slots.take(1).ok_or_else(|| {
@@ -207,9 +218,7 @@ pub(crate) async fn session(
         return Err(ApiError::bad_request("no report came: a session begins with a Hello"));
     };
     let (host, boot) = (HostId(uuid("host", &first.host)?), uuid("boot", &first.boot)?);
-    if let Some(caller) = caller {
-        caller.speaks_for(host).map_err(|denied| service.denied(denied))?;
-    }
+    service.speaks_for(caller.as_ref(), host)?;
     let Some(hello) = &first.hello else {
         return Err(ApiError::bad_request("hello: missing in the first report of the session"));
     };
@@ -245,6 +254,7 @@ pub(crate) async fn session(
         leased: false,
         arming: false,
         asks: false,
+        way,
         service,
     };
     session.hello(hello).await?;
@@ -539,7 +549,7 @@ impl Session {
             self.holds = holds;
             heard &= self.say(ha::AgentDirective { nova_compute: Some(!holds), ..ha::AgentDirective::default() });
         }
-        self.asks = places.leases;
+        self.asks = places.leases && self.way == Way::Stream;
         heard &= self.arm(leased).await.map_err(|error| error.to_string())?;
         if !heard {
             return Err(DEAF.to_owned());

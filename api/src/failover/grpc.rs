@@ -7,7 +7,7 @@ use futures::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::agents;
+use super::agents::{self, Way};
 use crate::grpc::{Answer, Methods, call};
 use crate::identity::Caller;
 use crate::proto::ha;
@@ -20,7 +20,7 @@ impl HostAgent for Methods {
 
     async fn session(&self, request: Request<Streaming<ha::AgentReport>>) -> Answer<Self::SessionStream> {
         let caller = request.extensions().get::<Caller>().cloned();
-        let directives = agents::session(Arc::clone(&self.0), caller, request.into_inner()).await?;
+        let directives = agents::session(Arc::clone(&self.0), caller, Way::Stream, request.into_inner()).await?;
         Ok(Response::new(Box::pin(ReceiverStream::new(directives))))
     }
 }
