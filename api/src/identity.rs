@@ -215,7 +215,7 @@ impl Service {
 
     /// Counts and logs that somebody claimed too much.
     pub(crate) fn denied(&self, Denied { reason, message }: Denied) -> ApiError {
-        tracing::warn!(reason, message, "refused, by the client's certificate");
+        tracing::warn!(reason, why = message, "refused, by the client's certificate");
         self.metrics.denied(reason);
         ApiError::forbidden(message)
     }
