@@ -22,7 +22,8 @@ const PLAIN: [&str; 7] =
     ["StringList", "InventoryMap", "AmountMap", "StringMap", "AggregateList", "NumaCellList", "InstanceReportList"];
 
 /// Messages that REST takes from the query of a GET.
-const QUERIES: [&str; 12] = [
+const QUERIES: [&str; 13] = [
+    "AgentDirectivesRequest",
     "DecisionsRequest",
     "WatchDecisionsRequest",
     "ListHostsRequest",

@@ -12,8 +12,9 @@ use utoipa::ToSchema;
 use crate::body::BadRequest;
 
 /// Every code that [`ApiError`] has.
-const CODES: [&str; 19] = [
+const CODES: [&str; 20] = [
     "bad_request",
+    "permission_denied",
     "unknown_pipeline",
     "no_pipeline",
     "pipeline_unrunnable",
@@ -84,6 +85,11 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
     }
 
+    /// 403 `permission_denied`: the client's certificate is not one for this.
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "permission_denied", message)
+    }
+
     /// 409 `conflict`: it cannot be done now; the message says what to do first.
     pub fn conflict(message: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "conflict", message)
@@ -139,6 +145,7 @@ impl ApiError {
             "key_expired" | "conflict" => Code::FailedPrecondition,
             _ => match self.status {
                 StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED => Code::InvalidArgument,
+                StatusCode::FORBIDDEN => Code::PermissionDenied,
                 StatusCode::NOT_FOUND => Code::NotFound,
                 StatusCode::PAYLOAD_TOO_LARGE => Code::ResourceExhausted,
                 StatusCode::SERVICE_UNAVAILABLE => Code::Unavailable,

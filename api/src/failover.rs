@@ -6,6 +6,7 @@ mod drain;
 mod grpc;
 mod hosts;
 mod policy;
+pub(crate) mod requests;
 mod view;
 
 use futures::{StreamExt, stream};

@@ -27,6 +27,7 @@ mod grpc;
 mod guest;
 mod histogram;
 mod hook;
+mod identity;
 mod masakari;
 mod metrics;
 mod pipelines;
@@ -39,5 +40,6 @@ mod what_if;
 
 pub use error::ApiError;
 pub use failover::Mode;
+pub use identity::{Identities, Identity};
 pub use limits::ApiConfig;
 pub use server::{Doors, ServeError, serve};

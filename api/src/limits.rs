@@ -12,6 +12,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::error::ApiError;
 use crate::failover::Mode;
+use crate::identity::Identities;
 
 /// Limits of a server, with the defaults of the front door.
 #[derive(Clone, Debug)]
@@ -40,6 +41,8 @@ pub struct ApiConfig {
     pub drain: Duration,
     /// What failover may do.
     pub failover: Mode,
+    /// Whether who speaks for a host, or gives failover orders, must show that it may.
+    pub identities: Identities,
     /// Agents' sessions at one time. More: 503.
     pub agents: usize,
 }
@@ -59,6 +62,7 @@ impl Default for ApiConfig {
             watch_queue: 1024,
             drain: Duration::from_secs(10),
             failover: Mode::Off,
+            identities: Identities::Optional,
             agents: 20_000,
         }
     }

@@ -31,6 +31,7 @@ use scheduler::{Decision, Intent};
 use crate::convert;
 use crate::failover::Mode;
 use crate::histogram::Histogram;
+use crate::identity;
 use crate::limits::{ApiConfig, Slots};
 
 /// Pipelines that have their own label; more count as `other`.
@@ -54,6 +55,7 @@ pub(crate) struct Metrics {
     refused: Family<ReasonLabels, Counter>,
     pub watch_lost: Counter,
     pub proof_violations: Counter,
+    denied: Family<ReasonLabels, Counter>,
     notified: Family<NotifiedLabels, Counter>,
     pipelines: ArcSwap<BTreeMap<String, Arc<PipelineMetrics>>>,
     families: Families,
@@ -360,6 +362,12 @@ impl Metrics {
             "Hosts that said Hello in a life that was proven over",
             Counter::default(),
         );
+        let denied = add(
+            &mut registry,
+            "pallium_ha_identity_refused",
+            "Sessions, reports and orders that the client's certificate is not for",
+            Family::default(),
+        );
         let notified = add(
             &mut registry,
             "pallium_ha_masakari_notifications",
@@ -367,6 +375,9 @@ impl Metrics {
             Family::default(),
         );
         // From the start: what has no series cannot be told from what is not scraped.
+        for reason in identity::REASONS {
+            let _ = denied.get_or_create(&ReasonLabels { reason });
+        }
         for kind in KINDS {
             let _ = notified.get_or_create(&NotifiedLabels { kind, status: 202 });
         }
@@ -374,7 +385,19 @@ impl Metrics {
         let state = StateMetrics::default();
         state.register(&mut registry);
         let pipelines = ArcSwap::default();
-        Self { registry, http, hooks, refused, watch_lost, proof_violations, notified, pipelines, families, state }
+        Self {
+            registry,
+            http,
+            hooks,
+            refused,
+            watch_lost,
+            proof_violations,
+            denied,
+            notified,
+            pipelines,
+            families,
+            state,
+        }
     }
 
     /// Counts an answered request.
@@ -389,6 +412,11 @@ impl Metrics {
         if let Some(reason) = error {
             self.refused.get_or_create(&ReasonLabels { reason }).inc();
         }
+    }
+
+    /// Counts what was refused by a client's certificate.
+    pub(crate) fn denied(&self, reason: &'static str) {
+        self.denied.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     /// Counts a notification of a monitor; no status: it was taken in.

@@ -97,6 +97,8 @@ pub(crate) fn routes() -> Router<Arc<Service>> {
         .routes(routes!(pipelines::shadows))
         .routes(routes!(failover::status))
         .routes(routes!(failover::hosts, failover::apply_hosts))
+        .routes(routes!(failover::reports))
+        .routes(routes!(failover::directives))
         .routes(routes!(failover::losses))
         .routes(routes!(failover::cases))
         .routes(routes!(failover::case))

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
 use futures::FutureExt;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -20,11 +20,13 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
 use tonic_health::server::HealthReporter;
+use tower::Layer;
 use uuid::Uuid;
 
 use crate::body::is_id;
 use crate::error::{ApiError, ErrorCode};
 use crate::hook::{self, REQUEST_ID};
+use crate::identity::Caller;
 use crate::limits::ApiConfig;
 use crate::metrics::Answered;
 use crate::service::{Call, Service};
@@ -107,7 +109,7 @@ fn alone(service: &Arc<Service>) -> Router {
 const READ: &str = "x-pallium-read";
 
 /// Paths as metrics name them; others are `other`.
-const PATHS: [&str; 61] = [
+const PATHS: [&str; 63] = [
     hook::NOVA,
     hook::CINDER,
     hook::MANILA,
@@ -144,6 +146,8 @@ const PATHS: [&str; 61] = [
     "/v1/openapi.json",
     "/v1/ha",
     "/v1/ha/hosts",
+    "/v1/ha/hosts/{host}/reports",
+    "/v1/ha/hosts/{host}/directives",
     "/v1/ha/cases",
     "/v1/ha/losses",
     "/v1/ha/cases/{host}",
@@ -289,9 +293,12 @@ async fn around(State(service): State<Arc<Service>>, mut request: Request, next:
     let id = given.map_or_else(|| format!("req-{}", Uuid::now_v7()), str::to_owned);
     let wait = service.config.deadline;
     let wait = grpc_timeout(request.headers()).map_or(wait, |asked| asked.min(wait));
-    let fresh = freshness(request.headers());
-    // Whoever looks after the server must be heard when it is busy.
-    let exempt = matches!(path, "/healthz" | "/readyz" | "/metrics" | "/grpc.health.v1.Health/Check");
+    let fresh = service.admit(&request).and_then(|()| freshness(request.headers()));
+    // Whoever looks after the server must be heard when it is busy; who waits for a directive works on nothing.
+    let exempt = matches!(
+        path,
+        "/healthz" | "/readyz" | "/metrics" | "/grpc.health.v1.Health/Check" | "/v1/ha/hosts/{host}/directives"
+    );
     let held = service.requests.take(usize::from(!exempt));
     let mut response = match fresh {
         Ok(fresh) if held.is_some() => {
@@ -473,7 +480,8 @@ async fn connection(
     builder: Arc<Builder<TokioExecutor>>,
     mut closing: watch::Receiver<bool>,
 ) {
-    let service = TowerToHyperService::new(router);
+    let caller = Caller::of(&stream.uris());
+    let service = TowerToHyperService::new(Extension(caller).layer(router));
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {

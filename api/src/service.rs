@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::body::BadRequest;
 use crate::error::ApiError;
 use crate::failover::agents::Agents;
+use crate::failover::requests::Requests;
 use crate::limits::{ApiConfig, Slots};
 use crate::metrics::{Metrics, Reading};
 use crate::proto::v1;
@@ -45,6 +46,7 @@ pub(crate) struct Service {
     pub connections: Slots,
     pub agents: Agents,
     pub agent_slots: Slots,
+    pub agent_requests: Requests,
     /// Clients speak TLS to it.
     pub https: bool,
 }
@@ -90,6 +92,7 @@ impl Service {
             connections: Slots::new(config.connections),
             agents: Agents::default(),
             agent_slots: Slots::new(config.agents),
+            agent_requests: Requests::default(),
             https: false,
             config,
         }

@@ -137,7 +137,8 @@ impl Watch {
         Ok(held)
     }
 
-    fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
+    /// Waits until every watch is to end.
+    pub(crate) fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut closing = self.closing.subscribe();
         async move {
             let _ = closing.wait_for(|closing| *closing).await;

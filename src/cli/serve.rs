@@ -196,7 +196,15 @@ pub async fn serve_until(
             }
         }
     };
-    let limits = api::ApiConfig { failover: config.failover.mode(), ..config.limits.api() };
+    let (mode, identities) = (config.failover.mode(), config.failover.identities());
+    let mutual = config.client_tls.as_ref().is_some_and(|files| files.ca.is_some());
+    if mutual && mode != api::Mode::Off && identities == api::Identities::Optional {
+        tracing::warn!(
+            "whoever has a certificate of tls.client.ca that does not say whose it is can speak for any host and give \
+             failover any order: ha.identities: required ends that"
+        );
+    }
+    let limits = api::ApiConfig { failover: mode, identities, ..config.limits.api() };
     let coordinator = failover(&node, config)?;
     let served = api::serve(doors, tls, node.clone(), limits, told).await;
     if let Some(coordinator) = coordinator {

@@ -9,6 +9,7 @@ mod failover;
 mod features;
 mod fixtures;
 mod guests;
+mod identities;
 mod pipelines;
 mod pods;
 mod policies;

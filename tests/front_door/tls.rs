@@ -27,14 +27,14 @@ struct Estate {
 }
 
 /// What `pallium certs` made in a folder, and what it said.
-fn certs(dir: &Path, more: &[&str]) -> String {
+pub fn certs(dir: &Path, more: &[&str]) -> String {
     let made = pallium(&[&["certs", dir.to_str().expect("UTF-8")], more].concat());
     assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));
     text(&made.stdout)
 }
 
 /// The config for a node, as `pallium certs` prints it; with `mutual` clients must show a certificate.
-fn config(dir: &Path, said: &str, mutual: bool) -> PathBuf {
+pub fn config(dir: &Path, said: &str, mutual: bool) -> PathBuf {
     let (_, config) = said.split_once("In the config file of node 1:\n\n").expect("the config");
     let (config, rest) = config.split_once("\n\n").expect("its end");
     let (_, ca) = rest.split_once("add under client:\n\n").expect("the CA of clients");
@@ -46,7 +46,7 @@ fn config(dir: &Path, said: &str, mutual: bool) -> PathBuf {
 }
 
 /// `pallium ctl` at a URL, with options whose values are names of certificate files.
-fn ctl(url: &str, options: &[(&str, &Path)], command: &[&str]) -> (Option<i32>, String) {
+pub fn ctl(url: &str, options: &[(&str, &Path)], command: &[&str]) -> (Option<i32>, String) {
     let mut arguments = vec!["ctl", "--server", url];
     for (option, file) in options {
         arguments.extend([*option, file.to_str().expect("UTF-8")]);
@@ -75,13 +75,7 @@ impl Estate {
     }
 
     async fn connect(&self) -> Connection {
-        let ca = tls::Client::open(&self.file("ca.pem"), None, &[b"http/1.1"]).expect("a CA");
-        let stream = TcpStream::connect(self.address()).await.expect("a connection");
-        let stream = ca.connect(stream, "127.0.0.1").await.expect("a certificate of the CA");
-        let shown = stream.certificate().expect("a certificate").to_vec();
-        let (sender, connection) = handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
-        tokio::spawn(connection);
-        Connection { sender, shown }
+        Connection::open(&self.server.url, &self.file("ca.pem"), None).await
     }
 
     /// Waits for a line of the log that has all of these words.
@@ -95,13 +89,24 @@ impl Estate {
 }
 
 /// A connection that stays, and the certificate that the server showed for it.
-struct Connection {
+pub struct Connection {
     sender: SendRequest<Full<Bytes>>,
     shown: Vec<u8>,
 }
 
 impl Connection {
-    async fn send(&mut self, method: &str, path: &str, body: String) -> (StatusCode, String) {
+    /// To an https:// address, with a certificate and its key or without.
+    pub async fn open(url: &str, ca: &Path, identity: Option<(&Path, &Path)>) -> Self {
+        let client = tls::Client::open(ca, identity, &[b"http/1.1"]).expect("certificates");
+        let stream = TcpStream::connect(url.trim_start_matches("https://")).await.expect("a connection");
+        let stream = client.connect(stream, "127.0.0.1").await.expect("a certificate of the CA");
+        let shown = stream.certificate().expect("a certificate").to_vec();
+        let (sender, connection) = handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
+        tokio::spawn(connection);
+        Self { sender, shown }
+    }
+
+    pub async fn send(&mut self, method: &str, path: &str, body: String) -> (StatusCode, String) {
         self.sender.ready().await.expect("an open connection");
         let request = Request::builder().method(method).uri(path).header("host", "x");
         let request = request.header("content-type", "application/json").body(Full::new(body.into()));

@@ -9,7 +9,7 @@ use api::proto::ha::host_agent_client::HostAgentClient;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tonic::Streaming;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 
 use super::server::Server;
 use super::spec::uuid;
@@ -78,7 +78,10 @@ impl Agent {
         let endpoint = Endpoint::from_shared(url.to_owned()).expect("a URL").http2_keep_alive_interval(ALIVE);
         let endpoint = endpoint.keep_alive_timeout(ALIVE).keep_alive_while_idle(true);
         let connected = endpoint.connect().await;
-        let channel = connected.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
+        Self::over(connected.map_err(|error| tonic::Status::unavailable(error.to_string()))?, hello).await
+    }
+
+    pub async fn over(channel: Channel, hello: ha::AgentReport) -> Result<Self, tonic::Status> {
         let mut client = HostAgentClient::new(channel);
         let (reports, receiver) = mpsc::channel(16);
         reports.send(hello.clone()).await.expect("room");
@@ -90,6 +93,23 @@ impl Agent {
         let report = ha::AgentReport { hello: None, seq: hello.seq, ..hello };
         let last = Arc::new(Mutex::new(Instant::now()));
         Ok(Self { permits: Permits::default(), last, report, reports, directives })
+    }
+
+    /// Says something.
+    pub async fn say(&mut self, report: ha::AgentReport) {
+        self.reports.send(report).await.expect("a session");
+    }
+
+    /// Waits until the server refuses the session: why.
+    pub async fn refused(&mut self) -> tonic::Status {
+        let refused = async {
+            loop {
+                if let Err(status) = self.directives.message().await.map(|directive| directive.expect("a refusal")) {
+                    return status;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), refused).await.expect("a refusal in time")
     }
 
     /// Waits until the server ends the session.

@@ -1,5 +1,5 @@
-//! From when to when a certificate is valid. webpki does not tell that of a certificate, but says so
-//! when it refuses one: what it checks first is the time.
+//! What a certificate says: whose it is, and from when to when it is valid. webpki does not tell the times of a
+//! certificate, but says so when it refuses one: what it checks first is the time.
 
 use std::time::Duration;
 
@@ -45,6 +45,12 @@ impl Validity {
         }
         Ok(())
     }
+}
+
+/// The URIs among the subject alternative names of a certificate.
+pub(crate) fn uris(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let parsed = EndEntityCert::try_from(certificate);
+    parsed.map_or_else(|_| Vec::new(), |parsed| parsed.valid_uri_names().map(str::to_owned).collect())
 }
 
 /// A time as 2026-11-24T17:00:00Z.

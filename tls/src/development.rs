@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose as Purpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, SanType,
 };
 use rustls::pki_types::ServerName;
 use time::{Duration, OffsetDateTime};
@@ -22,6 +22,8 @@ pub struct Development {
     pub nodes: u32,
     /// Names and addresses of the machines, besides this one.
     pub hosts: Vec<String>,
+    /// Clients that say who they are: what their files are called, and the URI in their certificate.
+    pub clients: Vec<(String, String)>,
     /// Write over what is there.
     pub overwrite: bool,
 }
@@ -30,7 +32,7 @@ type Failed = rcgen::Error;
 
 /// Makes a set in `dir`, valid for a year, and names its files:
 ///
-/// - `ca.pem`, `ca-key.pem`, and of it `server.pem` and `client.pem` with their keys;
+/// - `ca.pem`, `ca-key.pem`, and of it `server.pem`, `client.pem` and those of `clients` with their keys;
 /// - `peer-ca.pem`, `peer-ca-key.pem`, and of it `peer-1.pem`, … with their keys. Nodes have a CA of
 ///   their own, because whoever shows a certificate of it to a node is a node.
 ///
@@ -58,11 +60,14 @@ fn make(set: &Development) -> Result<Vec<(String, String)>, Failed> {
     let mut made = Vec::new();
     let clients = authority("ca", "clients", &mut made)?;
     let peers = authority("peer-ca", "nodes", &mut made)?;
-    signed("server", &clients, names(set), &[Purpose::ServerAuth], &mut made)?;
-    signed("client", &clients, Vec::new(), &[Purpose::ClientAuth], &mut made)?;
+    signed("server", &clients, names(set), None, &[Purpose::ServerAuth], &mut made)?;
+    signed("client", &clients, Vec::new(), None, &[Purpose::ClientAuth], &mut made)?;
+    for (name, uri) in &set.clients {
+        signed(name, &clients, Vec::new(), Some(uri), &[Purpose::ClientAuth], &mut made)?;
+    }
     for node in 1..=set.nodes {
         let both = [Purpose::ServerAuth, Purpose::ClientAuth];
-        signed(&format!("peer-{node}"), &peers, names(set), &both, &mut made)?;
+        signed(&format!("peer-{node}"), &peers, names(set), None, &both, &mut made)?;
     }
     Ok(made)
 }
@@ -99,12 +104,16 @@ fn signed(
     name: &str,
     issuer: &Issuer<'_, KeyPair>,
     names: Vec<String>,
+    uri: Option<&String>,
     purposes: &[Purpose],
     made: &mut Vec<(String, String)>,
 ) -> Result<(), Failed> {
     let key = KeyPair::generate()?;
     let mut parameters = parameters(names)?;
     parameters.distinguished_name.push(DnType::CommonName, format!("pallium {name}"));
+    if let Some(uri) = uri {
+        parameters.subject_alt_names.push(SanType::URI(uri.as_str().try_into()?));
+    }
     parameters.use_authority_key_identifier_extension = true;
     parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     parameters.extended_key_usages = purposes.to_vec();

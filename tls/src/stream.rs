@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
+use crate::certificate;
 use crate::error::words;
 
 /// A connection of either end.
@@ -27,6 +28,11 @@ impl Stream {
             Self::Plain(_) => None,
             Self::Tls(stream) => stream.get_ref().1.peer_certificates()?.first(),
         }
+    }
+
+    /// The URIs in the certificate that the other side showed: who it is, where its CA says so.
+    pub fn uris(&self) -> Vec<String> {
+        self.certificate().map(certificate::uris).unwrap_or_default()
     }
 
     fn inner(self: Pin<&mut Self>) -> Pin<&mut dyn Both> {

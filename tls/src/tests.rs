@@ -18,6 +18,9 @@ use crate::{Client, ClientAuth, ConnectError, Development, Files, H2, HTTP, Refu
 /// Longer than any handshake.
 const LONG: Wait = Wait::from_mins(1);
 
+/// Who one of the clients is.
+const OPERATOR: &str = "spiffe://test/pallium/operator/ada";
+
 /// A development set.
 struct Set(TempDir);
 
@@ -29,7 +32,8 @@ impl Set {
     }
 
     fn renew(&self) {
-        let wanted = Development { nodes: 2, hosts: vec!["node.example".to_owned()], overwrite: true };
+        let clients = vec![("operator".to_owned(), OPERATOR.to_owned())];
+        let wanted = Development { nodes: 2, hosts: vec!["node.example".to_owned()], clients, overwrite: true };
         development(self.0.path(), &wanted).unwrap();
     }
 

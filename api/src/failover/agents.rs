@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use crate::error::ApiError;
+use crate::identity::{Caller, Denied};
 use crate::proto::ha;
 use crate::service::Service;
 
@@ -156,9 +157,18 @@ impl Agents {
     }
 }
 
-fn uuid(field: &str, given: &str) -> Result<Uuid, ApiError> {
+pub(super) fn uuid(field: &str, given: &str) -> Result<Uuid, ApiError> {
     Uuid::parse_str(given)
         .map_err(|_| ApiError::bad_request(format!("{field}: '{}' given, a uuid expected", given.escape_debug())))
+}
+
+/// How a session's reports and directives go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// As they come.
+    Stream,
+    /// With the next request: no lease is asked for.
+    Requests,
 }
 
 /// One session.
@@ -190,11 +200,14 @@ struct Session {
     arming: bool,
     /// Leases are given: each heartbeat asks for one.
     asks: bool,
+    way: Way,
 }
 
 /// Takes a session up: its first report must be a Hello.
 pub(crate) async fn session(
     service: Arc<Service>,
+    caller: Option<Caller>,
+    way: Way,
     mut reports: impl Stream<Item = Result<ha::AgentReport, tonic::Status>> + Send + Unpin + 'static,
 ) -> Result<mpsc::Receiver<Result<ha::AgentDirective, tonic::Status>>, ApiError> {
     let held = service.agent_slots.take(1).ok_or_else(|| {
@@ -205,6 +218,7 @@ pub(crate) async fn session(
         return Err(ApiError::bad_request("no report came: a session begins with a Hello"));
     };
     let (host, boot) = (HostId(uuid("host", &first.host)?), uuid("boot", &first.boot)?);
+    service.speaks_for(caller.as_ref(), host)?;
     let Some(hello) = &first.hello else {
         return Err(ApiError::bad_request("hello: missing in the first report of the session"));
     };
@@ -240,6 +254,7 @@ pub(crate) async fn session(
         leased: false,
         arming: false,
         asks: false,
+        way,
         service,
     };
     session.hello(hello).await?;
@@ -394,8 +409,16 @@ impl Session {
     }
 
     async fn take(&mut self, report: ha::AgentReport) -> Result<(), ApiError> {
-        if uuid("host", &report.host)? != self.host.0 || uuid("boot", &report.boot)? != self.boot {
-            return Err(ApiError::bad_request("host, boot: others than the session's Hello named"));
+        let (host, boot) = (HostId(uuid("host", &report.host)?), uuid("boot", &report.boot)?);
+        if host != self.host {
+            let message = format!("host: {host} given in a session of {}", self.host);
+            return Err(self.service.denied(Denied { reason: "other_host", message }));
+        }
+        if boot != self.boot {
+            return Err(ApiError::bad_request(format!(
+                "boot: {boot} given, {} expected, as the Hello named it: a new boot begins a new session",
+                self.boot
+            )));
         }
         let at = (report.agent_epoch, report.seq);
         if at <= self.last {
@@ -410,9 +433,10 @@ impl Session {
         if let Some(instances) = &report.instances {
             self.instances(instances)?;
         }
-        let ears = self.service.node.ears();
-        let sights: Vec<_> = report.sights.iter().take(SIGHTS).map(sight).collect::<Result<_, _>>()?;
-        ears.seen(sights);
+        let mut sights: Vec<_> = report.sights.iter().take(SIGHTS).map(sight).collect::<Result<_, _>>()?;
+        // Of itself it speaks by speaking; who is not believed has seen nothing.
+        sights.retain(|seen| seen.host != self.host && self.life.incarnation != 0);
+        self.service.node.ears().seen(sights);
         if let Some(beat) = &report.heartbeat
             && self.life.incarnation != 0
         {
@@ -525,7 +549,7 @@ impl Session {
             self.holds = holds;
             heard &= self.say(ha::AgentDirective { nova_compute: Some(!holds), ..ha::AgentDirective::default() });
         }
-        self.asks = places.leases;
+        self.asks = places.leases && self.way == Way::Stream;
         heard &= self.arm(leased).await.map_err(|error| error.to_string())?;
         if !heard {
             return Err(DEAF.to_owned());

@@ -7,8 +7,9 @@ use futures::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::agents;
+use super::agents::{self, Way};
 use crate::grpc::{Answer, Methods, call};
+use crate::identity::Caller;
 use crate::proto::ha;
 use crate::proto::ha::failover_server::Failover;
 use crate::proto::ha::host_agent_server::HostAgent;
@@ -18,7 +19,8 @@ impl HostAgent for Methods {
     type SessionStream = Pin<Box<dyn Stream<Item = Result<ha::AgentDirective, Status>> + Send>>;
 
     async fn session(&self, request: Request<Streaming<ha::AgentReport>>) -> Answer<Self::SessionStream> {
-        let directives = agents::session(Arc::clone(&self.0), request.into_inner()).await?;
+        let caller = request.extensions().get::<Caller>().cloned();
+        let directives = agents::session(Arc::clone(&self.0), caller, Way::Stream, request.into_inner()).await?;
         Ok(Response::new(Box::pin(ReceiverStream::new(directives))))
     }
 }

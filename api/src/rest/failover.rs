@@ -1,10 +1,14 @@
 //! Failover under `/v1/ha`.
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
 use axum::{Extension, Json};
 
 use super::{Answer, Asked, Sent, Shared};
-use crate::error::ErrorBody;
+use crate::body;
+use crate::error::{ApiError, ErrorBody};
+use crate::identity::Caller;
+use crate::limits;
 use crate::proto::ha;
 use crate::service::Call;
 
@@ -43,13 +47,59 @@ pub(crate) async fn losses(
 
 /// Tells which hosts it watches and how they are fenced.
 #[utoipa::path(post, path = "/v1/ha/hosts", tag = "failover", request_body = ha::ApplyFailoverHostsRequest, responses(
-    (status = 200, body = ha::ApplyFailoverHostsResponse), (status = 400, body = ErrorBody),
+    (status = 200, body = ha::ApplyFailoverHostsResponse), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody),
 ))]
 pub(crate) async fn apply_hosts(
     State(service): Shared,
     Sent(asked): Sent<ha::ApplyFailoverHostsRequest>,
 ) -> Answer<ha::ApplyFailoverHostsResponse> {
     Ok(Json(service.apply_failover_hosts(asked).await?))
+}
+
+/// Bytes of a request with reports.
+const REPORTS: usize = 256 << 10;
+
+/// Reports of a host's agent, 256 KiB at most, for one that cannot hold a session of gRPC. The first ones of a session begin
+/// with a Hello, and the others go to the same node.
+#[utoipa::path(post, path = "/v1/ha/hosts/{host}/reports", tag = "failover", request_body = Vec<ha::AgentReport>, params(
+    ("host" = String, Path, description = "Id of the host"),
+), responses(
+    (status = 204, description = "They are taken in"),
+    (status = 400, body = ErrorBody),
+    (status = 403, body = ErrorBody, description = "Of another host than the certificate's, or than the path's"),
+    (status = 409, body = ErrorBody, description = "There is no session with this node: begin with a Hello"),
+    (status = 413, body = ErrorBody), (status = 503, body = ErrorBody), (status = 504, body = ErrorBody),
+))]
+pub(crate) async fn reports(
+    State(service): Shared,
+    Extension(call): Extension<Call>,
+    Path(host): Path<String>,
+    request: Request,
+) -> Result<StatusCode, ApiError> {
+    let (parts, body) = request.into_parts();
+    let most = REPORTS.min(service.config.body);
+    let held = limits::read(&parts.headers, body, most, &service.bodies, call.deadline).await?;
+    let reports = body::read_owned(&held.bytes)?;
+    let caller = parts.extensions.get::<Caller>().cloned();
+    service.agent_reports(caller, &host, reports, &call).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// What the agent of a host is told, without leases. A directive comes again until a report acknowledges it.
+#[utoipa::path(get, path = "/v1/ha/hosts/{host}/directives", tag = "failover", params(
+    ("host" = String, Path, description = "Id of the host"), ha::AgentDirectivesRequest,
+), responses(
+    (status = 200, body = Vec<ha::AgentDirective>, description = "None: there was none within the time"),
+    (status = 400, body = ErrorBody), (status = 403, body = ErrorBody),
+    (status = 409, body = ErrorBody, description = "There is no session with this node: begin with a Hello"),
+))]
+pub(crate) async fn directives(
+    State(service): Shared,
+    caller: Option<Extension<Caller>>,
+    Path(host): Path<String>,
+    Asked(asked): Asked<ha::AgentDirectivesRequest>,
+) -> Answer<Vec<ha::AgentDirective>> {
+    Ok(Json(service.agent_directives(caller.map(|Extension(caller)| caller), &host, asked).await?))
 }
 
 /// Cases, open ones first.
@@ -107,6 +157,7 @@ macro_rules! told {
         $(#[$doc])*
         #[utoipa::path(post, path = $path, tag = "failover", request_body = ha::$request, responses(
             (status = 200, body = ha::$answer), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody),
+            (status = 403, body = ErrorBody, description = "The certificate is no operator's"),
             (status = 409, body = ErrorBody, description = "It cannot be done now: the message says why"),
         ))]
         pub(crate) async fn $name(

@@ -12,7 +12,7 @@ use super::{Answer, Server};
 const SEGMENT: &str = r#"{"segment": {"name": "one", "recovery_method": "auto", "service_type": "COMPUTE"}}"#;
 
 /// A server with hosts, of which failover watches `node-1`.
-async fn server() -> Server {
+pub(super) async fn server() -> Server {
     let hosts = json!({"hosts": [{"host": "node-1"}, {"host": "node-2"}, {"host": "node-3"}]});
     let server = Server::with_hosts(ApiConfig::default(), &hosts).await;
     let limit = tokio::time::Instant::now() + Duration::from_secs(20);

@@ -34,7 +34,7 @@ fn on(uuid: Uuid, bmc: &str, options: &Value) -> Bench {
 #[tokio::test]
 async fn a_system_is_switched_off_over_tls_and_its_state_says_so() {
     let certificates = tempfile::tempdir().expect("a folder");
-    let set = tls::Development { nodes: 1, hosts: vec![], overwrite: false };
+    let set = tls::Development { nodes: 1, hosts: vec![], clients: vec![], overwrite: false };
     tls::development(certificates.path(), &set).expect("certificates");
     let systems = [(ON, "On"), (OFF, "Off")];
     let Some((_sushy, port)) = sushy(&systems, Some(certificates.path())).await else { return };

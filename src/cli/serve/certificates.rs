@@ -33,7 +33,7 @@ pub struct Side {
     /// The private key of the certificate.
     key: PathBuf,
     /// CAs of clients' certificates: given, only clients that show one are let in.
-    ca: Option<PathBuf>,
+    pub ca: Option<PathBuf>,
 }
 
 /// Files for connections between nodes.

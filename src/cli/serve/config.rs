@@ -439,6 +439,12 @@ impl Config {
         if let Some(peer_listen) = peer_listen {
             certificates::guard("peer_listen", peer_listen, file.tls.peer.is_some(), insecure)?;
         }
+        let known = file.tls.client.as_ref().is_some_and(|side| side.ca.is_some());
+        if file.ha.identities == failover::Identities::Required && !known {
+            return Err(Failure::new(
+                "ha.identities: required given, but clients show no certificate: give tls.client.ca, the CA of theirs",
+            ));
+        }
         let mut log = file.log;
         log.format = args.log_format.unwrap_or(log.format);
         log.level = args.log_level.clone().unwrap_or(log.level);

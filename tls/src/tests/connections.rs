@@ -4,7 +4,7 @@ use std::time::Duration as Wait;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{LONG, Set, shake, sockets};
+use super::{LONG, OPERATOR, Set, shake, sockets};
 use crate::{Client, ClientAuth, H2, HTTP, Refused, Server, Stream};
 
 fn protocol(stream: &Stream) -> Option<&[u8]> {
@@ -89,7 +89,17 @@ async fn a_client_is_told_why_the_server_refuses_it() {
         assert!(matches!(accepted, Err(Refused::Handshake(_))), "{accepted:?}");
         assert_eq!(error.to_string(), want);
     }
-    assert!(shake(&server, &set.known_client(), "localhost").await.0.unwrap().certificate().is_some());
+    let known = shake(&server, &set.known_client(), "localhost").await.0.unwrap();
+    assert!(known.certificate().is_some() && known.uris().is_empty());
+}
+
+#[tokio::test]
+async fn a_client_says_who_it_is() {
+    let set = Set::new();
+    let (cert, key) = (set.file("operator.pem"), set.file("operator-key.pem"));
+    let operator = Client::open(&set.file("ca.pem"), Some((&cert, &key)), H2).unwrap();
+    let (accepted, connected) = shake(&set.server(ClientAuth::Required), &operator, "localhost").await;
+    assert_eq!((accepted.unwrap().uris(), connected.unwrap().uris()), (vec![OPERATOR.to_owned()], vec![]));
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use time::Duration;
 
-use super::{Set, copy};
+use super::{OPERATOR, Set, copy};
 use crate::{Client, ClientAuth, Development, H2, HTTP, Server, development};
 
 #[test]
@@ -59,7 +59,12 @@ fn errors_name_the_file_and_what_is_wrong() {
 fn a_set_is_private_and_not_written_over() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("new/certs");
-    let mut wanted = Development { nodes: 3, hosts: vec!["10.0.0.1".into(), "*.example".into()], overwrite: false };
+    let mut wanted = Development {
+        nodes: 3,
+        hosts: vec!["10.0.0.1".into(), "*.example".into()],
+        clients: vec![("operator".into(), OPERATOR.into())],
+        overwrite: false,
+    };
     let files = development(&folder, &wanted).unwrap();
     let names: Vec<_> = files.iter().map(|file| file.file_name().unwrap().to_str().unwrap()).collect();
     let want = [
@@ -71,6 +76,8 @@ fn a_set_is_private_and_not_written_over() {
         "server-key.pem",
         "client.pem",
         "client-key.pem",
+        "operator.pem",
+        "operator-key.pem",
         "peer-1.pem",
         "peer-1-key.pem",
         "peer-2.pem",

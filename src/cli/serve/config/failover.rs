@@ -17,6 +17,8 @@ use uuid::Uuid;
 pub struct Section {
     /// What failover may do. The same on every node: the one that leads acts.
     pub mode: Mode,
+    /// Whether the certificates of agents and operators must say who they are. The same on every node.
+    pub identities: Identities,
     /// What the voters stand on, by node id, so that fencing never takes pallium's own majority.
     pub voters: BTreeMap<u64, Ground>,
     /// Nova, which evacuates. Without it nothing is evacuated.
@@ -40,6 +42,18 @@ pub enum Mode {
     DryRun,
     /// It fences and evacuates.
     Enforce,
+}
+
+/// Whether certificates of clients must say who they are, by a URI as in
+/// spiffe://cloud.example/pallium/operator/ada. A certificate that does is held to it in either case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Identities {
+    /// A certificate without such a URI speaks for any host and gives any order.
+    #[default]
+    Optional,
+    /// It does neither. Needs tls.client.ca.
+    Required,
 }
 
 /// What a voter stands on.
@@ -82,6 +96,14 @@ impl Section {
             Mode::Off => api::Mode::Off,
             Mode::DryRun => api::Mode::DryRun,
             Mode::Enforce => api::Mode::Enforce,
+        }
+    }
+
+    /// As the API is told.
+    pub fn identities(&self) -> api::Identities {
+        match self.identities {
+            Identities::Optional => api::Identities::Optional,
+            Identities::Required => api::Identities::Required,
         }
     }
 

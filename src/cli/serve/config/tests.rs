@@ -79,6 +79,12 @@ fn errors_name_line_and_key() {
         ("bootstrap: true", "tls: {peer: {cert: x, key: y}}", "line 5: tls.peer.ca: missing"),
         ("bootstrap: true", "tls: {peer: {crt: x, key: y, ca: z}}", "tls.peer.crt: unknown key, did you mean 'cert'?"),
         ("bootstrap: true", "ha: {breaker: {}}", "line 5: ha.breaker: planned, and does nothing yet"),
+        (
+            "bootstrap: true",
+            "ha: {identities: required}",
+            "ha.identities: required given, but clients show no certificate",
+        ),
+        ("bootstrap: true", "ha: {identities: strict}", "line 5: ha.identities: unknown variant `strict`"),
         ("bootstrap: true", "ha: {rates: {}}", "line 5: ha.rates: a FailoverPolicy says it"),
         ("bootstrap: true", "ha: {events: [{name: a}]}", "line 5: ha.events: missing field `url`"),
         (

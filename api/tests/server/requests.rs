@@ -1,0 +1,78 @@
+//! An agent without a stream: reports by POST, directives by GET.
+
+use api::proto::ha;
+use api::proto::ha::host_agent_client::HostAgentClient;
+
+use super::masakari::server as watching;
+use super::*;
+
+const HOST: &str = "6f000000-0000-0000-0000-000000000001";
+const BOOT: &str = "6f000000-0000-0000-0000-000000000009";
+
+fn hello() -> Value {
+    let hello = json!({
+        "machine_uuid": "6f000000-0000-0000-0000-000000000002", "machine_serial": "s", "permit_check": true,
+    });
+    json!({"host": HOST, "boot": BOOT, "hello": hello})
+}
+
+fn beat(seq: u64, ack: u64) -> Value {
+    json!({"host": HOST, "boot": BOOT, "seq": seq, "ack_directive": ack, "heartbeat": {"libvirt_ok": true}})
+}
+
+impl Server {
+    async fn reports(&self, reports: &Value) -> Answer {
+        self.post(&format!("/v1/ha/hosts/{HOST}/reports"), reports).await
+    }
+
+    async fn directives(&self, query: &str) -> Answer {
+        self.get(&format!("/v1/ha/hosts/{HOST}/directives?{query}")).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_without_a_stream_is_heard_and_told() {
+    let server = watching().await;
+    // Nothing without a Hello, nothing of another host, no more than there is room for.
+    for answer in [server.reports(&json!([beat(1, 0)])).await, server.directives("").await] {
+        assert!(answer.status == 409 && answer.body.contains("with a Hello"), "{}", answer.body);
+    }
+    let mut other = beat(1, 0);
+    other["host"] = json!("6f000000-0000-0000-0000-000000000005");
+    assert_eq!(server.reports(&json!([hello(), other])).await.status, 403);
+    assert_eq!(server.reports(&json!([])).await.status, 400);
+    let mut long = hello();
+    long["hello"]["kernel"] = json!("x".repeat(256 << 10));
+    assert_eq!(server.reports(&json!([long])).await.status, 413);
+
+    // The Welcome comes again until it is acknowledged, for an answer may be lost.
+    let answer = server.reports(&json!([hello(), beat(1, 0)])).await;
+    assert_eq!(answer.status, 204, "{}", answer.body);
+    for _ in 0..2 {
+        let told = server.directives("wait=20s").await.json();
+        assert_eq!((&told[0]["id"], &told[0]["welcome"]["incarnation"]), (&json!(1), &json!(1)), "{told}");
+    }
+    assert_eq!(server.directives("after=1").await.json(), json!([]), "it has that one");
+    let hosts = server.get("/v1/ha/hosts").await.json();
+    assert!(hosts["hosts"][0]["age_ms"].as_u64().is_some(), "it was heard: {hosts}");
+    assert_eq!(server.reports(&json!([beat(2, 1)])).await.status, 204);
+    assert_eq!(server.directives("").await.json(), json!([]), "it was acknowledged");
+
+    // One that waits is told at once: here that its life is over.
+    let waits = async { server.directives("wait=25s").await };
+    let newer = async {
+        let mut client = HostAgentClient::new(server.grpc().await);
+        let hello: ha::AgentReport = serde_json::from_value(hello()).unwrap();
+        let (reports, receiver) = tokio::sync::mpsc::channel(1);
+        reports.send(hello).await.unwrap();
+        let mut directives = client.session(tokio_stream::wrappers::ReceiverStream::new(receiver)).await.unwrap();
+        let welcome = directives.get_mut().message().await.unwrap().unwrap().welcome;
+        assert!(welcome.is_some());
+        // The older session sees it with the next report.
+        server.reports(&json!([beat(3, 1)])).await;
+    };
+    let (ended, ()) = tokio::join!(waits, newer);
+    assert!(ended.status == 409 && ended.body.contains("has ended"), "{} {}", ended.status, ended.body);
+    assert_eq!(server.reports(&json!([beat(4, 1)])).await.status, 409);
+    server.end().await;
+}
