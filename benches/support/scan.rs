@@ -38,7 +38,7 @@ impl Scan {
         names.dedup();
         assert!(names.len() <= 64, "{} traits do not fit in a word", names.len());
         let inventory = |host: &HostReport, class: &str| {
-            let inventory = host.inventories.as_ref()?.get(class)?.clone();
+            let inventory = host.inventories.as_ref()?.get(class)?;
             let used = host.allocation.as_ref().and_then(|used| used.get(class)).copied().unwrap_or(0);
             let capacity = ((inventory.total - inventory.reserved) as f64 * inventory.allocation_ratio) as u64;
             Some((capacity, capacity.saturating_sub(used)))
@@ -83,6 +83,7 @@ impl Scan {
     }
 
     /// The best rows, best first, and how many passed.
+    #[expect(clippy::needless_bitwise_bool, reason = "whether a host passes cannot be foretold: no branches")]
     pub fn run(&mut self, asked: &Asked) -> (&[(f32, u32)], usize) {
         let Scan { free: [cpus, memory, disk], traits, zone, weighed, survivors, values, ranked, .. } = self;
         survivors.resize(traits.len(), 0);
@@ -91,7 +92,6 @@ impl Scan {
         let columns = cpus.iter().zip(&*memory).zip(&*disk).zip(&*traits).zip(&*zone).enumerate();
         for (row, ((((&cpus, &memory), &disk), &traits), &zone)) in columns {
             survivors[passed] = row as u32;
-            // Without branches: whether a host passes cannot be foretold.
             let fits = (zone != 0)
                 & (any | (zone == asked.zone))
                 & (cpus >= asked.amounts[0])
