@@ -115,6 +115,30 @@ fn a_refusal_says_what_would_help() {
 }
 
 #[test]
+fn all_of_several_are_claimed_or_it_fails() {
+    run(async {
+        let dir = tempfile::tempdir().expect("a folder");
+        let server = Server::start(&dir.path().join("data"));
+        server.apply(&[spec::host("a", 8, 16_384), spec::host("b", 4, 16_384)]).await;
+        for (more, code, words) in [
+            (&["--count", "4"][..], 1, "3 of 4 consumers could be placed together: none was claimed"),
+            (&["--count", "4", "-o", "json"], 1, "3 of 4 consumers could be placed together: none was claimed"),
+            (&["--count", "4", "--dry-run"], 1, "3 of 4 consumers could be placed together: none was claimed"),
+            (&["--count", "3", "--dry-run"], 0, "2 of 2 hosts fit"),
+            (&["--count", "0"], 2, "--count"),
+            (&["--count", "3"], 0, " on b"),
+            (&["--count", "2"], 1, "0 of 2 consumers could be placed together: none was claimed"),
+        ] {
+            let place = ["ctl", "--server", &server.url, "place", "--vcpus", "4", "--memory", "1Gi"];
+            let output = pallium(&[&place, more].concat());
+            let told = text(&output.stdout) + &text(&output.stderr);
+            assert_eq!(output.status.code(), Some(code), "{more:?}: {told}");
+            assert!(told.contains(words), "{more:?}: {told}");
+        }
+    });
+}
+
+#[test]
 fn a_fleet_file_with_one_bad_line_changes_nothing() {
     run(async {
         let dir = tempfile::tempdir().expect("a folder");

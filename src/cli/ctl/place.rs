@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use api::proto::v1;
 use operators::quantity::Quantity;
+use scheduler::decision::NOT_TOGETHER;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -25,7 +26,7 @@ Examples:
   pallium ctl place --request hook-body.json --dry-run
 
 --request takes a body of Nova's external-scheduler hook, or the JSON of a
-PlaceRequest. Exit code 1 when nothing fits.";
+PlaceRequest. Exit code 1 when nothing fits, or not all of several.";
 
 /// Ask for a host, and claim it
 #[derive(Debug, Default, clap::Args)]
@@ -82,7 +83,7 @@ pub struct Ask {
     #[arg(long = "instance", value_name = "UUID", conflicts_with = "count")]
     instances: Vec<String>,
     /// Number of instances to place, all or none
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     count: Option<u32>,
     /// Host to choose from; may be given several times; every host when absent
     #[arg(long = "candidate", value_name = "HOST")]
@@ -146,16 +147,24 @@ pub async fn run(target: &Target, format: Format, args: &Args) -> Result<(), Fai
 }
 
 fn fits(decision: &v1::Decision) -> Result<(), Failure> {
+    if let Some(note) = not_together(decision) {
+        return Err(Failure::new(note));
+    }
     if decision.placements.is_empty() && decision.hosts.is_empty() {
         return Err(Failure::new("no host fits"));
     }
     Ok(())
 }
 
+/// How many of several fit, when not all do.
+fn not_together(decision: &v1::Decision) -> Option<&str> {
+    decision.notes.iter().map(String::as_str).find(|note| note.ends_with(NOT_TOGETHER))
+}
+
 fn placed(decision: &v1::Decision) -> String {
     let mut out: Vec<String> =
         decision.placements.iter().map(|placed| format!("{} on {}", placed.consumer, placed.host)).collect();
-    if decision.placements.is_empty() && !decision.hosts.is_empty() {
+    if decision.placements.is_empty() && !decision.hosts.is_empty() && not_together(decision).is_none() {
         let first: Vec<&str> = decision.hosts.iter().take(5).map(|host| host.host.as_str()).collect();
         out.push(format!("hosts in order: {}", first.join(", ")));
     }
