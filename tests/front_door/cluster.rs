@@ -125,6 +125,8 @@ fn members_come_and_go() {
         };
         let new = fourth.start();
         let alive = &servers[next as usize - 1];
+        let wrong = refusal(alive, &["cluster", "replace", "9", "4", &format!("127.0.0.1:{port}")]);
+        assert!(wrong.contains("node 9 is no member: nothing was changed; the members are 1, 2, 3"), "{wrong}");
         let replace = ["cluster", "replace", &dead.to_string(), "4", &format!("127.0.0.1:{port}")];
         let told = alive.ctl(&replace).expect("replaced");
         assert!(told.contains("node 4 has a vote") && told.contains(&format!("node {dead} was removed")), "{told}");
