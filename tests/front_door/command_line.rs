@@ -20,6 +20,16 @@ fn usage_errors_are_two_and_refusals_are_one() {
     let refused = pallium(&["ctl", "hosts", "--server", "http://127.0.0.1:1"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused.stderr).contains("127.0.0.1:1"), "{}", text(&refused.stderr));
+    // Refused before anything is read or written.
+    for (given, words) in [
+        (&["ctl", "restore", "none", "--data-dir", "none", "--node-id", "0"][..], "--node-id"),
+        (&["ctl", "restore", "none", "--data-dir", "none", "--peer-addr", "nonsense"], "a host and a port expected"),
+        (&["ctl", "recover", "--i-lost-the-majority", "--data-dir", "none", "--peer-addr", ":1"], "a host and a port"),
+    ] {
+        let refused = pallium(given);
+        assert_eq!(refused.status.code(), Some(2), "{given:?}");
+        assert!(text(&refused.stderr).contains(words), "{}", text(&refused.stderr));
+    }
     for command in [
         &["--help"][..],
         &["serve", "--help"],
