@@ -19,8 +19,9 @@
 //! A key that is not there is an error of the rule for that host: ask with `in` or `has()` first.
 //! Numbers do not mix in arithmetic: `double(host.free["VCPU"]) / 2.0`.
 //!
-//! Bounds: an expression has at most 2,048 bytes and 256 nodes, no loop stands in a loop, and a request
-//! with a map of more than 256 keys is not given to a rule. So a host costs a bounded amount of work.
+//! Bounds: an expression has at most 2,048 bytes and 256 nodes, nested at most 32 deep, no loop stands in
+//! a loop, and a request with a map of more than 256 keys is not given to a rule. So a host costs a
+//! bounded amount of work.
 //! Left out of the language: `matches` (it would compile its pattern for each host), times and
 //! durations (a rule has no clock), messages and maps that a rule makes itself.
 
