@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use crate::body::BadRequest;
 
 /// Every code that [`ApiError`] has.
-const CODES: [&str; 19] = [
+const CODES: [&str; 20] = [
     "bad_request",
     "unknown_pipeline",
     "no_pipeline",
@@ -20,6 +20,7 @@ const CODES: [&str; 19] = [
     "not_found",
     "method_not_allowed",
     "payload_too_large",
+    "unsupported_encoding",
     "key_conflict",
     "key_expired",
     "overloaded",
