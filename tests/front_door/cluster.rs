@@ -199,6 +199,8 @@ fn a_read_may_say_how_new_it_must_be() {
         servers[1].kill();
         let local = read(&servers[2], "local").await;
         assert_eq!(local.json()["hosts"].as_array().map(Vec::len), Some(2));
+        let listed = servers[2].ctl(&["hosts", "--read", "local"]).expect("a list");
+        assert!(listed.contains("a ") && listed.contains("b "), "{listed}");
         let none = until("a refusal", async || {
             let answer = read(&servers[2], "linearizable").await;
             (answer.status == 503).then_some(answer)
