@@ -206,5 +206,8 @@ fn a_read_may_say_how_new_it_must_be() {
             (answer.status == 503).then_some(answer)
         });
         assert_eq!(none.await.error_code(), "no_leader");
+        let unclear = servers[2].ctl(&["place", "--vcpus", "1", "--memory", "1Gi"]).expect_err("a refusal");
+        assert!(unclear.contains("repeat it with --request-id "), "{unclear}");
+        assert_eq!(unclear.matches("ask again").count(), 1, "{unclear}");
     });
 }

@@ -9,6 +9,7 @@ use api::proto::v1;
 use operators::quantity::Quantity;
 use scheduler::decision::NOT_TOGETHER;
 use serde_json::Value;
+use tonic::{Code, Status};
 use uuid::Uuid;
 
 use self::message::message;
@@ -41,6 +42,9 @@ pub struct Args {
     /// With --dry-run: tell the story of this host too; may be given several times
     #[arg(long = "host", value_name = "NAME", requires = "dry_run")]
     hosts: Vec<String>,
+    /// Idempotency key, a UUID of version 7: a repeat gives the first answer
+    #[arg(long, value_name = "UUID")]
+    request_id: Option<String>,
     #[command(flatten)]
     ask: Ask,
 }
@@ -100,9 +104,6 @@ pub struct Ask {
     /// Domain
     #[arg(long)]
     domain: Option<String>,
-    /// Idempotency key, a UUID of version 7: a repeat gives the first answer
-    #[arg(long, value_name = "UUID")]
-    request_id: Option<String>,
 }
 
 fn memory(text: &str) -> Result<u64, String> {
@@ -129,6 +130,7 @@ pub async fn run(target: &Target, format: Format, args: &Args) -> Result<(), Fai
         None => args.ask.request()?,
     };
     request.dry_run |= args.dry_run;
+    request.request_id = args.request_id.clone().or(request.request_id);
     let client = Client::connect(target).await?;
     if request.dry_run {
         let ask =
@@ -139,11 +141,22 @@ pub async fn run(target: &Target, format: Format, args: &Args) -> Result<(), Fai
         return fits(&decision);
     }
     // With a key it is asked again of the next leader when this one goes, and still claims once.
-    request.request_id.get_or_insert_with(|| Uuid::now_v7().to_string());
-    let answer = client.scheduler().place(request).await.map_err(|status| client.refusal(&status))?.into_inner();
+    let id = request.request_id.get_or_insert_with(|| Uuid::now_v7().to_string()).clone();
+    let answer = client.scheduler().place(request).await.map_err(|status| again(&client, &status, &id))?.into_inner();
     let decision = answer.decision.clone().unwrap_or_default();
     emit(format, &answer, || placed(&decision))?;
     fits(&decision)
+}
+
+/// A refusal; one that leaves open what became of the claim names the id to ask again with.
+fn again(client: &Client, status: &Status, id: &str) -> Failure {
+    let refusal = client.refusal(status);
+    match status.code() {
+        Code::Unavailable | Code::DeadlineExceeded | Code::Unknown | Code::Internal | Code::Cancelled => {
+            Failure::new(format!("{refusal}; to claim only once, repeat it with --request-id {id}"))
+        }
+        _ => refusal,
+    }
 }
 
 fn fits(decision: &v1::Decision) -> Result<(), Failure> {
@@ -191,7 +204,6 @@ impl Ask {
         }
         let candidate = |host: &String| v1::Candidate { host: host.clone(), ..v1::Candidate::default() };
         Ok(v1::PlaceRequest {
-            request_id: self.request_id.clone(),
             domain: self.domain.clone(),
             consumers: self.instances.clone(),
             count: self.count.unwrap_or(0),
