@@ -21,6 +21,7 @@ const CODES: [&str; 20] = [
     "not_found",
     "method_not_allowed",
     "payload_too_large",
+    "unsupported_encoding",
     "key_conflict",
     "key_expired",
     "overloaded",

@@ -132,6 +132,13 @@ pub(crate) async fn read(
             format!("the body is longer than {most} bytes, which is the limit"),
         )
     };
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|given| given != "identity") {
+        return Err(ApiError::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_encoding",
+            "a body with a Content-Encoding given, one that is not compressed expected",
+        ));
+    }
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > most) {
         return Err(too_large());

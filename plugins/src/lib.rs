@@ -308,8 +308,32 @@ status: {conditions: []}
         );
         let error = parse_pipelines(&bad).expect_err("a bad text");
         assert!(error.starts_with("document 2: spec.filters[1]: unknown field `nam`"), "{error}");
+        // JSON, as which a pipeline goes to the server, knows neither: they must not become 1 on the way.
+        for (given, told) in [
+            ("multiplier: .nan", "NaN given, a finite number expected"),
+            ("multiplier: -.inf", "-inf given, a finite number expected"),
+            ("params: [{key: a, floatValue: .inf}]", "inf given, a finite number expected"),
+            ("params: [{key: a, floatMapValue: {b: .nan}}]", "NaN given, a finite number expected"),
+        ] {
+            let weighers = format!("filter-weigher, weighers: [{{name: a, {given}}}]");
+            let error = parse_pipelines(&one.replace("filter-weigher", &weighers)).expect_err("a bad text");
+            assert!(error.contains("spec.weighers[0]") && error.contains(told), "{given}: {error}");
+        }
         let error = parse_pipelines("spec: [").expect_err("a bad text");
         assert!(error.starts_with("document 1: "), "{error}");
+    }
+
+    #[test]
+    fn multipliers_have_a_bound() {
+        let engine = Engine::new(registry(), Settings::default());
+        for (multiplier, errors) in [("-1e9", 0), ("1e10", 1), ("-1e308", 1)] {
+            let weighers = format!("filter-weigher, weighers: [{{name: kvm_binpack, multiplier: {multiplier}}}]");
+            let text = GOOD.replace("NAME", "one").replace("filter-weigher", &weighers);
+            let resource = &parse_pipelines(&text).expect("a good text")[0];
+            let mut found = engine.lint(resource).0;
+            found.retain(|error| error.path == "spec.weighers[0].multiplier");
+            assert_eq!(found.len(), errors, "{multiplier}: {found:?}");
+        }
     }
 
     #[test]

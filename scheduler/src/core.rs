@@ -71,7 +71,7 @@ pub enum Refusal {
     #[error(transparent)]
     Pipeline(#[from] ChoiceError),
     /// None of the hosts is known: an empty pallium must not stop a region.
-    #[error("none of the {sent} hosts sent is known here: load the fleet (pallium ctl import), then ask again")]
+    #[error("{}: load the fleet (pallium ctl import), then ask again", none_known(*sent))]
     FleetUnknown {
         /// Number of hosts sent; 0 when the whole domain was asked for.
         sent: usize,
@@ -84,6 +84,14 @@ pub enum Refusal {
         "REQUEST_ID_EXPIRED: request id {0} is older than what is remembered: look for the claim by its consumer, then use a new id"
     )]
     KeyExpired(Uuid),
+}
+
+fn none_known(sent: usize) -> String {
+    match sent {
+        0 => "no host is known here".to_owned(),
+        1 => "the host sent is not known here by that name and that of its node".to_owned(),
+        sent => format!("none of the {sent} hosts sent is known here by that name and that of its node"),
+    }
 }
 
 /// A decision on its way: what to commit, and what to answer then.

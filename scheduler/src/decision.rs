@@ -56,6 +56,9 @@ pub struct Decision {
     pub timings: Vec<u64>,
 }
 
+/// The end of the note on a request of several consumers that do not all fit; before it stands `6 of 13`.
+pub const NOT_TOGETHER: &str = "consumers could be placed together: none was claimed";
+
 /// Where one consumer goes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Placement {

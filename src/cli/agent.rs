@@ -108,8 +108,8 @@ pub fn run(args: Args) -> Result<(), Failure> {
         return hook::ask(&socket, on_silence, &arguments, std::io::stdin().lock()).map_err(Failure::new);
     }
     let (settings, outer) = read(&args.config)?;
-    let filter = tracing_subscriber::EnvFilter::try_new(&args.log_level)
-        .map_err(|error| Failure::Usage(format!("--log-level: '{}' given: {error}", args.log_level)))?;
+    let filter =
+        super::serve::log_filter(&args.log_level).map_err(|error| Failure::Usage(format!("--log-level: {error}")))?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

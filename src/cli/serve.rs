@@ -16,6 +16,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use super::{Failure, output};
 use certificates::Certificates;
@@ -91,12 +93,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 fn log_to_stderr(config: &Config) -> Result<(), Failure> {
     use std::io::IsTerminal;
 
-    let level = &config.log.level;
-    // openraft tells every step of its own at info; a filter that says more than a level is taken as it is.
-    let directives = if level.contains([',', '=']) { level.clone() } else { format!("{level},openraft=error") };
-    let filter = tracing_subscriber::EnvFilter::try_new(directives).map_err(|error| {
-        Failure::new(format!("log.level: '{level}' given, error, warn, info, debug or trace expected: {error}"))
-    })?;
+    let filter = log_filter(&config.log.level).map_err(|error| Failure::new(format!("log.level: {error}")))?;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     match config.log.format {
@@ -104,6 +101,20 @@ fn log_to_stderr(config: &Config) -> Result<(), Failure> {
         config::LogFormat::Json => log.json().init(),
     }
     Ok(())
+}
+
+/// The filter of a level, or of a list as in `info,raft=debug`.
+pub fn log_filter(level: &str) -> Result<EnvFilter, String> {
+    let expected = "error, warn, info, debug, trace or off expected, or a filter as in info,raft=debug";
+    // A word alone would be taken for the name of a target, and everything else switched off.
+    let word =
+        level.split(',').find(|one| one.is_empty() || !one.contains(['=', '[']) && one.parse::<LevelFilter>().is_err());
+    if let Some(word) = word {
+        return Err(format!("'{word}' given, {expected}"));
+    }
+    // openraft tells every step of its own at info; a filter that says more than a level is taken as it is.
+    let directives = if level.contains([',', '=']) { level.to_owned() } else { format!("{level},openraft=error") };
+    EnvFilter::try_new(directives).map_err(|error| format!("'{level}' given, {expected}: {error}"))
 }
 
 async fn serve(config: &Config) -> Result<(), Failure> {
@@ -250,4 +261,25 @@ fn listen_for(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Failure> 
 fn nanos() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     START.get_or_init(Instant::now).elapsed().as_nanos() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::log_filter;
+
+    #[test]
+    fn a_slip_in_the_log_level_is_told() {
+        for good in ["error", "warn", "INFO", "off", "info,raft=debug", "raft=debug"] {
+            assert!(log_filter(good).is_ok(), "{good}");
+        }
+        for (bad, word) in [
+            ("warning", "'warning' given, error, warn"),
+            ("info,verbose", "'verbose' given"),
+            ("", "'' given"),
+            ("raft=verbose", "'raft=verbose' given"),
+        ] {
+            let error = log_filter(bad).map(|_| ()).expect_err(bad);
+            assert!(error.contains(word), "{bad}: {error}");
+        }
+    }
 }

@@ -73,6 +73,9 @@ fn a_bad_hook_request_is_refused_with_its_reason() {
                 assert!(message.contains(word), "{name}: '{word}' not in '{message}'");
             }
         }
+        let gzip = [("content-encoding", "gzip")];
+        let zipped = server.send_with("POST", "/scheduler/nova/external", &gzip, "\x1f").await.expect("an answer");
+        assert_eq!((zipped.status.as_u16(), zipped.error_code().as_str()), (415, "unsupported_encoding"));
         assert_eq!(server.send("GET", "/scheduler/nova/external", "").await.expect("an answer").status, 405);
         assert_eq!(server.get("/nowhere").await.status, 404);
         assert_eq!(server.hook(&spec::request("01")).await.hosts().len(), 5, "it still answers");

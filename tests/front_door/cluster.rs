@@ -125,6 +125,8 @@ fn members_come_and_go() {
         };
         let new = fourth.start();
         let alive = &servers[next as usize - 1];
+        let wrong = refusal(alive, &["cluster", "replace", "9", "4", &format!("127.0.0.1:{port}")]);
+        assert!(wrong.contains("node 9 is no member: nothing was changed; the members are 1, 2, 3"), "{wrong}");
         let replace = ["cluster", "replace", &dead.to_string(), "4", &format!("127.0.0.1:{port}")];
         let told = alive.ctl(&replace).expect("replaced");
         assert!(told.contains("node 4 has a vote") && told.contains(&format!("node {dead} was removed")), "{told}");
@@ -197,10 +199,15 @@ fn a_read_may_say_how_new_it_must_be() {
         servers[1].kill();
         let local = read(&servers[2], "local").await;
         assert_eq!(local.json()["hosts"].as_array().map(Vec::len), Some(2));
+        let listed = servers[2].ctl(&["hosts", "--read", "local"]).expect("a list");
+        assert!(listed.contains("a ") && listed.contains("b "), "{listed}");
         let none = until("a refusal", async || {
             let answer = read(&servers[2], "linearizable").await;
             (answer.status == 503).then_some(answer)
         });
         assert_eq!(none.await.error_code(), "no_leader");
+        let unclear = servers[2].ctl(&["place", "--vcpus", "1", "--memory", "1Gi"]).expect_err("a refusal");
+        assert!(unclear.contains("repeat it with --request-id "), "{unclear}");
+        assert_eq!(unclear.matches("ask again").count(), 1, "{unclear}");
     });
 }

@@ -20,6 +20,16 @@ fn usage_errors_are_two_and_refusals_are_one() {
     let refused = pallium(&["ctl", "hosts", "--server", "http://127.0.0.1:1"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused.stderr).contains("127.0.0.1:1"), "{}", text(&refused.stderr));
+    // Refused before anything is read or written.
+    for (given, words) in [
+        (&["ctl", "restore", "none", "--data-dir", "none", "--node-id", "0"][..], "--node-id"),
+        (&["ctl", "restore", "none", "--data-dir", "none", "--peer-addr", "nonsense"], "a host and a port expected"),
+        (&["ctl", "recover", "--i-lost-the-majority", "--data-dir", "none", "--peer-addr", ":1"], "a host and a port"),
+    ] {
+        let refused = pallium(given);
+        assert_eq!(refused.status.code(), Some(2), "{given:?}");
+        assert!(text(&refused.stderr).contains(words), "{}", text(&refused.stderr));
+    }
     for command in [
         &["--help"][..],
         &["serve", "--help"],
@@ -111,6 +121,30 @@ fn a_refusal_says_what_would_help() {
         server.apply(&[spec::host("b", 8, 16_384)]).await;
         let told = server.ctl(&["explain", &spec::uuid(1)]).expect("an explanation");
         assert!(told.contains("things have changed since: 1 host would fit now"), "{told}");
+    });
+}
+
+#[test]
+fn all_of_several_are_claimed_or_it_fails() {
+    run(async {
+        let dir = tempfile::tempdir().expect("a folder");
+        let server = Server::start(&dir.path().join("data"));
+        server.apply(&[spec::host("a", 8, 16_384), spec::host("b", 4, 16_384)]).await;
+        for (more, code, words) in [
+            (&["--count", "4"][..], 1, "3 of 4 consumers could be placed together: none was claimed"),
+            (&["--count", "4", "-o", "json"], 1, "3 of 4 consumers could be placed together: none was claimed"),
+            (&["--count", "4", "--dry-run"], 1, "3 of 4 consumers could be placed together: none was claimed"),
+            (&["--count", "3", "--dry-run"], 0, "2 of 2 hosts fit"),
+            (&["--count", "0"], 2, "--count"),
+            (&["--count", "3"], 0, " on b"),
+            (&["--count", "2"], 1, "0 of 2 consumers could be placed together: none was claimed"),
+        ] {
+            let place = ["ctl", "--server", &server.url, "place", "--vcpus", "4", "--memory", "1Gi"];
+            let output = pallium(&[&place, more].concat());
+            let told = text(&output.stdout) + &text(&output.stderr);
+            assert_eq!(output.status.code(), Some(code), "{more:?}: {told}");
+            assert!(told.contains(words), "{more:?}: {told}");
+        }
     });
 }
 

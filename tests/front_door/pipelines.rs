@@ -98,6 +98,9 @@ fn a_version_is_tried_activated_and_rolled_back() {
         let series = r#"pallium_shadow_differences_total{pipeline="nova-general",candidate="1",kind="kept"} 3"#;
         assert!(metrics.contains(series), "{metrics}");
 
+        let unknown = server.ctl(&["pipelines", "shadow", "nova-genral"]).expect_err("a refusal");
+        assert!(unknown.contains("nova-genral"), "{unknown}");
+
         // Active; a restart changes nothing of it.
         server.ctl(&["pipelines", "activate", NAME, "1"]).expect("activated");
         assert_eq!(ask(&server, 6).await, (vec!["b".into()], 1));

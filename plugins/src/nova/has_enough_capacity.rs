@@ -117,6 +117,11 @@ impl Ask<'_> {
     fn drop_short(&self, cx: &Cx<'_>, hosts: &mut Survivors, class: &str) {
         let detail = |row| {
             let (asked, free) = self.balance(cx, row);
+            let used = if self.empty { 0 } else { at(&self.column.used, row) };
+            let left = at(&self.column.capacity, row).saturating_sub(used);
+            if free < asked && asked <= left {
+                return Detail::InOne { class: self.class, asked, most: free };
+            }
             Detail::Amounts { class: self.class, asked, free }
         };
         if self.empty || self.optional || self.held.is_some_and(|(row, _)| hosts.mask().has(row)) {
@@ -362,7 +367,7 @@ mod tests {
                 .dropped("h2", "short of CUSTOM_GPU: 2 asked, 1 free")
                 .dropped("h3", "no CUSTOM_GPU inventory")
                 .dropped("h4", "min_unit or step_size of CUSTOM_GPU broken")
-                .dropped("h5", "short of CUSTOM_GPU: 2 asked, 1 free"),
+                .dropped("h5", "short of CUSTOM_GPU: 2 asked, at most 1 for one (max_unit)"),
             &mut fleet,
         );
         check(asks(&[("CUSTOM_GPU", 8)]).kept(&["h4"]), &mut fleet);

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::apply::claimable;
 use crate::command::{Action, Command, Part, Place};
 use crate::consumer::{Consumer, Purpose};
-use crate::decision::Claim;
+use crate::decision::{Claim, NOT_TOGETHER};
 use crate::domain::Domain;
 use crate::intent::Intent;
 use crate::inventory::Inventory;
@@ -92,10 +92,12 @@ impl Core {
         };
         let settings = &engine.settings;
         let purpose = if intent.is_move() { Purpose::Move } else { Purpose::Instance };
-        let claims = !(request.options.read_only
-            || request.options.skip_inflight
-            || intent == Intent::Rebuild
-            || intent.is_internal());
+        // Whether several fit together shows only with the former ones in place; a question takes them out again.
+        let trial = request.options.read_only && request.consumers.len() > 1;
+        let tickets = self.tickets;
+        let claims = (trial || !(request.options.read_only || request.options.skip_inflight))
+            && intent != Intent::Rebuild
+            && !intent.is_internal();
         let detailed = field.count <= settings.detail_hosts;
 
         let mut proposal = Proposal {
@@ -224,12 +226,12 @@ impl Core {
         (decision.version, record.version) = (pipeline.version, pipeline.version);
         decision.notes.splice(0..0, notes);
         decision.placements = placed;
-        if failed && request.consumers.len() > 1 {
-            decision.notes.push(format!(
-                "{} of {} consumers could be placed together: none was claimed",
-                parts.iter().filter(|part| matches!(part.action, Action::Claim { .. } | Action::Keep)).count(),
-                request.consumers.len()
-            ));
+        let together = !failed || request.consumers.len() == 1;
+        if !together {
+            let fit = parts.iter().filter(|part| matches!(part.action, Action::Claim { .. } | Action::Keep)).count();
+            decision.notes.push(format!("{fit} of {} {NOT_TOGETHER}", request.consumers.len()));
+        }
+        if trial || !together {
             decision.placements.clear();
             decision.claim = Claim::None;
             record.claim = Claim::None;
@@ -237,6 +239,10 @@ impl Core {
             for part in &mut parts {
                 part.action = Action::Leave;
             }
+        }
+        if trial {
+            // What is decided after a question must not depend on it.
+            self.tickets = tickets;
         }
         proposal.decision = decision;
         let record = (!request.options.skip_history && !request.options.read_only).then_some(record);

@@ -9,8 +9,11 @@ pub(super) fn look(decision: &mut Decision) {
     for (step, range) in decision.steps.iter().zip(&decision.ranges) {
         let (event, note) = match (step.kind, *range) {
             (StepKind::Filter, _) if step.hosts_in > 0 && step.hosts_out == 0 => {
-                let (count, hosts) = (step.hosts_in, if step.hosts_in == 1 { "host" } else { "hosts" });
-                ("dropped_all", format!("{}: dropped all {count} {hosts} that were left", step.name))
+                let left = match step.hosts_in {
+                    1 => "the only host that was left".to_owned(),
+                    count => format!("all {count} hosts that were left"),
+                };
+                ("dropped_all", format!("{}: dropped {left}", step.name))
             }
             (StepKind::Weigher, Some((low, high))) if step.hosts_in > 1 && low >= high => (
                 "constant_activation",

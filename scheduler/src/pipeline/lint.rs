@@ -8,13 +8,27 @@ const RULES: [&str; 2] = ["filter_cel", "cel_score"];
 /// The filters that keep claims within the capacity, each of its own domains.
 const CAPACITY: [&str; 2] = ["filter_has_enough_capacity", "nodecapacity"];
 
+/// Largest multiplier of a weigher that is accepted: beyond it the scores of the others are lost in rounding.
+const MOST_MULTIPLIER: f64 = 1e9;
+
 impl Engine {
     /// Errors and warnings of a resource.
     pub fn lint(&self, resource: &PipelineResource) -> (Vec<SpecError>, Vec<SpecError>) {
-        match self.compile(resource) {
+        let (mut errors, warnings) = match self.compile(resource) {
             Err(errors) => (errors, self.warnings(resource, None)),
             Ok(pipeline) => (Vec::new(), self.warnings(resource, Some(&pipeline))),
+        };
+        // Not an error of compiling: a version that is replicated already runs on.
+        for (at, step) in resource.spec.weighers.iter().enumerate() {
+            if let Some(given) = step.multiplier.filter(|given| given.abs() > MOST_MULTIPLIER) {
+                errors.push(SpecError {
+                    pipeline: resource.metadata.name.clone(),
+                    path: format!("spec.weighers[{at}].multiplier"),
+                    message: format!("{given:e} given, at most {MOST_MULTIPLIER:e} either way expected"),
+                });
+            }
         }
+        (errors, warnings)
     }
 
     fn warnings(&self, resource: &PipelineResource, compiled: Option<&Pipeline>) -> Vec<SpecError> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::domain::Domain;
 use crate::pipeline::scoring::Scoring;
@@ -86,7 +86,7 @@ pub struct StepSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub params: Vec<Param>,
     /// Weighers: factor of the score, default 1; negative inverts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "finite")]
     pub multiplier: Option<f64>,
 }
 
@@ -106,14 +106,28 @@ pub struct Param {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub int_value: Option<i64>,
     /// Float.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "finite")]
     pub float_value: Option<f64>,
     /// List of strings.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub string_list_value: Option<Vec<String>>,
     /// Map of floats.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "all_finite")]
     pub float_map_value: Option<BTreeMap<String, f64>>,
+}
+
+/// YAML knows NaN and infinities, JSON, as which a pipeline is replicated, drops them.
+fn finite<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
+    Option::deserialize(from)?.map(is_finite).transpose()
+}
+
+fn all_finite<'de, D: Deserializer<'de>>(from: D) -> Result<Option<BTreeMap<String, f64>>, D::Error> {
+    let map = Option::<BTreeMap<String, f64>>::deserialize(from)?;
+    map.map(|map| map.into_iter().map(|(key, value)| Ok((key, is_finite(value)?))).collect()).transpose()
+}
+
+fn is_finite<E: serde::de::Error>(value: f64) -> Result<f64, E> {
+    if value.is_finite() { Ok(value) } else { Err(E::custom(format!("{value} given, a finite number expected"))) }
 }
 
 /// Why a pipeline cannot be activated; the path names the place.

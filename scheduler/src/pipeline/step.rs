@@ -57,7 +57,7 @@ pub trait Filter: Send + Sync + fmt::Debug {
 
     /// Parts of the request for which it drops hosts, if each can be asked otherwise by itself: what would
     /// help a refused request is told of them, and not of the whole step. With [`Aspect::Amounts`] a host
-    /// that lacks something is dropped with [`Detail::Amounts`](super::Detail::Amounts).
+    /// that lacks something is dropped with [`Detail::Amounts`](super::Detail::Amounts): more of it helps.
     fn acts_on(&self, _: &Request) -> Vec<Aspect> {
         Vec::new()
     }

@@ -26,6 +26,15 @@ pub enum Detail {
         /// Free amount.
         free: u64,
     },
+    /// Asked amount of a class of which enough is free, and the most that one consumer may have.
+    InOne {
+        /// Resource class.
+        class: Sym,
+        /// Asked amount.
+        asked: u64,
+        /// The most that one may have: `max_unit`.
+        most: u64,
+    },
     /// Counted and allowed number of something.
     Count {
         /// Found on the host.
@@ -43,16 +52,24 @@ impl Detail {
             Self::Missing => ": the host has none".to_owned(),
             Self::Has(sym) => format!(": the host has {}", names.text(sym)),
             Self::Amounts { class, asked, free } => {
-                let unit = match names.text(class) {
-                    "MEMORY_MB" => " MiB",
-                    "MILLICPU" => "m",
-                    "DISK_GB" => " GiB",
-                    _ => "",
-                };
+                let unit = unit(names.text(class));
                 format!(": {asked}{unit} asked, {free}{unit} free")
+            }
+            Self::InOne { class, asked, most } => {
+                let unit = unit(names.text(class));
+                format!(": {asked}{unit} asked, at most {most}{unit} for one (max_unit)")
             }
             Self::Count { found, limit } => format!(": {found} there, at most {limit} allowed"),
         }
+    }
+}
+
+fn unit(class: &str) -> &'static str {
+    match class {
+        "MEMORY_MB" => " MiB",
+        "MILLICPU" => "m",
+        "DISK_GB" => " GiB",
+        _ => "",
     }
 }
 

@@ -14,6 +14,9 @@ use api::proto::v1::what_if_client::WhatIfClient;
 use hyper::Uri;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tonic::metadata::AsciiMetadataValue;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tower::service_fn;
@@ -48,17 +51,48 @@ pub struct Target {
     /// Private key of the certificate (PEM)
     #[arg(long, global = true, value_name = "FILE", env = "PALLIUM_KEY", hide_env_values = true)]
     key: Option<PathBuf>,
+    /// How new what is read must be: linearizable (the default), bounded:MILLISECONDS, or local, which
+    /// answers without a majority too
+    #[arg(long, global = true, value_name = "HOW", value_parser = fresh)]
+    read: Option<Fresh>,
 }
+
+/// Metadata of every call that says how new what is read must be.
+#[derive(Clone, Debug)]
+struct Fresh(AsciiMetadataValue);
+
+fn fresh(given: &str) -> Result<Fresh, String> {
+    let bounded = given.strip_prefix("bounded:").is_some_and(|millis| millis.parse::<u64>().is_ok());
+    if !bounded && !matches!(given, "linearizable" | "local") {
+        return Err("linearizable, bounded:MILLISECONDS or local expected".to_owned());
+    }
+    given.parse().map(Fresh).map_err(|_| "plain text expected".to_owned())
+}
+
+/// What a call goes through on its way.
+#[derive(Clone, Debug)]
+pub struct Marked(Option<Fresh>);
+
+impl Interceptor for Marked {
+    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
+        if let Some(Fresh(value)) = &self.0 {
+            request.metadata_mut().insert("x-pallium-read", value.clone());
+        }
+        Ok(request)
+    }
+}
+
+type Link = InterceptedService<Channel, Marked>;
 
 impl Target {
     /// A server without TLS.
     pub fn plain(url: &str) -> Self {
-        Self { server: url.to_owned(), ca: None, cert: None, key: None }
+        Self { server: url.to_owned(), ca: None, cert: None, key: None, read: None }
     }
 
     /// Addresses with commas between, and what makes both sides trust each other.
     pub fn new(server: String, ca: Option<PathBuf>, cert: Option<PathBuf>, key: Option<PathBuf>) -> Self {
-        Self { server, ca, cert, key }
+        Self { server, ca, cert, key, read: None }
     }
 
     /// The same, tried from the `n`th address on.
@@ -93,7 +127,7 @@ impl Target {
 /// A connected server.
 #[derive(Clone, Debug)]
 pub struct Client {
-    channel: Channel,
+    channel: Link,
     url: String,
 }
 
@@ -129,43 +163,43 @@ impl Client {
             _ => return Err(Failure::new(format!("server: '{server}' given, {expected}"))),
         };
         let channel = connected.map_err(|error| unreachable(&url, &error))?;
-        Ok(Self { channel, url })
+        Ok(Self { channel: Link::new(channel, Marked(target.read.clone())), url })
     }
 
     /// Placements and explanations.
-    pub fn scheduler(&self) -> SchedulerClient<Channel> {
+    pub fn scheduler(&self) -> SchedulerClient<Link> {
         SchedulerClient::new(self.channel.clone()).max_decoding_message_size(MOST_MESSAGE)
     }
 
     /// Questions that touch nothing.
-    pub fn what_if(&self) -> WhatIfClient<Channel> {
+    pub fn what_if(&self) -> WhatIfClient<Link> {
         WhatIfClient::new(self.channel.clone()).max_decoding_message_size(MOST_MESSAGE)
     }
 
     /// The nodes and their data.
-    pub fn cluster(&self) -> ClusterClient<Channel> {
+    pub fn cluster(&self) -> ClusterClient<Link> {
         ClusterClient::new(self.channel.clone()).max_decoding_message_size(MOST_MESSAGE)
     }
 
     /// Hosts and instances.
-    pub fn inventory(&self) -> InventoryClient<Channel> {
+    pub fn inventory(&self) -> InventoryClient<Link> {
         InventoryClient::new(self.channel.clone())
             .max_decoding_message_size(MOST_MESSAGE)
             .max_encoding_message_size(MOST_MESSAGE)
     }
 
     /// Pipelines.
-    pub fn pipelines(&self) -> PipelinesClient<Channel> {
+    pub fn pipelines(&self) -> PipelinesClient<Link> {
         PipelinesClient::new(self.channel.clone()).max_decoding_message_size(MOST_MESSAGE)
     }
 
     /// Failover.
-    pub fn failover(&self) -> FailoverClient<Channel> {
+    pub fn failover(&self) -> FailoverClient<Link> {
         FailoverClient::new(self.channel.clone()).max_decoding_message_size(MOST_MESSAGE)
     }
 
     /// Sessions of agents.
-    pub fn host_agent(&self) -> HostAgentClient<Channel> {
+    pub fn host_agent(&self) -> HostAgentClient<Link> {
         HostAgentClient::new(self.channel.clone())
     }
 
@@ -179,6 +213,7 @@ impl Client {
             Code::Unimplemented => {
                 format!("{} does not know this call: is it a pallium server of this version?", self.url)
             }
+            Code::Unavailable if message.contains("ask again") => format!("{}: {message}", self.url),
             Code::Unavailable => format!("{}: {message}; ask again later", self.url),
             Code::Unknown | Code::Internal => match innermost(status) {
                 inner if inner == message => format!("{}: {message}", self.url),

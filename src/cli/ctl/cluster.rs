@@ -1,5 +1,6 @@
 //! `ctl cluster`: the members of the cluster, and changes of them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use api::proto::v1;
@@ -87,26 +88,72 @@ pub async fn run(client: &Client, format: Format, args: &Args) -> Result<(), Fai
             emit(format, &status, || table(&status))
         }
         Command::Add { node, addr, no_wait } => {
+            let votes = voters(&status(client).await?).contains(node);
             add(client, *node, addr).await?;
             if !no_wait {
                 wait_until_close(client, *node).await?;
             }
-            print(&format!("node {node} is a learner; give it a vote with: pallium ctl cluster promote {node}"));
+            print(&if votes {
+                format!("node {node} is a voter")
+            } else {
+                format!("node {node} is a learner; give it a vote with: pallium ctl cluster promote {node}")
+            });
             Ok(())
         }
-        Command::Promote { node } => promote(client, *node).await,
-        Command::Remove { node } => remove(client, *node).await,
+        Command::Promote { node } => {
+            let mut voters = voters(&status(client).await?);
+            promote(client, *node).await?;
+            voters.insert(*node);
+            warn_of_even(&voters);
+            Ok(())
+        }
+        Command::Remove { node } => {
+            let mut voters = voters(&status(client).await?);
+            remove(client, *node).await?;
+            voters.remove(node);
+            warn_of_even(&voters);
+            Ok(())
+        }
         Command::TransferLeader { node } => {
             let request = v1::TransferLeaderRequest { node: *node };
             let changed = client.cluster().transfer(request).await;
             told(client, changed, &format!("node {node} leads"), &format!("node {node} led already"))
         }
         Command::Replace { old, new, addr } => {
+            let status = status(client).await?;
+            let members: Vec<u64> = status.members.iter().map(|member| member.node).collect();
+            if old == new {
+                return Err(Failure::Usage(format!(
+                    "node {old} cannot replace itself: give the new one another number"
+                )));
+            }
+            // Gone already is well when this is the repeat of a replacement that was made.
+            if !members.contains(old) && !voters(&status).contains(new) {
+                let members: Vec<String> = members.iter().map(u64::to_string).collect();
+                return Err(Failure::new(format!(
+                    "node {old} is no member: nothing was changed; the members are {}",
+                    members.join(", ")
+                )));
+            }
             add(client, *new, addr).await?;
             wait_until_close(client, *new).await?;
             promote(client, *new).await?;
             remove(client, *old).await
         }
+    }
+}
+
+fn voters(status: &v1::ClusterStatusResponse) -> BTreeSet<u64> {
+    status.members.iter().filter(|member| member.role != "learner").map(|member| member.node).collect()
+}
+
+fn warn_of_even(voters: &BTreeSet<u64>) {
+    let count = voters.len();
+    if count > 0 && count.is_multiple_of(2) {
+        complain(&format!(
+            "warning: {count} voters now: an even number survives no more failures than {}; add or remove one",
+            count - 1
+        ));
     }
 }
 
@@ -121,7 +168,12 @@ fn told(client: &Client, changed: Changed, done: &str, already: &str) -> Result<
 async fn add(client: &Client, node: u64, addr: &str) -> Result<(), Failure> {
     let request = v1::AddMemberRequest { node, addr: addr.to_owned() };
     let changed = client.cluster().add(request).await;
-    told(client, changed, &format!("node {node} was added at {addr}"), &format!("node {node} is a member already"))
+    told(
+        client,
+        changed,
+        &format!("node {node} is a member at {addr} now"),
+        &format!("node {node} is a member already"),
+    )
 }
 
 async fn promote(client: &Client, node: u64) -> Result<(), Failure> {
@@ -195,7 +247,8 @@ fn held_back(status: &v1::ClusterStatusResponse) -> Option<String> {
 fn table(status: &v1::ClusterStatusResponse) -> String {
     if status.members.is_empty() {
         return format!(
-            "node {} is a member of no cluster yet; add it on a node that is: pallium ctl cluster add {} ADDR",
+            "node {} is a member of no cluster yet: if it bootstraps one, it waits until all of its peers answer; if \
+             not, add it on a node that is a member: pallium ctl cluster add {} ADDR",
             status.node, status.node
         );
     }

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use api::proto::v1;
 use operators::quantity::Quantity;
+use scheduler::decision::NOT_TOGETHER;
 use serde_json::Value;
+use tonic::{Code, Status};
 use uuid::Uuid;
 
 use self::message::message;
@@ -25,7 +27,7 @@ Examples:
   pallium ctl place --request hook-body.json --dry-run
 
 --request takes a body of Nova's external-scheduler hook, or the JSON of a
-PlaceRequest. Exit code 1 when nothing fits.";
+PlaceRequest. Exit code 1 when nothing fits, or not all of several.";
 
 /// Ask for a host, and claim it
 #[derive(Debug, Default, clap::Args)]
@@ -40,6 +42,9 @@ pub struct Args {
     /// With --dry-run: tell the story of this host too; may be given several times
     #[arg(long = "host", value_name = "NAME", requires = "dry_run")]
     hosts: Vec<String>,
+    /// Idempotency key, a UUID of version 7: a repeat gives the first answer
+    #[arg(long, value_name = "UUID")]
+    request_id: Option<String>,
     #[command(flatten)]
     ask: Ask,
 }
@@ -82,7 +87,7 @@ pub struct Ask {
     #[arg(long = "instance", value_name = "UUID", conflicts_with = "count")]
     instances: Vec<String>,
     /// Number of instances to place, all or none
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     count: Option<u32>,
     /// Host to choose from; may be given several times; every host when absent
     #[arg(long = "candidate", value_name = "HOST")]
@@ -99,9 +104,6 @@ pub struct Ask {
     /// Domain
     #[arg(long)]
     domain: Option<String>,
-    /// Idempotency key, a UUID of version 7: a repeat gives the first answer
-    #[arg(long, value_name = "UUID")]
-    request_id: Option<String>,
 }
 
 fn memory(text: &str) -> Result<u64, String> {
@@ -128,6 +130,7 @@ pub async fn run(target: &Target, format: Format, args: &Args) -> Result<(), Fai
         None => args.ask.request()?,
     };
     request.dry_run |= args.dry_run;
+    request.request_id = args.request_id.clone().or(request.request_id);
     let client = Client::connect(target).await?;
     if request.dry_run {
         let ask =
@@ -138,24 +141,43 @@ pub async fn run(target: &Target, format: Format, args: &Args) -> Result<(), Fai
         return fits(&decision);
     }
     // With a key it is asked again of the next leader when this one goes, and still claims once.
-    request.request_id.get_or_insert_with(|| Uuid::now_v7().to_string());
-    let answer = client.scheduler().place(request).await.map_err(|status| client.refusal(&status))?.into_inner();
+    let id = request.request_id.get_or_insert_with(|| Uuid::now_v7().to_string()).clone();
+    let answer = client.scheduler().place(request).await.map_err(|status| again(&client, &status, &id))?.into_inner();
     let decision = answer.decision.clone().unwrap_or_default();
     emit(format, &answer, || placed(&decision))?;
     fits(&decision)
 }
 
+/// A refusal; one that leaves open what became of the claim names the id to ask again with.
+fn again(client: &Client, status: &Status, id: &str) -> Failure {
+    let refusal = client.refusal(status);
+    match status.code() {
+        Code::Unavailable | Code::DeadlineExceeded | Code::Unknown | Code::Internal | Code::Cancelled => {
+            Failure::new(format!("{refusal}; to claim only once, repeat it with --request-id {id}"))
+        }
+        _ => refusal,
+    }
+}
+
 fn fits(decision: &v1::Decision) -> Result<(), Failure> {
+    if let Some(note) = not_together(decision) {
+        return Err(Failure::new(note));
+    }
     if decision.placements.is_empty() && decision.hosts.is_empty() {
         return Err(Failure::new("no host fits"));
     }
     Ok(())
 }
 
+/// How many of several fit, when not all do.
+fn not_together(decision: &v1::Decision) -> Option<&str> {
+    decision.notes.iter().map(String::as_str).find(|note| note.ends_with(NOT_TOGETHER))
+}
+
 fn placed(decision: &v1::Decision) -> String {
     let mut out: Vec<String> =
         decision.placements.iter().map(|placed| format!("{} on {}", placed.consumer, placed.host)).collect();
-    if decision.placements.is_empty() && !decision.hosts.is_empty() {
+    if decision.placements.is_empty() && !decision.hosts.is_empty() && not_together(decision).is_none() {
         let first: Vec<&str> = decision.hosts.iter().take(5).map(|host| host.host.as_str()).collect();
         out.push(format!("hosts in order: {}", first.join(", ")));
     }
@@ -182,7 +204,6 @@ impl Ask {
         }
         let candidate = |host: &String| v1::Candidate { host: host.clone(), ..v1::Candidate::default() };
         Ok(v1::PlaceRequest {
-            request_id: self.request_id.clone(),
             domain: self.domain.clone(),
             consumers: self.instances.clone(),
             count: self.count.unwrap_or(0),

@@ -8,6 +8,7 @@ use raft::restore::{Survivor, recover, survivor};
 use super::restore::told;
 use crate::cli::Failure;
 use crate::cli::output::{Format, complain, emit};
+use crate::cli::serve::config::peers::peer_addr;
 
 const EXAMPLES: &str = "\
 Example:
@@ -32,8 +33,8 @@ pub struct Args {
     #[arg(long)]
     yes: bool,
     /// Address of the survivor for the nodes that join it
-    #[arg(long, value_name = "HOST:PORT", default_value = "")]
-    peer_addr: String,
+    #[arg(long, value_name = "HOST:PORT", value_parser = peer_addr)]
+    peer_addr: Option<String>,
 }
 
 pub fn run(format: Format, args: &Args) -> Result<(), Failure> {
@@ -47,7 +48,8 @@ pub fn run(format: Format, args: &Args) -> Result<(), Failure> {
             return Err(Failure::new("that is not the id of the cluster: nothing was changed"));
         }
     }
-    let begun = recover(&args.data_dir, &args.peer_addr).map_err(|error| Failure::new(error.to_string()))?;
+    let begun = recover(&args.data_dir, args.peer_addr.as_deref().unwrap_or_default())
+        .map_err(|error| Failure::new(error.to_string()))?;
     emit(format, &begun, || {
         let kept = begun.kept.as_ref().map(|kept| kept.display().to_string()).unwrap_or_default();
         let dir = args.data_dir.display();

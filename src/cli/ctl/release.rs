@@ -32,5 +32,14 @@ pub async fn run(client: &Client, format: Format, args: &Args) -> Result<(), Fai
         observed_too: args.observed_too,
     };
     let answer = client.inventory().release(request).await.map_err(|status| client.refusal(&status))?.into_inner();
-    emit(format, &answer, || format!("{} released", wording::count(u64::from(answer.released), "claim")))
+    emit(format, &answer, || {
+        let told = format!("{} released", wording::count(u64::from(answer.released), "claim"));
+        if answer.released > 0 || args.observed_too {
+            return told;
+        }
+        format!(
+            "{told}: {} has no open claim; where its host reported it, only --observed-too forgets it",
+            args.instance
+        )
+    })
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use raft::restore::{Begun, restore};
 
 use crate::cli::output::{Format, emit};
+use crate::cli::serve::config::peers::peer_addr;
 use crate::cli::{Failure, wording};
 
 const EXAMPLES: &str = "\
@@ -28,16 +29,17 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
     /// Number of the new node
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     node_id: u64,
     /// Its address for the nodes that join it
-    #[arg(long, value_name = "HOST:PORT", default_value = "")]
-    peer_addr: String,
+    #[arg(long, value_name = "HOST:PORT", value_parser = peer_addr)]
+    peer_addr: Option<String>,
 }
 
 pub fn run(format: Format, args: &Args) -> Result<(), Failure> {
-    let begun = restore(&args.file, &args.data_dir, args.node_id, &args.peer_addr)
-        .map_err(|error| Failure::new(error.to_string()))?;
+    let addr = args.peer_addr.as_deref().unwrap_or_default();
+    let begun =
+        restore(&args.file, &args.data_dir, args.node_id, addr).map_err(|error| Failure::new(error.to_string()))?;
     emit(format, &begun, || {
         let dir = args.data_dir.display();
         format!("{}\nstart it: pallium serve --data-dir {dir} --node-id {}", told(&begun), begun.node)

@@ -2,7 +2,7 @@
 //! key; a key of a capability that does not exist yet is refused, not ignored.
 
 pub mod failover;
-mod peers;
+pub mod peers;
 mod scheduling;
 
 use std::collections::BTreeMap;

@@ -28,6 +28,10 @@ pub async fn stop(client: &Client, format: Format, name: String) -> Result<(), F
 }
 
 pub async fn show(client: &Client, format: Format, name: Option<String>) -> Result<(), Failure> {
+    if let Some(name) = name.clone() {
+        // Refused when there is no such pipeline.
+        client.pipelines().get(v1::GetPipelineRequest { name }).await.map_err(|status| client.refusal(&status))?;
+    }
     let request = v1::ListShadowsRequest { name };
     let answer = client.pipelines().shadows(request).await.map_err(|status| client.refusal(&status))?.into_inner();
     emit(format, &answer, || match answer.shadows.as_slice() {

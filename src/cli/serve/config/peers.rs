@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use operators::reader::{Fields, Place, Reader};
 
+const EXPECTED: &str = "a host and a port expected, as in 10.0.0.1:8081";
+
 /// The initial voters; this node must be one of them.
 pub(super) fn read(reader: &mut Reader, fields: Fields<'_, '_>, node_id: u64) -> Option<BTreeMap<u64, String>> {
     let map = reader.map(fields, "peers")?;
@@ -19,9 +21,9 @@ pub(super) fn read(reader: &mut Reader, fields: Fields<'_, '_>, node_id: u64) ->
                 peers.insert(node, addr.to_owned());
             }
             (Ok(node), Some(addr)) if node > 0 => {
-                reader.fault(&at, format!("'{addr}' given, a host and a port expected, as in 10.0.0.1:8081"));
+                reader.fault(&at, format!("'{addr}' given, {EXPECTED}"));
             }
-            (Ok(node), None) if node > 0 => reader.fault(&at, "a host and a port expected, as in \"10.0.0.1:8081\""),
+            (Ok(node), None) if node > 0 => reader.fault(&at, EXPECTED),
             _ => reader.fault(&at, "the number of a node expected, at least 1"),
         }
     }
@@ -38,6 +40,11 @@ pub(super) fn read(reader: &mut Reader, fields: Fields<'_, '_>, node_id: u64) ->
         );
     }
     Some(peers)
+}
+
+/// An address that other nodes reach a node at.
+pub fn peer_addr(text: &str) -> Result<String, String> {
+    if is_host_and_port(text) { Ok(text.to_owned()) } else { Err(EXPECTED.to_owned()) }
 }
 
 fn is_host_and_port(text: &str) -> bool {
