@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use crate::body::BadRequest;
 
 /// Every code that [`ApiError`] has.
-const CODES: [&str; 20] = [
+const CODES: [&str; 21] = [
     "bad_request",
     "permission_denied",
     "unknown_pipeline",
