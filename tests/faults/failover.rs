@@ -2,8 +2,8 @@
 //! the proof, whoever leads when. Nova is a model with its rules and dangers; BMCs answer Redfish; agents are
 //! sessions.
 //!
-//! What is ignored here is what `cargo xtask drill` runs: times over many runs, and leaders that are killed,
-//! paused and cut off at each step of a case.
+//! `cargo xtask drill` measures the times over many runs, and has leaders killed, paused and cut off at each step of a
+//! case.
 
 mod bmcs;
 mod estate;
@@ -41,15 +41,6 @@ fn a_host_without_power_is_recovered_once() {
 }
 
 #[test]
-fn a_hung_host_is_fenced_and_then_recovered_once() {
-    run(async {
-        let mut estate = Estate::new().await;
-        let took = die_and_recover(&mut estate, Death::Hung, None).await;
-        println!("hung under a new leader: first evacuation after {took:.1?}");
-    });
-}
-
-#[test]
 fn a_leader_that_dies_within_a_recovery_leaves_nothing_twice() {
     run(async {
         let mut estate = Estate::new().await;
@@ -70,6 +61,12 @@ fn a_leader_that_is_cut_off_within_a_recovery_does_nothing_twice() {
     });
 }
 
+/// Estates at a time.
+const ABREAST: usize = 3;
+
+/// What a host may die of, and the aims of the specification for half of the runs and for nearly all, seconds.
+const DEATHS: [(Death, u32, u32); 3] = [(Death::PowerLost, 20, 35), (Death::Hung, 35, 60), (Death::Dark, 65, 65)];
+
 /// A number that `cargo xtask drill` sets.
 fn given(name: &str) -> Option<usize> {
     std::env::var(name).ok()?.parse().ok()
@@ -82,7 +79,7 @@ fn drill<T: Copy + std::fmt::Debug, R>(all: &[T], one: impl AsyncFn(T) -> R) -> 
         println!("{} {each:?}", if done.is_some() { "passed" } else { "FAILED" });
         done.map(|done| (each, done))
     };
-    let abreast = given("PALLIUM_DRILL_ABREAST").unwrap_or(1);
+    let abreast = given("PALLIUM_DRILL_ABREAST").unwrap_or(ABREAST);
     let ended: Vec<Option<(T, R)>> =
         run(futures::stream::iter(all.iter().copied()).map(guarded).buffer_unordered(abreast).collect());
     let passed = ended.iter().flatten().count();
@@ -92,23 +89,22 @@ fn drill<T: Copy + std::fmt::Debug, R>(all: &[T], one: impl AsyncFn(T) -> R) -> 
 }
 
 #[test]
-#[ignore = "cargo xtask drill: some minutes"]
 fn times_under_a_leader_that_is_no_new_one() {
     let runs = given("PALLIUM_DRILL_RUNS").unwrap_or(3);
-    let deaths: Vec<Death> = (0..runs).flat_map(|_| [Death::PowerLost, Death::Hung]).collect();
+    let deaths: Vec<Death> = (0..runs).flat_map(|_| DEATHS.map(|(death, ..)| death)).collect();
     let took = drill(&deaths, async |death| {
-        let mut estate = Estate::new().await;
+        let mut estate = if death == Death::Dark { Estate::leased().await } else { Estate::new().await };
         estate.settles().await;
         die_and_recover(&mut estate, death, None).await
     });
     println!("from the last heartbeat to the first evacuation, of {runs} runs each:");
-    println!("{:10} {:>8} {:>8} {:>8}", "", "p50 s", "max s", "aim s");
-    for (kind, aim) in [(Death::PowerLost, 20), (Death::Hung, 35)] {
+    println!("{:10} {:>8} {:>8} {:>8} {:>8}", "", "p50 s", "aim", "max s", "aim p99");
+    for (kind, half_aim, aim) in DEATHS {
         let mut times: Vec<f64> =
             took.iter().filter(|(death, _)| *death == kind).map(|(_, took)| took.as_secs_f64()).collect();
         times.sort_unstable_by(f64::total_cmp);
         if let (Some(half), Some(most)) = (times.get(times.len() / 2), times.last()) {
-            println!("{:10} {half:>8.1} {most:>8.1} {aim:>8}", format!("{kind:?}"));
+            println!("{:10} {half:>8.1} {half_aim:>8} {most:>8.1} {aim:>8}", format!("{kind:?}"));
         }
     }
 }

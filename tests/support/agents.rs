@@ -1,6 +1,6 @@
 //! Agents of hosts, as gRPC sessions without a host.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,9 @@ pub fn hello(n: u64) -> ha::AgentReport {
     }
 }
 
+/// A watchdog that is not fed for so long resets its host, milliseconds.
+const BITES_AFTER: u64 = 10_000;
+
 /// As the agent's own connections: one whose other end is gone is given up.
 const ALIVE: Duration = Duration::from_secs(3);
 
@@ -58,13 +61,52 @@ impl Permits {
     }
 }
 
+/// A watchdog that is fed while a lease lives.
+#[derive(Clone, Default)]
+pub struct Dog(Arc<Mutex<Leases>>);
+
+#[derive(Default)]
+struct Leases {
+    /// When requests were sent.
+    sent: BTreeMap<u64, Instant>,
+    /// When the last lease ends.
+    end: Option<Instant>,
+}
+
+impl Dog {
+    /// What a host says of its watchdog.
+    pub fn device(armed: bool) -> ha::AgentWatchdog {
+        ha::AgentWatchdog { armed, hardware: true, nowayout: true, timeout_ms: BITES_AFTER, ..Default::default() }
+    }
+
+    /// When it resets its host, if nothing but silence comes from now on: an agent feeds up to the end of its lease.
+    pub fn bites(&self) -> Option<Instant> {
+        Some(self.0.lock().expect("no panic").end? + Duration::from_millis(BITES_AFTER))
+    }
+
+    fn sends(&self, seq: u64) {
+        self.0.lock().expect("no panic").sent.insert(seq, Instant::now());
+    }
+
+    /// A lease ends its time after the request was sent that it names.
+    fn take(&self, lease: &ha::AgentLease) {
+        let mut leases = self.0.lock().expect("no panic");
+        let end = leases.sent.get(&lease.for_seq).map(|sent| *sent + Duration::from_millis(lease.ttl_ms));
+        leases.end = leases.end.max(end);
+        leases.sent.retain(|seq, _| *seq > lease.for_seq);
+    }
+}
+
 /// A session: reports go out, directives come in.
 pub struct Agent {
     /// What it was let start.
     pub permits: Permits,
+    /// Its watchdog, once it was told to arm it.
+    pub dog: Dog,
     /// When its last report went out.
     pub last: Arc<Mutex<Instant>>,
     report: ha::AgentReport,
+    hello: Option<ha::AgentHello>,
     reports: mpsc::Sender<ha::AgentReport>,
     directives: Streaming<ha::AgentDirective>,
 }
@@ -90,9 +132,9 @@ impl Agent {
             .await
             .map_err(|_| tonic::Status::deadline_exceeded("no answer to the Hello"))??
             .into_inner();
-        let report = ha::AgentReport { hello: None, seq: hello.seq, ..hello };
+        let (report, hello) = (ha::AgentReport { hello: None, ..hello.clone() }, hello.hello);
         let last = Arc::new(Mutex::new(Instant::now()));
-        Ok(Self { permits: Permits::default(), last, report, reports, directives })
+        Ok(Self { permits: Permits::default(), dog: Dog::default(), last, report, hello, reports, directives })
     }
 
     /// Says something.
@@ -124,9 +166,16 @@ impl Agent {
             .expect("a directive in time")
             .expect("a session")
             .expect("a directive");
-        self.permits.take(&directive);
-        self.report.ack_directive = directive.id;
+        self.take(&directive);
         directive
+    }
+
+    fn take(&mut self, directive: &ha::AgentDirective) {
+        self.permits.take(directive);
+        self.report.ack_directive = directive.id;
+        if let Some(lease) = &directive.lease {
+            self.dog.take(lease);
+        }
     }
 
     /// Heartbeats until it is dropped; `sees`: a host that its probes do not reach.
@@ -142,8 +191,16 @@ impl Agent {
                 _ = interval.tick() => {}
                 directive = self.directives.message() => match directive {
                     Ok(Some(directive)) => {
-                        self.permits.take(&directive);
-                        self.report.ack_directive = directive.id;
+                        self.take(&directive);
+                        // It says who it is anew, with its watchdog as it is now.
+                        if let (Some(armed), Some(mut hello)) = (directive.watchdog, self.hello.clone()) {
+                            hello.watchdog = Some(Dog::device(armed));
+                            self.report.seq += 1;
+                            let report = ha::AgentReport { hello: Some(hello), ..self.report.clone() };
+                            if self.reports.send(report).await.is_err() {
+                                return;
+                            }
+                        }
                         continue;
                     }
                     _ => return,
@@ -159,6 +216,7 @@ impl Agent {
                 instances: Some(ha::AgentInstances { whole: true, ..ha::AgentInstances::default() }),
                 ..self.report.clone()
             };
+            self.dog.sends(self.report.seq);
             if self.reports.send(report).await.is_err() {
                 return;
             }

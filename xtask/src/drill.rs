@@ -36,7 +36,7 @@ pub fn run(cache: &Cache, plan: &Plan) -> Result<bool> {
         Kind::Times => "failover::times_under_a_leader_that_is_no_new_one",
         Kind::Fates => "failover::a_leader_meets_its_fate_at_each_step",
     };
-    let arguments = ["test", "--locked", "--test", "faults", "--", "--nocapture", "--ignored", "--exact", test];
+    let arguments = ["test", "--locked", "--test", "faults", "--", "--nocapture", "--include-ignored", "--exact", test];
     let mut command = cargo(cache, &arguments)?;
     command.env("PALLIUM_DRILL_RUNS", plan.runs.to_string());
     cargo::succeeds(command.env("PALLIUM_DRILL_ABREAST", plan.abreast.to_string()))

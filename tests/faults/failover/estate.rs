@@ -16,13 +16,22 @@ use super::nova::{self, Model};
 use super::trap::{Step, Trap, When};
 use crate::server::{BINARY, Server};
 use crate::spec::{create, host, uuid};
-use crate::support::agents::{Agent, hello, id, watched};
+use crate::support::agents::{Agent, Dog, hello, id, watched};
 use crate::support::network::{Network, PEERS, Rule};
 use crate::support::nodes::{Node, at, ready, settled, three, until};
 
 /// Hosts; the first is the one that dies.
 const HOSTS: usize = 40;
 const INSTANCES: usize = 4;
+/// The first host's watchdog is fed on leases.
+const LEASES: &str = "\
+apiVersion: pallium.dev/v1alpha1
+kind: FailoverPolicy
+metadata: {name: leases}
+spec:
+  selector: {hosts: [compute-01]}
+  fencing: {leaseMode: strict}
+";
 /// Longest wait for a recovery, and for a return.
 const PATIENCE: Duration = Duration::from_mins(3);
 /// A leader of this age has ended its warm-up (20 s) and its quiet time (15 s).
@@ -35,6 +44,8 @@ pub enum Death {
     PowerLost,
     /// It hangs with its guests, which a neighbour sees; its BMC switches it off when it is told to.
     Hung,
+    /// It is cut off from everything, and so is its BMC: its guests run until its watchdog resets it.
+    Dark,
 }
 
 /// What becomes of the leader.
@@ -66,6 +77,10 @@ pub struct Estate {
     agents: Vec<JoinHandle<()>>,
     /// When the first host's agent was heard last.
     last: Arc<Mutex<Instant>>,
+    /// The first host's watchdog, where leases are given.
+    dog: Dog,
+    /// When the watchdog of a host that nothing reaches resets it.
+    bites: Option<Instant>,
     _files: TempDir,
 }
 
@@ -81,16 +96,21 @@ fn first() -> String {
 impl Estate {
     /// Everything in this network namespace.
     pub async fn new() -> Self {
-        Self::on(None).await
+        Self::on(None, false).await
+    }
+
+    /// The same, and the first host has a watchdog, fed on leases.
+    pub async fn leased() -> Self {
+        Self::on(None, true).await
     }
 
     /// The servers in namespaces of their own; none where those are not allowed.
     pub async fn apart() -> Option<Self> {
         let network = Network::new(&[1, 2, 3]);
-        if network.separate() { Some(Self::on(Some(network)).await) } else { None }
+        if network.separate() { Some(Self::on(Some(network), false).await) } else { None }
     }
 
-    async fn on(network: Option<Network>) -> Self {
+    async fn on(network: Option<Network>, leased: bool) -> Self {
         let outside = network.as_ref().map_or(Ipv4Addr::LOCALHOST.into(), Network::outside);
         let trap = Trap::default();
         let model = Model::start_at(outside, |app| trap.in_front_of(app)).await;
@@ -109,6 +129,7 @@ impl Estate {
                 "project": "service", "region": "one",
             },
             "redfish": {"user": "pallium", "password_file": bmc_file},
+            "voters": {"1": {"chassis": "v1"}, "2": {"chassis": "v2"}, "3": {"chassis": "v3"}},
         });
         let nodes = match &network {
             None => three(None),
@@ -145,8 +166,16 @@ impl Estate {
             told["hosts"][n]["nova_service"] = service.to_string().into();
             told["hosts"][n]["bmc"] = format!("{bmc}/redfish/v1/Systems/{}", n + 1).into();
         }
+        if leased {
+            told["hosts"][0]["fencers"] = json!(["redfish", "watchdog_lease", "manual"]);
+        }
         let file = secret("hosts.json", &told.to_string());
         until("the feature level", async || servers[0].ctl(&["ha", "apply", &file]).ok()).await;
+        if leased {
+            let file = secret("leases.yaml", LEASES);
+            let apply = ["ha", "policy", "apply", &file, "--reason", "its BMC shares its feed"];
+            until("voters enough for leases", async || servers[0].ctl(&apply).ok()).await;
+        }
         let mut estate = Self {
             nodes,
             servers: servers.into_iter().map(Some).collect(),
@@ -160,6 +189,8 @@ impl Estate {
             back: false,
             agents: Vec::new(),
             last: Arc::new(Mutex::new(Instant::now())),
+            dog: Dog::default(),
+            bites: None,
             _files: files,
         };
         for n in 1..=HOSTS {
@@ -167,6 +198,9 @@ impl Estate {
             estate.agents.push(agent);
         }
         until("places of all instances", async || (estate.status()["permits"] == INSTANCES).then_some(())).await;
+        if leased {
+            until("a lease", async || estate.dog.bites()).await;
+        }
         estate
     }
 
@@ -191,14 +225,21 @@ impl Estate {
         let urls: Vec<String> = self.servers.iter().flatten().map(|server| server.url.clone()).collect();
         let mut boot = hello(n as u64);
         boot.agent_epoch = u64::from(sees.is_some());
+        if n == 1
+            && let Some(said) = &mut boot.hello
+        {
+            said.watchdog = Some(Dog::device(false));
+        }
         let connect = async |boot, url: &str| -> Option<Agent> { Agent::connect(url, boot).await.ok() };
         let mut agent = connect(boot.clone(), &urls[n % urls.len()]).await;
         assert!(agent.is_some(), "host {n} is known");
-        let last = (n == 1).then(|| Arc::clone(&self.last));
+        let first = (n == 1).then(|| (Arc::clone(&self.last), self.dog.clone()));
         tokio::spawn(async move {
             for turn in n + 1.. {
                 if let Some(mut agent) = agent.take() {
-                    agent.last = last.clone().unwrap_or_else(|| Arc::clone(&agent.last));
+                    if let Some((last, dog)) = &first {
+                        (agent.last, agent.dog) = (Arc::clone(last), dog.clone());
+                    }
                     agent.beat_on(sees.clone()).await;
                 }
                 // A new session of the same agent goes on with its numbers.
@@ -222,18 +263,22 @@ impl Estate {
                 self.bmcs.switch(1, false);
                 self.model.cloud().die(&first());
             }
-            Death::Hung => {
+            Death::Hung | Death::Dark => {
                 self.agents[1].abort();
                 self.agents[1] = self.agent(2, Some(id(1))).await;
                 self.agents[0].abort();
             }
+        }
+        if death == Death::Dark {
+            self.bmcs.kill(1);
+            self.bites = self.dog.bites();
         }
         *self.last.lock().expect("no panic")
     }
 
     /// No instance runs twice, and none of them moved before the proof.
     fn check(&self) {
-        let (on, _) = self.bmcs.of(1);
+        let on = self.bites.map_or_else(|| self.bmcs.of(1).0, |bites| Instant::now() < bites);
         let mut cloud = self.model.cloud();
         if !on && !self.back {
             cloud.die(&first());
