@@ -116,6 +116,8 @@ struct Listed {
 #[derive(Debug, Default)]
 struct Memory {
     signs: BTreeMap<HostId, (Instant, Uuid)>,
+    /// Hosts that said goodbye, and when they are to be back.
+    away: BTreeMap<HostId, Instant>,
     seen: Vec<Seen>,
     /// Hosts whose list has not been told yet.
     untold: BTreeSet<HostId>,
@@ -178,7 +180,27 @@ impl Ears {
         let mut memory = self.memory();
         if memory.signs.len() < HOSTS || memory.signs.contains_key(&host) {
             memory.signs.insert(host, (clock::now(), boot));
+            memory.away.remove(&host);
         }
+    }
+
+    /// A host goes down on purpose, after its last sign of life, and is to be back within that time.
+    pub fn goodbye(&self, host: HostId, back_in: Duration) {
+        let mut memory = self.memory();
+        if memory.signs.contains_key(&host) {
+            memory.away.insert(host, clock::now() + back_in);
+        }
+    }
+
+    /// How long a host that went down on purpose may still be away, as far as this node, or a member that told it, knows.
+    pub fn away(&self, host: HostId) -> Option<Duration> {
+        let memory = self.memory();
+        let own = memory.away.get(&host).map(|until| left(*until));
+        let told = memory.members.values().filter_map(|(at, told)| {
+            let heard = told.heard.iter().find(|heard| heard.host == host)?;
+            Some(Duration::from_millis(heard.away).saturating_sub(clock::since(*at)))
+        });
+        told.chain(own).max().filter(|left| !left.is_zero())
     }
 
     /// How a host says that it is.
@@ -269,6 +291,7 @@ impl Ears {
     pub fn keep(&self, known: impl Fn(HostId) -> bool) {
         let mut memory = self.memory();
         memory.signs.retain(|host, _| known(*host));
+        memory.away.retain(|host, _| known(*host));
         memory.domains.retain(|host, _| known(*host));
         memory.untold.retain(|host| known(*host));
         memory.ill.retain(|host, _| known(*host));
@@ -297,7 +320,13 @@ impl Ears {
     /// What is to be told the leader now. What is told once is forgotten.
     pub fn overheard(&self) -> Overheard {
         let mut memory = self.memory();
-        let heard = memory.signs.iter().map(|(host, (at, boot))| Heard { host: *host, age: millis(*at), boot: *boot });
+        let away = |host| memory.away.get(host).map_or(0, |until| left(*until).as_millis() as u64);
+        let heard = memory.signs.iter().map(|(host, (at, boot))| Heard {
+            host: *host,
+            age: millis(*at),
+            boot: *boot,
+            away: away(host),
+        });
         let heard = heard.collect();
         let untold = std::mem::take(&mut memory.untold);
         let domains = untold.iter().filter_map(|host| {
@@ -351,7 +380,11 @@ impl Ears {
         memory.members.retain(|_, (at, _)| clock::since(*at) < STALE);
         let aged = |at: Instant, told: &Overheard| {
             let since = millis(at);
-            let heard = told.heard.iter().map(|heard| Heard { age: heard.age + since, ..*heard });
+            let heard = told.heard.iter().map(|heard| Heard {
+                age: heard.age + since,
+                away: heard.away.saturating_sub(since),
+                ..*heard
+            });
             Overheard { heard: heard.collect(), ..told.clone() }
         };
         let mut members: Vec<_> =
@@ -380,6 +413,11 @@ impl Overheard {
     }
 }
 
+/// Time until then.
+fn left(until: Instant) -> Duration {
+    until.saturating_duration_since(clock::now())
+}
+
 fn millis(at: Instant) -> u64 {
     clock::since(at).as_millis() as u64
 }
@@ -399,7 +437,7 @@ mod tests {
         leader.take(2, member.overheard());
         tokio::time::advance(Duration::from_millis(100)).await;
         let all = leader.all(1);
-        assert_eq!(all.members[0].1.heard, [Heard { host, age: 500, boot }]);
+        assert_eq!(all.members[0].1.heard, [Heard { host, age: 500, boot, away: 0 }]);
         assert_eq!(all.seen.len(), 1);
         let (age, instances) = leader.domains(host, boot).expect("it was told");
         assert_eq!((age.as_millis(), instances.contains(&guest)), (500, true));

@@ -77,6 +77,8 @@ pub const LEVEL: u8 = crate::level::FAILOVER;
 pub const SUSPECT: u64 = 6_000;
 /// Continuous negative evidence in front of `Unreachable`, milliseconds.
 pub const CONFIRM: u64 = 15_000;
+/// A host that goes down on purpose is missed after so long at the latest, milliseconds.
+pub const AWAY: u64 = 900_000;
 /// Groups of observers that must be negative, the management group among them.
 pub const GROUPS: usize = 2;
 /// Between two reads of a power state that count as two, milliseconds.

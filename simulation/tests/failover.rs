@@ -22,6 +22,9 @@ fn scenarios_of_the_catalogue() {
             failed.push(format!("{}: {said}\n{}", scenario.id, world.log[last..].join("\n")));
         }
     }
+    for (id, test) in scenarios::ELSEWHERE {
+        println!("{id:<8} {:<56} elsewhere: {test}", "");
+    }
     for (id, why) in scenarios::LEFT_OUT {
         println!("{id:<8} {:<56} not played: {why}", "");
     }

@@ -84,6 +84,8 @@ struct Outer {
     tls: Option<Tls>,
     /// Hosts that are probed: id to address and port.
     neighbours: BTreeMap<Uuid, String>,
+    /// When the host shuts down or boots anew on purpose it is not missed for so many seconds.
+    expected_down_s: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -94,7 +96,9 @@ struct Tls {
     key: Option<PathBuf>,
 }
 
-const OUTER: [&str; 3] = ["servers", "tls", "neighbours"];
+const OUTER: [&str; 4] = ["servers", "tls", "neighbours", "expected_down_s"];
+/// Seconds in which a host usually boots, and the most that a server takes.
+const DOWN: (u32, u32) = (300, 900);
 
 /// Between two tries to reach a node.
 const AGAIN: (u64, u64) = (500, 5_000);
@@ -131,6 +135,9 @@ fn read(path: &Path) -> Result<(Settings, Outer), Failure> {
     if outer.servers.is_empty() {
         return Err(told("servers: none given, at least one address expected, as in https://10.0.0.1:8080".to_owned()));
     }
+    if let Some(given) = outer.expected_down_s.filter(|given| *given > DOWN.1) {
+        return Err(told(format!("expected_down_s: {given} given, 0 to {} expected", DOWN.1)));
+    }
     Ok((inner, outer))
 }
 
@@ -149,7 +156,10 @@ async fn work(settings: Settings, outer: &Outer) -> Result<(), Failure> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    agent.leave(leaving().await, 0).await;
+    let why = leaving().await;
+    // An agent that alone goes leaves its host at work, which others see.
+    let down = if why == Goodbye::AgentRestart { 0 } else { outer.expected_down_s.unwrap_or(DOWN.0) };
+    agent.leave(why, down).await;
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use scheduler::HostReport;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::server::{BINARY, Server, run};
 use crate::spec::{create, host, uuid};
@@ -206,6 +206,13 @@ fn a_read_may_say_how_new_it_must_be() {
             (answer.status == 503).then_some(answer)
         });
         assert_eq!(none.await.error_code(), "no_leader");
+        // Masakari's monitors give up after 400 and 409, and ask again after 503.
+        let payload = json!({"event": "STOPPED", "host_status": "NORMAL", "cluster_status": "OFFLINE"});
+        let told = json!({"notification": {
+            "type": "COMPUTE_HOST", "hostname": "a", "generated_time": "2026-11-26T10:00:00", "payload": payload,
+        }});
+        let later = servers[2].send("POST", "/ha/v1/notifications", told.to_string()).await.expect("an answer");
+        assert_eq!(later.status, 503, "{}", later.text);
         let unclear = servers[2].ctl(&["place", "--vcpus", "1", "--memory", "1Gi"]).expect_err("a refusal");
         assert!(unclear.contains("repeat it with --request-id "), "{unclear}");
         assert_eq!(unclear.matches("ask again").count(), 1, "{unclear}");

@@ -16,7 +16,7 @@ use scheduler::ha::policy;
 use scheduler::ha::proof::LeaseMode;
 use scheduler::ha::recovery::Life;
 use scheduler::ha::reentry::Step;
-use scheduler::ha::{Failover, HostId, Phase};
+use scheduler::ha::{AWAY, Failover, HostId, Phase};
 use scheduler::state::Tables;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
@@ -447,7 +447,11 @@ impl Session {
             tracing::info!(host = %self.host, instance, kind, detail, text, "a guest's event");
         }
         if let Some(why) = &report.goodbye {
-            tracing::info!(host = %self.host, why, "an agent says goodbye");
+            let back_in = Duration::from_secs(report.expected_down_s.into()).min(Duration::from_millis(AWAY));
+            tracing::info!(host = %self.host, why, ?back_in, "an agent says goodbye");
+            if self.life.incarnation != 0 && !back_in.is_zero() {
+                self.service.node.ears().goodbye(self.host, back_in);
+            }
         }
         if let Some(ha::AgentResult { directive, refused: Some(why) }) = &report.result {
             tracing::warn!(host = %self.host, directive, why, "an agent has refused a directive");

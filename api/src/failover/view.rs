@@ -143,6 +143,7 @@ pub(super) fn hosts(
         incarnation: host.incarnation,
         boot: host.boot.map(|boot| boot.to_string()),
         age_ms: ears.age(host.id).map(|age| age.as_millis() as u64),
+        away_ms: ears.away(host.id).map(|left| left.as_millis() as u64),
         phase: failover.cases.get(host.id).map(|case| name(case.phase)),
         permits: permits.get(&host.id).copied().unwrap_or_default(),
         quarantined: host.quarantined,

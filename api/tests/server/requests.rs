@@ -58,6 +58,18 @@ async fn an_agent_without_a_stream_is_heard_and_told() {
     assert_eq!(server.reports(&json!([beat(2, 1)])).await.status, 204);
     assert_eq!(server.directives("").await.json(), json!([]), "it was acknowledged");
 
+    // A Goodbye counts until the host is heard again; what was said before changes nothing when it comes late.
+    let goodbye = |seq: u64, down| json!([{"host": HOST, "boot": BOOT, "seq": seq, "ack_directive": 1, "goodbye": "reboot", "expected_down_s": down}]);
+    let away = async || server.get("/v1/ha/hosts").await.json()["hosts"][0]["away_ms"].as_u64();
+    assert_eq!(server.reports(&goodbye(2, 300)).await.status, 204);
+    assert_eq!(away().await, None, "an old one");
+    server.reports(&goodbye(3, 300)).await;
+    assert!(away().await.is_some_and(|left| (200_000..=300_000).contains(&left)));
+    server.reports(&json!([beat(4, 1)])).await;
+    assert_eq!(away().await, None, "it is still here");
+    server.reports(&goodbye(5, u32::MAX)).await;
+    assert!(away().await.is_some_and(|left| left <= 900_000), "no longer than that");
+
     // One that waits is told at once: here that its life is over.
     let waits = async { server.directives("wait=25s").await };
     let newer = async {
@@ -69,10 +81,10 @@ async fn an_agent_without_a_stream_is_heard_and_told() {
         let welcome = directives.get_mut().message().await.unwrap().unwrap().welcome;
         assert!(welcome.is_some());
         // The older session sees it with the next report.
-        server.reports(&json!([beat(3, 1)])).await;
+        server.reports(&json!([beat(6, 1)])).await;
     };
     let (ended, ()) = tokio::join!(waits, newer);
     assert!(ended.status == 409 && ended.body.contains("has ended"), "{} {}", ended.status, ended.body);
-    assert_eq!(server.reports(&json!([beat(4, 1)])).await.status, 409);
+    assert_eq!(server.reports(&json!([beat(7, 1)])).await.status, 409);
     server.end().await;
 }

@@ -64,6 +64,8 @@ impl Default for Timers {
     }
 }
 
+/// Ages that differ by less are of one sign of life, milliseconds.
+const SAME: u64 = 500;
 /// Intervals between signs of life that are remembered of a host.
 const INTERVALS: usize = 200;
 /// What agents say is wrong.
@@ -127,6 +129,8 @@ struct Watch {
     void: u64,
     /// No suspicion before.
     grace: u64,
+    /// It went down on purpose, and is not missed before.
+    away: u64,
     /// The last positive of another group, and since when it says no.
     storage: Voice,
     data: Voice,
@@ -170,6 +174,9 @@ pub struct Heard {
     pub age: u64,
     /// The boot that it named.
     pub boot: Uuid,
+    /// It said goodbye, and is to be back within so many milliseconds; 0: it did not.
+    #[serde(default)]
+    pub away: u64,
 }
 
 /// What a member of pallium has heard of its agents.
@@ -236,7 +243,7 @@ impl Liveness {
             let groups = negatives(&timers, began, watch, now);
             let enough =
                 groups.has(Groups::MANAGEMENT) && groups.count() >= super::GROUPS && !runs(&timers, watch, now);
-            watch.against = if enough && !blind { watch.against.or(Some(now)) } else { None };
+            watch.against = if enough && !blind && now >= watch.away { watch.against.or(Some(now)) } else { None };
             if groups.has(Groups::MANAGEMENT) {
                 watch.heard = None;
             }
@@ -291,6 +298,10 @@ impl Liveness {
                 }
                 watch.boot = Some(heard.boot);
             }
+            // What it said last counts, whichever member heard it.
+            if watch.last.is_none_or(|last| at + SAME >= last) {
+                watch.away = if heard.away > 0 { now + heard.away.min(super::AWAY) } else { 0 };
+            }
             if watch.last.is_some_and(|last| last >= at) {
                 continue;
             }
@@ -339,8 +350,8 @@ impl Liveness {
     /// Whether a host has been silent long enough for its power state to matter: without warm-up, for a
     /// BMC that says `Off` is right whoever asks.
     pub fn is_silent(&self, host: HostId, now: u64) -> bool {
-        self.hosts.get(&host).is_none_or(|watch| self.age(watch, now) >= patience(&self.timers, watch))
-            && now.saturating_sub(self.began) >= self.timers.suspect.0
+        let silent = |watch: &Watch| now >= watch.away && self.age(watch, now) >= patience(&self.timers, watch);
+        self.hosts.get(&host).is_none_or(silent) && now.saturating_sub(self.began) >= self.timers.suspect.0
     }
 
     /// Whether a host has been suspected so often that it is not trusted.
@@ -417,7 +428,7 @@ impl Liveness {
         let groups = negatives(timers, self.began, watch, now);
         let believed = host.belief.detection;
         let say = |detection| Opinion { detection, groups, age };
-        let early = now < self.began + timers.warmup || now < watch.grace || self.blind;
+        let early = now < self.began + timers.warmup || now < watch.grace.max(watch.away) || self.blind;
         let silent = groups.has(Groups::MANAGEMENT);
         match believed {
             Detection::Dead => say(Detection::Dead),

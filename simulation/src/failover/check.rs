@@ -79,7 +79,11 @@ impl World {
             let now = self.now;
             let host = self.by_id(*host);
             let (silent, first) = (now.saturating_sub(host.heard), host.fences == 0);
-            if first && !host.seen_off && silent < SUSPECT + CONFIRM {
+            let (seen_off, away) = (host.seen_off, host.away.saturating_sub(now));
+            if first && away > 0 {
+                self.broke(format!("a host is fenced {away} ms before it is to be back"));
+            }
+            if first && !seen_off && silent < SUSPECT + CONFIRM {
                 self.broke(format!("INV-8 a host is fenced {silent} ms after its last sign of life"));
             }
         }

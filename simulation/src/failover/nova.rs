@@ -83,6 +83,8 @@ pub struct Nova {
     pub trouble: Trouble,
     /// Targets whose libvirt fails what comes.
     pub refusing: Vec<HostId>,
+    /// Their nova-compute fails what comes after the domain was begun, and leaves it there.
+    pub halving: Vec<HostId>,
     /// Server groups.
     pub groups: Vec<Group>,
     /// Instances whose live migration does not end by itself.

@@ -119,7 +119,11 @@ impl World {
             let target = self.by_id(moving.target);
             // The target's libvirt refuses a domain that it has.
             let fails = !target.runs() || target.guests.contains(&moving.instance);
-            let well = !fails && !denied && !self.nova.refusing.contains(&moving.target);
+            let half = !fails && !denied && self.nova.halving.contains(&moving.target);
+            let well = !fails && !denied && !half && !self.nova.refusing.contains(&moving.target);
+            if half {
+                self.by_id(moving.target).guests.insert(moving.instance);
+            }
             self.nova.moving[at].over = Some(well);
             if moving.live {
                 if let Some(server) = self.nova.servers.get_mut(&moving.instance) {
@@ -165,7 +169,12 @@ impl World {
                 .hosts
                 .iter()
                 .filter(|host| host.last_beat[member] > 0)
-                .map(|host| Heard { host: host.id, age: now - host.last_beat[member], boot: host.boot() })
+                .map(|host| Heard {
+                    host: host.id,
+                    age: now - host.last_beat[member],
+                    boot: host.boot(),
+                    away: host.away.saturating_sub(now),
+                })
                 .collect();
             liveness.digest(
                 &Digest { member: member as u64, in_quorum: true, blind: self.blind[member], heard: &heard },

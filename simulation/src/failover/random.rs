@@ -121,9 +121,11 @@ fn settle(world: &mut World, rng: &mut SmallRng) {
 }
 
 /// Kinds of faults.
-pub const KINDS: u8 = 27;
+pub const KINDS: u8 = 28;
 /// It dies, and is back as soon as that is proven.
 const HAUNTS: u8 = 25;
+/// It goes down on purpose, and says so.
+const PLANNED: u8 = 27;
 /// The policy of a dry run that comes and goes.
 const TRIAL: &str = "trial";
 
@@ -133,6 +135,7 @@ fn harm(world: &mut World, kind: u8, n: u128, rng: &mut SmallRng) {
     let until = now + rng.random_range(10_000..600_000);
     match kind {
         0 | HAUNTS => world.host_mut(n).cut(),
+        PLANNED => world.host_mut(n).shut_down(now, rng.random_range(60_000..900_000)),
         1 => world.host_mut(n).hung = world.host(n).on,
         2 => world.host_mut(n).reaches = [false; 3],
         3 => world.host_mut(n).reaches[rng.random_range(0..3)] = false,
@@ -229,7 +232,7 @@ fn confirm(world: &mut World, n: u128) {
 
 fn heal(world: &mut World, kind: u8, n: u128) {
     match kind {
-        0 | 1 | 15 | HAUNTS => {
+        0 | 1 | 15 | HAUNTS | PLANNED => {
             let now = world.now;
             let host = world.host_mut(n);
             host.restores = false;

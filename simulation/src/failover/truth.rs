@@ -85,6 +85,8 @@ pub struct TrueHost {
     pub slow: u64,
     /// Requests for a lease so far.
     pub asks: u64,
+    /// It went down on purpose, and is expected back until then; 0: it did not.
+    pub away: u64,
     /// It comes up by itself when its power is gone (PowerRestorePolicy).
     pub restores: bool,
 }
@@ -122,6 +124,7 @@ impl TrueHost {
             fed: None,
             slow: 0,
             asks: 0,
+            away: 0,
             restores: false,
         }
     }
@@ -145,10 +148,23 @@ impl TrueHost {
         self.crashed.clear();
     }
 
+    /// It shuts down after a Goodbye, which every member that it reaches hears.
+    pub fn shut_down(&mut self, now: u64, back_in: u64) {
+        if self.runs() && self.agent {
+            for member in (0..3).filter(|member| self.reaches[*member]) {
+                self.last_beat[member] = now;
+            }
+            if self.is_heard() {
+                (self.heard, self.away) = (now, now + back_in);
+            }
+        }
+        self.cut();
+    }
+
     /// It comes up, in a new boot, with nothing running on it.
     pub fn boot_up(&mut self) {
         self.cut();
-        (self.on, self.greets, self.boots_at) = (true, true, None);
+        (self.on, self.greets, self.boots_at, self.away) = (true, true, None, 0);
         self.boots += 1;
     }
 

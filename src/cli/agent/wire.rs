@@ -39,14 +39,14 @@ pub fn report(envelope: Envelope) -> ha::AgentReport {
         Body::Instances(told) => report.instances = Some(instances(told)),
         Body::DomainEvent(told) => report.event = Some(event(told)),
         Body::EventsDropped { events } => report.events_dropped = Some(events),
-        Body::Goodbye { reason, .. } => {
+        Body::Goodbye { reason, expected_down_s } => {
             let reason = match reason {
                 Goodbye::Shutdown => "shutdown",
                 Goodbye::Reboot => "reboot",
                 Goodbye::AgentRestart => "agent_restart",
                 Goodbye::Maintenance => "maintenance",
             };
-            report.goodbye = Some(reason.to_owned());
+            (report.goodbye, report.expected_down_s) = (Some(reason.to_owned()), expected_down_s);
         }
         Body::DirectiveResult { directive, refused } => {
             report.result = Some(ha::AgentResult { directive, refused });

@@ -21,7 +21,7 @@ fn heard(every: u64, jitter: u64, until: u64) -> Liveness {
 }
 
 fn beat(liveness: &mut Liveness, now: u64, age: u64) {
-    let heard = [Heard { host: host(1), age, boot: boot(1, 0) }];
+    let heard = [Heard { host: host(1), age, boot: boot(1, 0), away: 0 }];
     liveness.digest(&Digest { member: 1, in_quorum: true, blind: false, heard: &heard }, now);
 }
 
@@ -92,7 +92,7 @@ fn a_new_leader_and_one_that_slept_begin_anew_and_a_member_without_a_quorum_is_n
     liveness.look(600_000);
     let at = when(&mut liveness, &mut bench, Detection::Suspect, 720_000, 800_000).expect("suspected");
     assert_eq!(at, 740_000);
-    let heard = [Heard { host: host(1), age: 0, boot: boot(1, 0) }];
+    let heard = [Heard { host: host(1), age: 0, boot: boot(1, 0), away: 0 }];
     liveness.digest(&Digest { member: 1, in_quorum: false, blind: false, heard: &heard }, 740_000);
     assert!(liveness.youngest(host(1), 740_000).is_some_and(|age| age > 100_000));
 }
@@ -118,6 +118,34 @@ fn what_a_blind_member_does_not_hear_says_nothing() {
     }
     let at = when(&mut liveness, &mut bench, Detection::Suspect, 660_000, 700_000).expect("suspected");
     assert_eq!(at, 665_500);
+}
+
+#[test]
+fn a_host_that_goes_down_on_purpose_is_missed_when_it_is_not_back() {
+    let mut bench = Bench::new();
+    let goodbye = |liveness: &mut Liveness, now, age, away| {
+        let heard = [Heard { host: host(1), age, boot: boot(1, 0), away }];
+        liveness.digest(&Digest { member: 1, in_quorum: true, blind: false, heard: &heard }, now);
+    };
+    let mut liveness = heard(2_000, 0, 600_000);
+    goodbye(&mut liveness, 600_000, 0, 60_000);
+    // Another member, which it spoke to before, knows nothing of it.
+    goodbye(&mut liveness, 600_500, 4_000, 0);
+    assert!(!liveness.is_silent(host(1), 659_999), "nor is its power read");
+    let missed = when(&mut liveness, &mut bench, Detection::Suspect, 600_500, 700_000);
+    assert_eq!(missed, Some(660_000));
+
+    // Longer than anybody may ask for; and it stays.
+    let mut liveness = heard(2_000, 0, 600_000);
+    goodbye(&mut liveness, 600_000, 0, u64::MAX);
+    goodbye(&mut liveness, 602_000, 0, 0);
+    assert_eq!(
+        when(&mut liveness, &mut bench, Detection::Suspect, 602_000, 700_000),
+        Some(608_000),
+        "it is still here"
+    );
+    goodbye(&mut liveness, 608_000, 0, u64::MAX);
+    assert!(liveness.is_silent(host(1), 608_000 + crate::ha::AWAY));
 }
 
 #[test]

@@ -142,6 +142,27 @@ pub(super) const ALL: &[Scenario] = &[
         },
     },
     Scenario {
+        id: "EVA-18",
+        what: "a target fails what comes, and its domain is there",
+        run: |world| {
+            world.nova.halving = (2..=12).map(host).collect();
+            world.host_mut(1).cut();
+            let asked = world.until(400_000, |world| {
+                world.ha().cases.get(host(1)).is_some_and(|case| case.needs_operator.is_some())
+            });
+            world.run(600_000);
+            let once = world.taken.len() == VMS as usize && world.taken.values().all(|count| *count == 1);
+            want(asked && once, "", "no second attempt, and a person is asked")?;
+            // Who destroys the domains there.
+            world.nova.halving.clear();
+            for n in 2..=12 {
+                world.host_mut(n).guests.retain(|guest| !(1..=VMS).any(|n| vm(n) == *guest));
+            }
+            let moved = world.until(1_200_000, |world| world.all_moved(VMS));
+            want(moved, "waits, a person is asked; then tried elsewhere", "all elsewhere once the domains are gone")
+        },
+    },
+    Scenario {
         id: "EVA-20",
         what: "all members restart in the middle of a case",
         run: |world| {

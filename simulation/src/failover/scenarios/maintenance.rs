@@ -2,11 +2,11 @@
 
 use scheduler::ha::Phase;
 use scheduler::ha::drain::{Left, MOST_SOURCE, Over, Stage};
-use scheduler::ha::host::Maintenance;
+use scheduler::ha::host::{Detection, Maintenance};
 use scheduler::ha::order::{Change, Role};
 use scheduler::ha::recovery::VmState;
 
-use super::{Scenario, VMS, hang, policy, recovered, want};
+use super::{Scenario, VMS, detection, hang, policy, recovered, untouched, want};
 use crate::failover::truth::{host, vm};
 use crate::failover::world::World;
 
@@ -145,6 +145,33 @@ pub(super) const ALL: &[Scenario] = &[
             world.order(Role::Operator, Change::Maintenance { host: host(1), mode: Maintenance::Termination }).ok();
             hang(world, 1);
             recovered(world, 180_000)
+        },
+    },
+    Scenario {
+        id: "MNT-09",
+        what: "a host shuts down on purpose for 300 s, and stays away",
+        run: |world| {
+            let began = world.now;
+            world.host_mut(1).shut_down(began, 300_000);
+            world.run(60_000);
+            world.kill_leader();
+            let missed = world.until(239_000, |world| detection(world, 1) != Some(Detection::Alive));
+            want(!missed && world.phase(1).is_none(), "", "not missed for 300 s, whoever leads")?;
+            let said = recovered(world, 60_000)?;
+            want(world.fences() == 0, &format!("not missed for 300 s, then {said}"), "no fence: it is off")
+        },
+    },
+    Scenario {
+        id: "MNT-09b",
+        what: "it reboots on purpose, and is back in time",
+        run: |world| {
+            let now = world.now;
+            world.host_mut(1).shut_down(now, 300_000);
+            world.run(120_000);
+            world.host_mut(1).boot_up();
+            let back = world.until(180_000, |world| world.host(1).guests.len() == VMS as usize);
+            want(back, "", "its instances started where they were")?;
+            untouched(world, 600_000).map(|_| "started where they were, nothing moved".to_owned())
         },
     },
     Scenario {

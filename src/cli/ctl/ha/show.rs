@@ -112,6 +112,9 @@ pub fn hosts(hosts: &[ha::FailoverHost]) -> String {
                 (host.incarnation == 0, "never said Hello"),
             ];
             notes.extend(flags.iter().filter(|(is, _)| *is).map(|(_, note)| (*note).to_owned()));
+            if let Some(left) = host.away_ms {
+                notes.push(format!("went down on purpose, missed in {}", wording::duration(left)));
+            }
             if host.maintenance != "none" {
                 notes.push(format!("maintenance {}", host.maintenance));
             }
