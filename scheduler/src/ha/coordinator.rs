@@ -263,16 +263,19 @@ impl Coordinator {
             | Told::Stopped { instance, op, answer } => {
                 self.instances.entry(instance).or_default().answer = Some((op, answer));
             }
-            Told::Crashed { host, instance } => {
-                if self.guests.len() < GUESTS {
-                    self.guests.insert(instance, host);
-                }
-            }
+            Told::Crashed { host, instance } => self.stopped(host, instance),
             Told::Health(host, ill) => self.liveness.health(host, ill, now),
             Told::Trouble(trips) => self.trouble = Some((trips.seen(), now)),
             Told::Absent { host, instance, at } => {
                 self.instances.entry(instance).or_default().absent = Some((host, at));
             }
+        }
+    }
+
+    /// A guest is said to have stopped by itself.
+    fn stopped(&mut self, host: HostId, instance: Uuid) {
+        if self.guests.len() < GUESTS {
+            self.guests.insert(instance, host);
         }
     }
 
@@ -316,7 +319,11 @@ impl Coordinator {
                 Report::Runs => self.liveness.report(host, true, lead.now),
                 Report::ComputeDown => self.liveness.report_compute(host, false, lead.now),
                 Report::ComputeUp => self.liveness.report_compute(host, true, lead.now),
-                Report::Nothing => {}
+                Report::Nothing => {
+                    if let Some((host, instance)) = lead.ha().stopped(said) {
+                        self.stopped(host, instance);
+                    }
+                }
             }
         }
         self.notified = newest;

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::case::{Case, Phase};
 use super::host::{Detection, Host, HostId};
 use super::keyed::Entry;
+use super::restart::MOST;
 use super::table::{Failover, NOTIFIED};
 use crate::domain::Domain;
 use crate::state::Tables;
@@ -155,6 +156,16 @@ pub struct Notification {
     pub at: u64,
     /// The same for people.
     pub wall: u64,
+}
+
+impl Notification {
+    /// The guest that stopped by itself, if that is what is said: of what monitors send, what Masakari starts again, too
+    /// (its `engine/instance_events.py`), but for I/O errors, which starting again does not mend.
+    fn stopped(&self) -> Option<Uuid> {
+        let text = |key| self.payload.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str());
+        let failed = text("event") == Some("LIFECYCLE") && text("vir_domain_event") == Some("STOPPED_FAILED");
+        text("instance_uuid").filter(|_| self.kind == Kind::Vm && failed)?.parse().ok()
+    }
 }
 
 /// How a notification stands.
@@ -311,7 +322,7 @@ impl Failover {
     pub fn status_of(&self, notification: &Notification, now: u64) -> Status {
         use Phase::{AwaitReturn, Cleared, Closed, PartiallyRecovered, Recovered, Returning};
         match notification.report {
-            Report::Nothing => return Status::Ignored,
+            Report::Nothing => return self.restart_of(notification, now),
             Report::Silent => {}
             _ => return Status::Finished,
         }
@@ -333,6 +344,26 @@ impl Failover {
         }
     }
 
+    /// A guest of a watched host, in a segment that counts, that is said to have stopped by itself.
+    pub(crate) fn stopped(&self, said: &Notification) -> Option<(HostId, Uuid)> {
+        let host = self.hosts.get(said.host?).filter(|host| host.enabled)?;
+        self.segments.get(said.segment).filter(|segment| segment.enabled)?;
+        Some((host.id, said.stopped()?))
+    }
+
+    /// How a notification of a guest stands: as its restart does.
+    fn restart_of(&self, said: &Notification, now: u64) -> Status {
+        let Some((host, instance)) = self.stopped(said) else { return Status::Ignored };
+        let restart = self.restarts.get(instance).filter(|known| known.life.host == host && known.at >= said.at);
+        match restart.map(|known| (known.well, known.tries)) {
+            None if now.saturating_sub(said.at) < WAITS => Status::New,
+            None => Status::Ignored,
+            Some((Some(true), _)) => Status::Finished,
+            Some((Some(false), tries)) if tries >= MOST => Status::Error,
+            Some(_) => Status::Running,
+        }
+    }
+
     /// Whether a host may not be notified about: an operator works on it, or it is proven dead and not back.
     pub fn under_maintenance(&self, member: &Member, host: Option<HostId>) -> bool {
         member.maintenance || host.and_then(|host| self.cases.get(host)).is_some_and(|case| case.phase.is_proven())
@@ -340,7 +371,11 @@ impl Failover {
 
     /// Whether something may still be done about what was said of the hosts of a segment.
     pub(crate) fn in_use(&self, segment: Uuid, now: u64) -> bool {
-        self.notified().any(|said| said.segment == segment && self.status_of(said, now).is_open())
+        self.notified().filter(|said| said.segment == segment).any(|said| match self.status_of(said, now) {
+            // Nothing more is done about a guest that does not come up.
+            Status::Error => said.kind != Kind::Vm,
+            status => status.is_open(),
+        })
     }
 
     /// Whether the same was said of the same host shortly before.

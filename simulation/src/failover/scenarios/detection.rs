@@ -3,13 +3,44 @@
 use scheduler::ha::Phase;
 use scheduler::ha::coordinator::{Barrier, Call};
 use scheduler::ha::host::{Degraded, Detection};
-use scheduler::ha::order::Leader;
+use scheduler::ha::masakari::{self, Kind, MemberSpec, NotificationSpec, Report, SegmentSpec, Status};
+use scheduler::ha::order::{Change, Leader, Role};
+use scheduler::ha::recovery::VmState;
 use uuid::Uuid;
 
 use super::{Scenario, VMS, detection, hang, policy, recovered, untouched, want};
 use crate::failover::nova::Trouble;
 use crate::failover::truth::{Bmc, host, vm};
 use crate::failover::world::World;
+
+/// Masakari has a segment with host 1.
+fn segment(world: &mut World) -> Result<String, String> {
+    let uuid = Uuid::from_u128(0xF001);
+    let segment = SegmentSpec { uuid, create: true, name: Some("one".to_owned()), ..SegmentSpec::default() };
+    let name = Some("node-1".to_owned());
+    let member =
+        MemberSpec { uuid: Uuid::from_u128(0xF002), create: true, segment: uuid, name, ..MemberSpec::default() };
+    let changes = [masakari::Change::Segment(Box::new(segment)), masakari::Change::Member(Box::new(member))];
+    let done =
+        changes.into_iter().all(|change| world.order(Role::Operator, Change::Masakari(Box::new(change))).is_ok());
+    want(done, "", "a segment")
+}
+
+/// A monitor says that guest `n` of host 1 failed.
+fn stopped(world: &mut World, n: u128) -> Result<String, String> {
+    let uuid = vm(n).to_string();
+    let payload = [("event", "LIFECYCLE"), ("instance_uuid", &uuid), ("vir_domain_event", "STOPPED_FAILED")];
+    let said = NotificationSpec {
+        uuid: Uuid::from_u128(0xF100 + n),
+        kind: Kind::Vm,
+        host: "node-1".to_owned(),
+        generated: 0,
+        payload: payload.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        report: Report::Nothing,
+    };
+    let change = Change::Masakari(Box::new(masakari::Change::Notify(Box::new(said))));
+    want(world.order(Role::Operator, change).is_ok(), "", "a notification")
+}
 
 /// Those of this family.
 pub(super) const ALL: &[Scenario] = &[
@@ -214,6 +245,32 @@ pub(super) const ALL: &[Scenario] = &[
             let back = world.until(60_000, |world| world.all_home(VMS));
             let alone = world.ha().cases.is_empty() && world.restarted.len() == 1;
             want(back && alone, "restarted on its host, no case", "one restart, no case")
+        },
+    },
+    Scenario {
+        id: "DET-17b",
+        what: "a Masakari monitor says that a guest stopped by itself",
+        run: |world| {
+            segment(world)?;
+            // One that failed, and one that its user stopped.
+            world.host_mut(1).guests.retain(|guest| ![vm(1), vm(2)].contains(guest));
+            if let Some(server) = world.nova.servers.get_mut(&vm(2)) {
+                server.vm = VmState::Stopped;
+            }
+            for n in [1, 2] {
+                stopped(world, n)?;
+            }
+            let back = world.until(60_000, |world| world.host(1).guests.contains(&vm(1)));
+            world.run(180_000);
+            let one = world.restarted.len() == 1 && world.ha().cases.is_empty();
+            let now = world.now;
+            let stands: Vec<_> = world.ha().notified().map(|said| world.ha().status_of(said, now)).collect();
+            want(back && one, "", "one restart, no case")?;
+            want(
+                stands == [Status::Ignored, Status::Finished],
+                "the one that failed is restarted",
+                &format!("{stands:?}"),
+            )
         },
     },
     Scenario {
