@@ -1,6 +1,7 @@
 //! Reading typed values out of a tree: every error is kept with its path, and reading goes on, so
 //! that one run tells everything that is wrong.
 
+use scheduler::ha::policy::document::brief;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -197,19 +198,5 @@ impl Reader {
                 None
             }
         }
-    }
-}
-
-/// A value in few words.
-fn brief(value: &Value) -> String {
-    match value {
-        Value::Null => "nothing".to_owned(),
-        Value::Bool(_) | Value::Number(_) => value.to_string(),
-        Value::String(text) if text.chars().count() > 60 => {
-            format!("'{}…'", text.chars().take(60).collect::<String>().escape_debug())
-        }
-        Value::String(text) => format!("'{}'", text.escape_debug()),
-        Value::Array(_) => "a list".to_owned(),
-        Value::Object(_) => "a map".to_owned(),
     }
 }

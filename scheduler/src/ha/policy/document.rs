@@ -231,8 +231,8 @@ fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
-/// A value in few words.
-fn brief(value: &Value) -> String {
+/// A value in few words, as messages tell what was given.
+pub fn brief(value: &Value) -> String {
     match value {
         Value::Null => "nothing".to_owned(),
         Value::Bool(_) | Value::Number(_) => value.to_string(),
