@@ -242,6 +242,7 @@ impl Args {
             seed: self.seed,
             check: self.check,
             migrations: self.migrations,
+            failures: None,
         };
         let series = (self.out.is_some() && self.series_seconds > 0).then_some(self.series_seconds * 1000);
         let study = Study { inputs, policies, modes, count, series, decisions: self.decisions };
