@@ -26,7 +26,7 @@ fn list(lines: &str) -> HostList {
 
 fn inputs(trace: Trace, list: HostList, warm_up: f64) -> Inputs {
     let (trace, list) = (Arc::new(trace), Arc::new(list));
-    Inputs { trace, list, ratios: Ratios::default(), warm_up, seed: 42, check: true, migrations: 0.0 }
+    Inputs { trace, list, ratios: Ratios::default(), warm_up, seed: 42, check: true, migrations: 0.0, failures: None }
 }
 
 fn series(every: u64) -> Wanted {

@@ -1,6 +1,7 @@
 //! `simulate`: recorded requests, played into the same core that serves live ones. Without a server.
 
 mod compare;
+mod failures;
 mod folder;
 mod policies;
 mod progress;
@@ -41,6 +42,8 @@ Examples:
     --mode replay,survive --out study
   pallium simulate --trace events.csv.gz --hosts nodes.csv --mode min-hosts \\
     --migrations 1%
+  pallium simulate --trace events.csv.gz --hosts nodes.csv --mtbf 365d \\
+    --mttr 4h --domain-share 10%
   pallium simulate --trace events.csv.gz --hosts state.backup
   pallium simulate --recording recording
   pallium simulate --shapes shapes.csv.gz --hosts nodes.csv --mode inflate \\
@@ -127,6 +130,8 @@ pub struct Args {
     /// VMs that may be moved on a day, as a share of those alive when it begins: 1%
     #[arg(long, value_name = "SHARE", value_parser = share, default_value = "0")]
     migrations: f64,
+    #[command(flatten)]
+    failures: failures::Failing,
     /// Check all invariants of the core after every event
     #[arg(long)]
     check: bool,
@@ -234,6 +239,7 @@ impl Args {
             return Err(Failure::Usage(format!("--hosts-count: {count} given, 1 to 1000000 expected")));
         }
         let policies = self.policies_for(&trace, &list, self.seed)?;
+        let failures = self.failures.of(&list.first(count))?;
         let inputs = Inputs {
             trace: Arc::new(trace),
             list: Arc::new(list),
@@ -242,6 +248,7 @@ impl Args {
             seed: self.seed,
             check: self.check,
             migrations: self.migrations,
+            failures,
         };
         let series = (self.out.is_some() && self.series_seconds > 0).then_some(self.series_seconds * 1000);
         let study = Study { inputs, policies, modes, count, series, decisions: self.decisions };

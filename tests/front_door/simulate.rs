@@ -175,3 +175,72 @@ fn a_part_of_a_trace_and_varied_options() {
     assert_eq!(result["inputs"]["trace"]["events"], 3);
     assert_eq!(result["policies"][varied]["replay"]["deletes"], 0);
 }
+
+/// `a` fails, and v1 and v3 fill `c`; `b` fails, and v2 waits 10 s until `a` is back.
+#[test]
+fn hosts_fail_and_their_vms_are_evacuated() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let [events, nodes, out] = files(dir.path());
+    let failures = dir.path().join("failures.csv").display().to_string();
+    let listed = ["--failures", &failures];
+    let run = |more: &[&str]| {
+        let usual = ["simulate", "--trace", &events, "--hosts", &nodes, "--policy", "first-fit", "--out", &out];
+        let output = pallium(&[&usual[..], more].concat());
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let header = "time_s,node_id,event\n";
+    // The cells of files are checked in the library; here, that a bad one is told and leaves nothing.
+    for (lines, wanted) in [
+        ("0,x,fail\n", "failures.csv: line 2, column node_id: x is none of the 3 hosts of this run"),
+        ("0,a,fail\n1,a,fail\n", "line 3, column event: a fails and is down already, a recover before it expected"),
+        ("0,a,recover\n", "line 2, column event: a recovers and is not down, a fail before it expected"),
+        ("5,a,fail\n4,b,fail\n", "line 3, column time_s: 4 given after 5"),
+        ("-1,a,fail\n", "line 2, column time_s: '-1' given"),
+        ("0,a", "line 2: 2 cells given, 3 expected as in the header; the file may be cut off"),
+        ("", "no fail given"),
+    ] {
+        fs::write(&failures, format!("{header}{lines}")).expect("written");
+        let (code, _, told) = run(&listed);
+        assert_eq!(code, Some(1), "{lines:?}: {told}");
+        assert!(told.contains(wanted), "{lines:?}: {told}");
+    }
+    fs::write(&failures, [header.as_bytes(), b"0,\xff,fail\n"].concat()).expect("written");
+    assert!(run(&listed).2.contains("line 2, column node_id: '\\xff' given, UTF-8 expected"));
+    fs::write(&failures, format!("{header}60,a,fail\n70,b,fail\n80,a,recover\n")).expect("written");
+    for (more, code, wanted) in [
+        (&["--failures", "missing.csv"][..], 1, "missing.csv: "),
+        (&["--mtbf", "90"], 2, "a time above 0 expected, as 365d, 4h, 30m or 20s"),
+        (&["--mtbf", "0d", "--mttr", "4h"], 2, "a time above 0 expected"),
+        (&["--mtbf", "90d"], 2, "--mttr <TIME>"),
+        (&["--domain-share", "10%"], 2, "--mtbf <TIME>"),
+        (&["--mtbf", "90d", "--mttr", "4h", "--domain-share", "110%"], 2, "a share expected"),
+        (&["--mtbf", "1s", "--mttr", "4h", "--failures", &failures], 2, "cannot be used with"),
+        (&["--failures", &failures, "--mode", "min-hosts"], 1, "hosts fail in mode replay only, min-hosts given"),
+        (&["--failures", &failures, "--hosts-count", "1"], 1, "b is none of the 1 hosts of this run"),
+    ] {
+        let (given, _, told) = run(more);
+        assert_eq!(given, Some(code), "{more:?}: {told}");
+        assert!(told.contains(wanted), "{more:?}: {told}");
+    }
+    assert!(!Path::new(&out).exists(), "nothing is written for bad input");
+
+    let (code, told, why) = run(&["--failures", &failures, "--check"]);
+    assert_eq!(code, Some(0), "{why}");
+    assert!(
+        told.contains("Failures of hosts")
+            && told.contains("worst moment of first-fit, at 70 s: 1 of 1 VMs without a place; b"),
+        "{told}"
+    );
+    let read = |name: &str| fs::read_to_string(Path::new(&out).join(name)).expect(name);
+    let result: serde_json::Value = serde_json::from_str(&read("result.json")).expect("JSON");
+    let failed = &result["policies"]["first-fit"]["replay"]["failures"];
+    assert_eq!((&failed["at_once"], &failed["later"], &failed["down_vm_s"]), (&2.into(), &1.into(), &10.0.into()));
+    assert!(read("summary.csv").contains("first-fit,replay.failures.vms,VMs,3\n"));
+    assert!(read("report.html").contains("<h2>Worst moments of failure</h2>"));
+    // What is drawn is another study.
+    let (code, _, why) = run(&["--mtbf", "60s", "--mttr", "5s", "--domain-share", "50%"]);
+    assert_eq!(code, Some(0), "{why}");
+    let result: serde_json::Value = serde_json::from_str(&read("result.json")).expect("JSON");
+    assert_eq!(result["inputs"]["failures"]["domain_share"], 0.5);
+    assert!(result["policies"]["first-fit"]["replay"]["failures"]["hosts"].as_u64() > Some(2), "{result}");
+}

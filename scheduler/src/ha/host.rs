@@ -239,6 +239,8 @@ impl Degraded {
     pub const COMPUTE: Self = Self(4);
     /// It does not reach its storage.
     pub const STORAGE: Self = Self(8);
+    /// It goes down on purpose, and is not missed yet.
+    pub const AWAY: Self = Self(16);
 
     /// Those of both.
     #[must_use]

@@ -382,6 +382,9 @@ impl Liveness {
         let watched = now.saturating_sub(self.began) >= timers.flap_window;
         let flaps = young >= timers.flap_limit || known.has(Degraded::FLAPS) && !watched;
         let mut degraded = if flaps { Degraded::FLAPS } else { Degraded::default() };
+        if now < watch.away {
+            degraded = degraded.and(Degraded::AWAY);
+        }
         for ((since, told), what) in watch.ill.iter().zip(watch.told).zip(ILLS) {
             let long = since.is_some_and(|since| now.saturating_sub(since) >= timers.ill);
             if long || known.has(what) && (!told || since.is_some()) {

@@ -1,6 +1,7 @@
 //! The world that a trace is played into: the real core with its pipeline, and the hosts as they would be. Where a VM goes
 //! is the core's decision and apply's claim; which of its GPUs a host gives is the host's, and it reports it.
 
+mod evacuate;
 mod foretell;
 
 use std::collections::BTreeMap;
@@ -67,6 +68,8 @@ pub struct Estate {
     mix: Vec<Expected>,
     /// Hosts that take nothing.
     outside: Vec<usize>,
+    /// VMs that ran on hosts that have failed, and their hosts.
+    waiting: BTreeMap<u32, u32>,
     /// What a policy is told that learns how long VMs live.
     forecast: Option<Forecast>,
     /// When each host is expected to be empty, seconds of the trace.
@@ -117,6 +120,7 @@ impl Estate {
             learned: None,
             mix: Vec::new(),
             outside: Vec::new(),
+            waiting: BTreeMap::new(),
             forecast: (policy.lifetimes == Knowledge::Learned).then(|| Forecast::new(trace)),
             exits: vec![ENDLESS; hosts.len()],
             keeps: false,
@@ -149,7 +153,8 @@ impl Estate {
             devices: self.devices.clone(),
             seen: self.seen.clone(),
             mix: self.mix.clone(),
-            outside: Vec::new(),
+            outside: self.outside.clone(),
+            waiting: self.waiting.clone(),
             forecast: self.forecast.as_ref().map(Forecast::fork),
             exits: self.exits.clone(),
             keeps: false,
@@ -173,8 +178,11 @@ impl Estate {
         &self.held
     }
 
-    /// Free resources of a host.
+    /// Free resources of a host; one that takes nothing has none.
     pub fn free(&self, host: usize) -> [u64; 3] {
+        if self.outside.contains(&host) {
+            return [0; 3];
+        }
         std::array::from_fn(|r| self.capacity[host][r].saturating_sub(self.held[host].used[r]))
     }
 
@@ -350,11 +358,21 @@ impl Estate {
         if host == NOWHERE {
             return Ok(None);
         }
+        self.release(vm)?;
+        self.leave(vm, host)?;
+        Ok(Some(host))
+    }
+
+    /// Gives up what a VM claims.
+    fn release(&mut self, vm: u32) -> Result<(), String> {
         let command = Command::Release { domain: self.domain, consumer: uuid(vm), open_only: false };
         match self.apply(vec![command]).pop() {
-            Some(Outcome::Released(1)) => {}
-            other => return Err(format!("{} could not be released: {other:?}", self.trace.vms[vm as usize].id)),
+            Some(Outcome::Released(1)) => Ok(()),
+            other => Err(format!("{} could not be released: {other:?}", self.trace.vms[vm as usize].id)),
         }
+    }
+
+    fn leave(&mut self, vm: u32, host: u32) -> Result<(), String> {
         self.at[vm as usize] = NOWHERE;
         let sizes = self.trace.shape(vm).sizes();
         let held = &mut self.held[host as usize];
@@ -371,8 +389,7 @@ impl Estate {
             }
             self.report_use(host)?;
         }
-        self.foretell(host)?;
-        Ok(Some(host))
+        self.foretell(host)
     }
 
     /// A host gives its GPUs: a share of the one with the least left that is enough, whole ones by number.
@@ -398,11 +415,12 @@ impl Estate {
         self.report_use(host)
     }
 
-    /// A host reports the use of each of its GPUs; one that is kept out also that CPU and memory are in use.
+    /// A host reports the use of each of its GPUs; one that is kept out also that it is down, and that CPU and memory are in use.
     fn report_use(&mut self, host: u32) -> Result<(), String> {
+        let out = self.outside.contains(&(host as usize));
         let used = DEVICES.iter().zip(&self.held[host as usize].devices);
         let mut allocation: BTreeMap<String, u64> = used.map(|(class, used)| ((*class).to_owned(), *used)).collect();
-        if self.outside.contains(&(host as usize)) {
+        if out {
             let [milli_cpu, memory, _] = self.capacity[host as usize];
             let cpu = if self.domain == Domain::Nova { ("VCPU", milli_cpu / 1000) } else { ("MILLICPU", milli_cpu) };
             allocation.extend([cpu, ("MEMORY_MB", memory)].map(|(class, amount)| (class.to_owned(), amount)));
@@ -411,6 +429,8 @@ impl Estate {
             domain: self.domain,
             name: Host::name_at(host as usize),
             allocation: Some(allocation),
+            disabled: Some(out),
+            forced_down: Some(out),
             ..HostReport::default()
         };
         self.tell(Command::Report(Box::new(report)))

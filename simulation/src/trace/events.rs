@@ -63,7 +63,7 @@ const COLUMNS: &[&str] =
     &["time_s", "event", "vm_id", "vcpus", "memory_mib", "gpus", "gpu_milli", "gpu_models", "lifetime_s", "group"];
 const SHAPE_COLUMNS: &[&str] = &["vcpus", "memory_mib", "gpus", "gpu_milli", "gpu_models"];
 /// Latest time, seconds: about 300 years.
-const LATEST: u64 = 10_000_000_000;
+pub(super) const LATEST: u64 = 10_000_000_000;
 /// Most VMs of a trace.
 const MOST_VMS: usize = 50_000_000;
 

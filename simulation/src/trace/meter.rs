@@ -9,6 +9,7 @@ use super::estate::Estate;
 use super::events::Trace;
 use super::lifetimes::Calibration;
 use super::migrations::Migrations;
+use super::outages;
 use super::shape::{Shape, mix};
 
 /// CPU, memory and GPU.
@@ -122,6 +123,9 @@ pub struct Metrics {
     /// What was moved, where moves are allowed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub migrations: Option<Migrations>,
+    /// What failures of hosts came to, where hosts fail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failures: Option<outages::Metrics>,
     /// How long VMs were expected to live and did, where the policy is told a forecast.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lifetimes: Option<Calibration>,
@@ -278,6 +282,22 @@ impl Meter {
         self.changed(vm, from, estate, -1.0);
         self.changed(vm, to, estate, 1.0);
         self.metrics.hosts_peak = self.metrics.hosts_peak.max(self.used_hosts);
+    }
+
+    /// A VM runs no more: its host has failed.
+    pub fn lost(&mut self, vm: u32, host: u32, estate: &Estate) {
+        self.changed(vm, host, estate, -1.0);
+    }
+
+    /// It runs again.
+    pub fn restored(&mut self, vm: u32, host: u32, estate: &Estate) {
+        self.changed(vm, host, estate, 1.0);
+        self.metrics.hosts_peak = self.metrics.hosts_peak.max(self.used_hosts);
+    }
+
+    /// It is deleted before that.
+    pub fn gone(&mut self) {
+        self.metrics.deletes += 1;
     }
 
     /// A VM that was rejected is deleted.

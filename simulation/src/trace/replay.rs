@@ -7,9 +7,11 @@ use serde::Serialize;
 
 use super::estate::Estate;
 use super::events::{Kind, Trace};
+use super::failures::{Failures, Turn};
 use super::hosts::{Host, HostList, Ratios};
 use super::meter::{ByResource, Meter, Metrics, Moment};
 use super::migrations::Migrations;
+use super::outages::Outages;
 use super::picture::{MOMENTS, Picture};
 use super::policy::Policy;
 use super::record::Record;
@@ -31,6 +33,8 @@ pub struct Inputs {
     pub check: bool,
     /// VMs that may be moved on a day of the trace, as a share of those alive when it begins; 0: none.
     pub migrations: f64,
+    /// Hosts that fail in a replay.
+    pub failures: Option<Failures>,
 }
 
 /// What a run tells while it goes on.
@@ -60,6 +64,13 @@ impl Inputs {
         Estate::new(&self.trace, &hosts, self.ratios, policy)
     }
 
+    /// When these hosts fail and come back.
+    pub fn turns(&self, hosts: &[Host]) -> Result<Vec<Turn>, String> {
+        let begin = self.trace.events.first().map_or(0, |event| event.time);
+        let turns = self.failures.as_ref().map(|failures| failures.turns(hosts, begin, self.trace.end(), self.seed));
+        turns.unwrap_or_else(|| Ok(Vec::new()))
+    }
+
     /// Where the warm-up ends, milliseconds.
     pub fn warm(&self) -> u64 {
         let begin = self.trace.events.first().map_or(0, |event| event.time);
@@ -79,6 +90,8 @@ pub struct Player<'a> {
     events: u64,
     /// What was moved so far.
     pub migrations: Migrations,
+    /// Hosts that fail.
+    pub outages: Outages,
     alive: u64,
 }
 
@@ -93,6 +106,12 @@ pub enum Played {
     Moved(u32, u32, u32),
     /// A VM left a host.
     Left(u32, u32),
+    /// A VM runs no more: its host has failed.
+    Lost(u32, u32),
+    /// It runs again, on a host.
+    Restored(u32, u32),
+    /// It is deleted before that.
+    Gone(u32),
     /// A VM that had no host is deleted.
     Orphan,
 }
@@ -100,13 +119,22 @@ pub enum Played {
 impl<'a> Player<'a> {
     /// A player over a world.
     pub fn new(inputs: &'a Inputs, estate: Estate, watch: &'a dyn Watch) -> Self {
-        let migrations = Migrations::default();
-        Self { inputs, watch, estate, fading: false, stop: false, events: 0, migrations, alive: 0 }
+        let (migrations, outages) = (Migrations::default(), Outages::default());
+        Self { inputs, watch, estate, fading: false, stop: false, events: 0, migrations, outages, alive: 0 }
     }
 
     /// The same, which stops at the first rejection.
     pub fn stopping(self) -> Self {
         Self { stop: true, ..self }
+    }
+
+    /// The same, in which hosts fail.
+    pub fn failing(mut self) -> Result<Self, String> {
+        if self.inputs.failures.is_some() {
+            self.estate.expect_failures()?;
+            self.outages = Outages::new(self.inputs.turns(self.estate.hosts())?);
+        }
+        Ok(self)
     }
 
     /// Plays the events from place `from` on. `before` sees the world before each event, `after` what it did.
@@ -118,6 +146,12 @@ impl<'a> Player<'a> {
     ) -> Result<(), String> {
         let trace = Arc::clone(&self.inputs.trace);
         for event in &trace.events[from.min(trace.events.len())..] {
+            while let Some(time) = self.outages.due(event.time) {
+                before(time, &mut self.estate)?;
+                self.estate.set_now(time)?;
+                self.outages.play(time, &trace, &mut self.estate, |played, estate| after(time, played, estate))?;
+                self.check(self.inputs.check)?;
+            }
             before(event.time, &mut self.estate)?;
             self.estate.set_now(event.time)?;
             if self.inputs.migrations > 0.0 {
@@ -129,33 +163,42 @@ impl<'a> Player<'a> {
                     None => Played::Rejected(event.vm),
                 },
                 Kind::Delete if self.fading => continue,
-                Kind::Delete => match self.estate.end_of(event.vm)? {
-                    Some(host) => Played::Left(event.vm, host),
-                    None => Played::Orphan,
-                },
+                Kind::Delete => {
+                    let waits = self.estate.waiting().contains_key(&event.vm);
+                    match self.estate.end_of(event.vm)? {
+                        Some(host) => Played::Left(event.vm, host),
+                        None if waits => Played::Gone(event.vm),
+                        None => Played::Orphan,
+                    }
+                }
             };
             match played {
                 Played::Placed(..) => self.alive += 1,
-                Played::Left(..) => self.alive -= 1,
+                Played::Left(..) | Played::Gone(_) => self.alive -= 1,
                 _ => {}
             }
+            self.outages.played(played, event.time);
             after(event.time, played, &self.estate);
             self.events += 1;
             if self.events.is_multiple_of(TELL_EVERY) {
                 self.watch.played(TELL_EVERY);
             }
-            if self.inputs.check || self.events.is_multiple_of(CHECK_EVERY) {
-                let broken = self.estate.core().check();
-                if !broken.is_empty() {
-                    return Err(format!("an invariant is broken after event {}: {}", self.events, broken.join("; ")));
-                }
-            }
+            self.check(self.inputs.check || self.events.is_multiple_of(CHECK_EVERY))?;
             if self.stop && matches!(played, Played::Rejected(_)) {
                 break;
             }
         }
         self.watch.played(self.events % TELL_EVERY);
         Ok(())
+    }
+
+    /// Checks the invariants of the core, if that is due.
+    fn check(&self, due: bool) -> Result<(), String> {
+        let broken = if due { self.estate.core().check() } else { Vec::new() };
+        if broken.is_empty() {
+            return Ok(());
+        }
+        Err(format!("an invariant is broken after event {}: {}", self.events, broken.join("; ")))
     }
 
     /// A VM is asked for; if it fits nowhere, others are moved as far as the day's budget goes, and it is asked for again.
@@ -215,7 +258,7 @@ pub fn replay(
     let mut record = wanted.decisions.then(Record::default);
     let mut meter = Meter::new(&inputs.trace, &estate, inputs.warm());
     let mut series = Vec::new();
-    let mut player = Player::new(inputs, estate, watch);
+    let mut player = Player::new(inputs, estate, watch).failing()?;
     let begin = inputs.trace.events.first().map_or(0, |event| event.time);
     let (mut next, mut next_picture) = (begin, begin);
     let mut picture = every.map(|_| Picture::default());
@@ -253,6 +296,9 @@ pub fn replay(
                 Played::Rejected(vm) => outcome = Some((vm, Err(meter.rejected(vm, time, estate)))),
                 Played::Moved(vm, from, to) => meter.moved(vm, from, to, estate),
                 Played::Left(vm, host) => meter.left(vm, host, estate),
+                Played::Lost(vm, host) => meter.lost(vm, host, estate),
+                Played::Restored(vm, host) => meter.restored(vm, host, estate),
+                Played::Gone(_) => meter.gone(),
                 Played::Orphan => meter.orphan(),
             }
             let Some(record) = &mut record else { return };
@@ -270,7 +316,8 @@ pub fn replay(
         picture.take_free(&player.estate);
     }
     let lifetimes = player.estate.calibration();
-    let metrics = Metrics { migrations, lifetimes, ..meter.into_inner().metrics() };
+    let failures = inputs.failures.is_some().then(|| player.outages.metrics(inputs.trace.end()));
+    let metrics = Metrics { migrations, failures, lifetimes, ..meter.into_inner().metrics() };
     Ok(Replay { metrics, series, picture, record })
 }
 

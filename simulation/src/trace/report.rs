@@ -117,6 +117,7 @@ pub fn report(outcomes: &[Outcome]) -> String {
     heat::heat(&mut out, &columns);
     scatter::scatter(&mut out, &columns);
     sections::survival(&mut out, &columns);
+    sections::failures(&mut out, &columns);
     sections::migrations(&mut out, &columns);
     sections::lifetimes(&mut out, &columns);
     out.push_str("</body></html>\n");

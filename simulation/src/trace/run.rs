@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rayon::prelude::*;
+use scheduler::Domain;
+use scheduler::ha::table::HOSTS;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::bounds::{Limits, bounds, over_time};
+use super::failures::Failures;
 use super::inflate::inflate;
 use super::meter::Moment;
 use super::metrics::METRICS;
@@ -132,12 +135,25 @@ impl Study {
         for policy in &self.policies {
             self.inputs.estate(policy, 1)?;
         }
-        Ok(())
+        if self.inputs.failures.is_none() {
+            return Ok(());
+        }
+        if self.count > HOSTS {
+            return Err(format!("{} hosts given, at most {HOSTS} expected where hosts fail", self.count));
+        }
+        if let Some(other) = self.modes.iter().find(|mode| **mode != Mode::Replay) {
+            return Err(format!("hosts fail in mode replay only, {} given", other.name()));
+        }
+        if let Some(policy) = self.policies.iter().find(|policy| policy.domain() != Domain::Nova) {
+            let domain = policy.domain();
+            return Err(format!("policy '{}' is for domain {domain}, and failover is for nova", policy.name));
+        }
+        self.inputs.turns(&self.inputs.list.first(self.count)).map(drop)
     }
 
     /// The lower bounds of the inputs; those over time at so many moments, for a replay.
     pub fn limits(&self, moments: u64) -> Limits {
-        let domain = self.policies.first().map_or(scheduler::Domain::Nova, |policy| policy.domain());
+        let domain = self.policies.first().map_or(Domain::Nova, |policy| policy.domain());
         let Inputs { trace, list, ratios, .. } = &self.inputs;
         let moments = if self.modes.contains(&Mode::Replay) { moments } else { 0 };
         Limits {
@@ -154,11 +170,16 @@ impl Study {
         (!shares.is_empty()).then(|| shares.iter().sum::<f64>() / shares.len() as f64)
     }
 
+    /// Which hosts fail, as results tell it.
+    fn failures(&self) -> Value {
+        self.inputs.failures.as_ref().map_or(Value::Null, Failures::told)
+    }
+
     /// What the result of a point depends on.
     pub fn fingerprint(&self, point: Point<'_>) -> String {
         let inputs = &self.inputs;
         let text = format!(
-            "{} {} {} {} {} {:?} {} {} {} {:?} {} {:?} {:?} {}",
+            "{} {} {} {} {} {:?} {} {} {} {} {:?} {} {:?} {:?} {}",
             env!("CARGO_PKG_VERSION"),
             inputs.trace.sha256,
             inputs.trace.vms.len(),
@@ -168,6 +189,7 @@ impl Study {
             inputs.warm_up,
             inputs.seed,
             inputs.migrations,
+            self.failures(),
             point.mode,
             self.count,
             self.series,
@@ -261,6 +283,7 @@ impl Study {
                 "ratios": { "cpu": inputs.ratios.cpu, "memory": inputs.ratios.memory },
                 "warm_up": inputs.warm_up,
                 "migrations": inputs.migrations,
+                "failures": self.failures(),
                 "ties": "the lowest place in the host list",
             },
             "bounds": bounds,

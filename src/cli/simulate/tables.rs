@@ -26,7 +26,7 @@ fn plain(value: &Value) -> String {
 type Cell = (&'static str, &'static [&'static str], fn(&Value) -> String, u8);
 
 /// A table: its title, the key that a policy's results have when it was run, and its columns.
-const TABLES: [(&str, &str, &[Cell]); 5] = [
+const TABLES: [(&str, &str, &[Cell]); 6] = [
     (
         "Hosts needed for no rejection",
         "min_hosts",
@@ -50,6 +50,21 @@ const TABLES: [(&str, &str, &[Cell]); 5] = [
             ("SLOTS", &["replay", "large_slots"], plain, 2),
             ("FRAGM.", &["replay", "fragmentation"], percent, 3),
             ("MOVED BY DAY", &["replay", "migrations", "moves"], days, 0),
+        ],
+    ),
+    (
+        "Failures of hosts",
+        "replay",
+        &[
+            ("HOSTS", &["replay", "failures", "hosts"], plain, 0),
+            ("VMS", &["replay", "failures", "vms"], plain, 0),
+            ("AT ONCE", &["replay", "failures", "restored_at_once"], percent, 0),
+            ("LATER", &["replay", "failures", "later"], plain, 1),
+            ("IN PLACE", &["replay", "failures", "in_place"], plain, 1),
+            ("DELETED", &["replay", "failures", "deleted"], plain, 2),
+            ("LOST", &["replay", "failures", "lost"], plain, 1),
+            ("VM-SECONDS DOWN", &["replay", "failures", "down_vm_s"], plain, 0),
+            ("REJECTED", &["replay", "failures", "rejected"], plain, 1),
         ],
     ),
     (
@@ -140,6 +155,9 @@ pub fn tables(result: &Value) -> String {
         // A column in which nobody has anything is left out.
         let cells: Vec<&Cell> =
             cells.iter().filter(|cell| ran.iter().any(|name| !at(of(name), cell.1).is_null())).collect();
+        if cells.is_empty() {
+            continue;
+        }
         let columns: Vec<_> =
             std::iter::once(text("POLICY", 0)).chain(cells.iter().map(|cell| number(cell.0, cell.3))).collect();
         let rows: Vec<Vec<String>> = ran
@@ -150,6 +168,15 @@ pub fn tables(result: &Value) -> String {
             })
             .collect();
         let _ = write!(out, "\n{title}\n{}\n", listing(&columns, &rows));
+    }
+    for name in policies(result) {
+        let worst = &of(name)["replay"]["failures"]["worst"];
+        if let Some(time) = worst["time_s"].as_f64() {
+            let hosts: Vec<&str> = worst["hosts"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let (without, vms, hosts) = (plain(&worst["without"]), plain(&worst["vms"]), hosts.join(", "));
+            let _ =
+                writeln!(out, "worst moment of {name}, at {time} s: {without} of {vms} VMs without a place; {hosts}");
+        }
     }
     for name in policies(result) {
         lifetimes(&mut out, name, &of(name)["replay"]["lifetimes"]);

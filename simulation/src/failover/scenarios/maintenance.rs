@@ -2,7 +2,7 @@
 
 use scheduler::ha::Phase;
 use scheduler::ha::drain::{Left, MOST_SOURCE, Over, Stage};
-use scheduler::ha::host::{Detection, Maintenance};
+use scheduler::ha::host::{Degraded, Detection, Maintenance};
 use scheduler::ha::order::{Change, Role};
 use scheduler::ha::recovery::VmState;
 
@@ -154,6 +154,8 @@ pub(super) const ALL: &[Scenario] = &[
             let began = world.now;
             world.host_mut(1).shut_down(began, 300_000);
             world.run(60_000);
+            let away = world.ha().hosts.get(host(1)).is_some_and(|host| host.degraded.has(Degraded::AWAY));
+            want(away, "", "nothing is placed on it")?;
             world.kill_leader();
             let missed = world.until(239_000, |world| detection(world, 1) != Some(Detection::Alive));
             want(!missed && world.phase(1).is_none(), "", "not missed for 300 s, whoever leads")?;

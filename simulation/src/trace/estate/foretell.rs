@@ -13,8 +13,12 @@ const LOOK_EVERY: u64 = 300_000;
 impl Estate {
     /// A VM ends; its host, or `None` when it was never placed.
     pub fn end_of(&mut self, vm: u32) -> Result<Option<u32>, String> {
-        if let Some(forecast) = self.forecast.as_mut().filter(|_| self.at[vm as usize] != NOWHERE) {
+        let waits = self.waiting.contains_key(&vm);
+        if let Some(forecast) = self.forecast.as_mut().filter(|_| waits || self.at[vm as usize] != NOWHERE) {
             forecast.ends(vm, self.now);
+        }
+        if waits {
+            self.forget(vm)?;
         }
         self.delete(vm)
     }

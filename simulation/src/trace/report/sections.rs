@@ -75,6 +75,46 @@ pub fn survival(out: &mut String, columns: &[Column<'_>]) {
     }
 }
 
+/// What became of VMs of hosts that failed, and the worst moment by name.
+pub fn failures(out: &mut String, columns: &[Column<'_>]) {
+    let failed = columns.iter().map(|column| (&*column.name, &column.values["replay"]["failures"]));
+    let failed: Vec<_> = failed.filter(|(_, failures)| !failures.is_null()).collect();
+    let keys = ["at_once", "later", "in_place", "deleted", "lost"];
+    let number = |failures: &Value, key: &str| failures[key].as_f64().unwrap_or(0.0);
+    let rows: Vec<(&str, Vec<f64>)> =
+        failed.iter().map(|(name, failures)| (*name, keys.map(|key| number(failures, key)).to_vec())).collect();
+    let what = "VMs on hosts when they failed: placed elsewhere at once, or by a later plan of the planner of failover; started where \
+                they were, when their host came back; deleted while they waited; lost, without a place when the trace ended";
+    bars(out, "VMs of failed hosts", what, &["at once", "later", "in place", "deleted", "lost"], &rows);
+    if failed.iter().all(|(_, failures)| failures["worst"].is_null()) {
+        return;
+    }
+    out.push_str(
+        "<section><h2>Worst moments of failure</h2><p class=\"soft\">the moment at which most VMs found no place at once, with the first \
+         20 hosts and VMs</p><div class=\"wide\"><table><tr><th></th><th>day</th><th>hosts</th><th>VMs on them</th>\
+         <th>without a place</th><th>hosts by name</th><th>VMs by name</th></tr>",
+    );
+    for (name, worst) in failed.iter().map(|(name, failures)| (name, &failures["worst"])).filter(|one| !one.1.is_null())
+    {
+        let names = |key: &str| {
+            let names: Vec<&str> = worst[key].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            escaped(&names.join(", "))
+        };
+        let _ = write!(
+            out,
+            "<tr><td>{}</td><td>{:.2}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            escaped(name),
+            number(worst, "time_s") / 86_400.0,
+            count(&worst["failed"]),
+            count(&worst["vms"]),
+            count(&worst["without"]),
+            names("hosts"),
+            names("waiting"),
+        );
+    }
+    out.push_str("</table></div></section>");
+}
+
 /// Moves by day, and what they were good for.
 pub fn migrations(out: &mut String, columns: &[Column<'_>]) {
     let studies = columns.iter().filter_map(|column| {
