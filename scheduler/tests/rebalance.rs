@@ -52,12 +52,16 @@ fn hosts_are_emptied_with_the_fewest_moves() {
         site([8, 16], &[(4, [4, 5]), (5, [1, 1])]),
         site([8, 16], &[]),
     ];
-    let told = |most| -> Vec<(Vec<(u32, usize, usize)>, u64, String)> {
-        let moves = |step: &Step| step.moves.iter().map(|one| (one.item, one.from, one.to)).collect();
+    let told = |most| -> Vec<String> {
         let steps = consolidate(&sites, most, |_, _| true);
-        steps.into_iter().map(|step| (moves(&step), step.cost, step.reason)).collect()
+        let told = |step: &Step| {
+            let moves: Vec<String> =
+                step.moves.iter().map(|one| format!("{}: {} to {}", one.item, one.from, one.to)).collect();
+            format!("{}; {} moved, {}", moves.join(", "), step.cost, step.reason)
+        };
+        steps.iter().map(told).collect()
     };
-    let first = (vec![(1, 1, 3)], 4, "its host is emptied by 1 move".to_owned());
+    let first = "1: 1 to 3; 4 moved, its host is emptied by 1 move".to_owned();
     // 5 of 8 and 6 of 16 are in use on the fourth host, then 7 and 10: the larger of the two left goes there, the other nowhere.
     assert_eq!((told(0), told(1), told(2)), (vec![], vec![first.clone()], vec![first]));
     let fixed = consolidate(&sites, 9, |item, to| item != 1 && to == 3);
@@ -156,19 +160,19 @@ fn most_emptied(sites: &[Site], most: usize) -> usize {
         if emptied >> host & 1 == 0 {
             return go(sites, free, &rest[1..], emptied, left);
         }
-        let sizes = sites[host].items[item].sizes;
+        let [cpu, memory] = sites[host].items[item].sizes;
         left > 0
             && (0..sites.len()).any(|to| {
                 let fits = emptied >> to & 1 == 0
                     && !sites[to].items.is_empty()
-                    && free[to][0] >= sizes[0]
-                    && free[to][1] >= sizes[1];
+                    && free[to][0] >= cpu
+                    && free[to][1] >= memory;
                 if !fits {
                     return false;
                 }
-                (free[to][0], free[to][1]) = (free[to][0] - sizes[0], free[to][1] - sizes[1]);
+                (free[to][0], free[to][1]) = (free[to][0] - cpu, free[to][1] - memory);
                 let found = go(sites, free, &rest[1..], emptied, left - 1);
-                (free[to][0], free[to][1]) = (free[to][0] + sizes[0], free[to][1] + sizes[1]);
+                (free[to][0], free[to][1]) = (free[to][0] + cpu, free[to][1] + memory);
                 found
             })
     }
@@ -295,7 +299,9 @@ proptest! {
         prop_assert_eq!(&steps, &consolidate(&sites, most, allowed));
         // What was emptied could be switched off.
         let mut off = after(&sites, &steps.iter().flat_map(|step| step.moves.clone()).collect::<Vec<_>>());
-        steps.iter().for_each(|step| off[step.moves[0].from].free = [0; 2]);
+        for step in &steps {
+            off[step.moves[0].from].free = [0; 2];
+        }
         let lost = |sites: &[Site]| losses(sites).into_iter().filter(|left| *left > 0).count();
         prop_assert!(lost(&off) <= lost(&sites));
 

@@ -55,6 +55,7 @@ fn main() {
             seed: 42,
             check: false,
             migrations: 0.0,
+            rebalance: None,
         };
         for name in POLICIES.iter().filter(|name| only.is_empty() || only.iter().any(|only| only == *name)) {
             let policy = Arc::new(Policy::named(name, Domain::Nova, false, 42).expect("a known policy"));

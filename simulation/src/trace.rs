@@ -22,6 +22,7 @@ pub mod metrics;
 pub mod migrations;
 pub mod picture;
 pub mod policy;
+pub mod rebalance;
 pub mod record;
 pub mod replay;
 pub mod report;

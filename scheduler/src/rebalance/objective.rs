@@ -26,6 +26,11 @@ impl Objective {
         }
     }
 
+    /// Reads a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Consolidate, Self::Balance].into_iter().find(|objective| objective.name() == name)
+    }
+
     /// A plan of at most `most` moves; `allowed` says whether an instance may go to a host, beyond its size.
     pub fn plan(self, sites: &[Site], most: usize, allowed: impl Fn(u32, usize) -> bool) -> Vec<Step> {
         if self == Self::Consolidate {

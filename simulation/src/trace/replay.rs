@@ -6,12 +6,13 @@ use scheduler::rebalance::Move;
 use serde::Serialize;
 
 use super::estate::Estate;
-use super::events::{Kind, Trace};
+use super::events::{Event, Kind, Trace};
 use super::hosts::{Host, HostList, Ratios};
 use super::meter::{ByResource, Meter, Metrics, Moment};
-use super::migrations::Migrations;
+use super::migrations::{Migrations, Period};
 use super::picture::{MOMENTS, Picture};
 use super::policy::Policy;
+use super::rebalance::{Periods, Rebalance};
 use super::record::Record;
 
 /// What every run of one policy has in common.
@@ -31,6 +32,8 @@ pub struct Inputs {
     pub check: bool,
     /// VMs that may be moved on a day of the trace, as a share of those alive when it begins; 0: none.
     pub migrations: f64,
+    /// Rebalancing within that budget.
+    pub rebalance: Option<Rebalance>,
 }
 
 /// What a run tells while it goes on.
@@ -79,6 +82,7 @@ pub struct Player<'a> {
     events: u64,
     /// What was moved so far.
     pub migrations: Migrations,
+    periods: Periods,
     alive: u64,
 }
 
@@ -89,8 +93,8 @@ pub enum Played {
     Placed(u32, u32),
     /// A VM found no host.
     Rejected(u32),
-    /// A VM was moved, from one host to another, to make room for the one that is placed next.
-    Moved(u32, u32, u32),
+    /// A VM was moved, from one host to another, and what for: `room` for the one that is placed next, or an objective.
+    Moved(u32, u32, u32, &'static str),
     /// A VM left a host.
     Left(u32, u32),
     /// A VM that had no host is deleted.
@@ -100,8 +104,8 @@ pub enum Played {
 impl<'a> Player<'a> {
     /// A player over a world.
     pub fn new(inputs: &'a Inputs, estate: Estate, watch: &'a dyn Watch) -> Self {
-        let migrations = Migrations::default();
-        Self { inputs, watch, estate, fading: false, stop: false, events: 0, migrations, alive: 0 }
+        let (migrations, periods) = (Migrations::default(), Periods::default());
+        Self { inputs, watch, estate, fading: false, stop: false, events: 0, migrations, periods, alive: 0 }
     }
 
     /// The same, which stops at the first rejection.
@@ -118,13 +122,19 @@ impl<'a> Player<'a> {
     ) -> Result<(), String> {
         let trace = Arc::clone(&self.inputs.trace);
         for event in &trace.events[from.min(trace.events.len())..] {
+            if let Some(rebalance) = self.inputs.rebalance
+                && let Some(time) = self.periods.due(rebalance.every, event.time)
+            {
+                before(time, &mut self.estate)?;
+                self.rebalance(rebalance, time, |moved, estate| after(time, moved, estate))?;
+            }
             before(event.time, &mut self.estate)?;
             self.estate.set_now(event.time)?;
             if self.inputs.migrations > 0.0 {
                 self.migrations.go_on_to(event.time, self.inputs.migrations, self.alive);
             }
             let played = match event.kind {
-                Kind::Create => match self.create(event.vm, |moved, estate| after(event.time, moved, estate))? {
+                Kind::Create => match self.create(event, |moved, estate| after(event.time, moved, estate))? {
                     Some(host) => Played::Placed(event.vm, host),
                     None => Played::Rejected(event.vm),
                 },
@@ -159,7 +169,8 @@ impl<'a> Player<'a> {
     }
 
     /// A VM is asked for; if it fits nowhere, others are moved as far as the day's budget goes, and it is asked for again.
-    fn create(&mut self, vm: u32, mut moved: impl FnMut(Played, &Estate)) -> Result<Option<u32>, String> {
+    fn create(&mut self, event: &Event, mut moved: impl FnMut(Played, &Estate)) -> Result<Option<u32>, String> {
+        let vm = event.vm;
         if let Some(host) = self.estate.create(vm)? {
             return Ok(Some(host));
         }
@@ -167,7 +178,8 @@ impl<'a> Player<'a> {
         for &Move { item, from, to } in &plan.moves {
             self.estate.migrate(item, to as u32)?;
             self.migrations.count(self.inputs.trace.shape(item).memory_mib);
-            moved(Played::Moved(item, from as u32, to as u32), &self.estate);
+            self.periods.moved(item, from, to, event.time);
+            moved(Played::Moved(item, from as u32, to as u32, "room"), &self.estate);
         }
         let host = self.estate.place(vm)?;
         // The plan made room: a pipeline that refuses it has rules that the plan does not know.
@@ -176,6 +188,39 @@ impl<'a> Player<'a> {
             None => self.migrations.in_vain += plan.moves.len() as u64,
         }
         Ok(host)
+    }
+}
+
+impl Player<'_> {
+    /// Hosts are rebalanced at a time, as far as the budget goes.
+    fn rebalance(
+        &mut self,
+        rebalance: Rebalance,
+        time: u64,
+        mut moved: impl FnMut(Played, &Estate),
+    ) -> Result<(), String> {
+        // The day that ends now is not the next one yet.
+        self.migrations.go_on_to(time.saturating_sub(1), self.inputs.migrations, self.alive);
+        self.estate.set_now(time)?;
+        let most = self.migrations.left_at(time);
+        let mut period = Period { time_s: time as f64 / 1000.0, budget: most as u64, ..Period::default() };
+        if most > 0 {
+            let sites = self.estate.sites();
+            let in_use: Vec<bool> = sites.iter().map(|site| !site.items.is_empty()).collect();
+            let steps = self.periods.plan(rebalance.objective, sites, most, time);
+            for &Move { item, from, to } in steps.iter().flat_map(|step| &step.moves) {
+                self.estate.migrate(item, to as u32)?;
+                let memory_mib = self.inputs.trace.shape(item).memory_mib;
+                self.migrations.count(memory_mib);
+                self.periods.moved(item, from, to, time);
+                (period.moves, period.memory_mib) = (period.moves + 1, period.memory_mib + memory_mib);
+                moved(Played::Moved(item, from as u32, to as u32, rebalance.objective.name()), &self.estate);
+            }
+            let freed = in_use.iter().zip(self.estate.held()).filter(|(used, held)| **used && held.vms.is_empty());
+            period.hosts_freed = freed.count() as u64;
+        }
+        self.migrations.rebalanced(period);
+        Ok(())
     }
 }
 
@@ -251,7 +296,7 @@ pub fn replay(
                     outcome = Some((vm, Ok(host(at))));
                 }
                 Played::Rejected(vm) => outcome = Some((vm, Err(meter.rejected(vm, time, estate)))),
-                Played::Moved(vm, from, to) => meter.moved(vm, from, to, estate),
+                Played::Moved(vm, from, to, _) => meter.moved(vm, from, to, estate),
                 Played::Left(vm, host) => meter.left(vm, host, estate),
                 Played::Orphan => meter.orphan(),
             }
@@ -259,8 +304,8 @@ pub fn replay(
             if let Some(((vm, outcome), decision)) = outcome.zip(estate.decided()) {
                 record.decided(time, id(vm), outcome, decision);
             }
-            if let Played::Moved(vm, from, to) = played {
-                record.moved(time, id(vm), host(from), host(to), inputs.trace.shape(vm).memory_mib);
+            if let Played::Moved(vm, from, to, why) = played {
+                record.moved(time, id(vm), [host(from), host(to)], inputs.trace.shape(vm).memory_mib, why);
             }
         },
     )?;

@@ -158,7 +158,7 @@ impl Study {
     pub fn fingerprint(&self, point: Point<'_>) -> String {
         let inputs = &self.inputs;
         let text = format!(
-            "{} {} {} {} {} {:?} {} {} {} {:?} {} {:?} {:?} {}",
+            "{} {} {} {} {} {:?} {} {} {} {:?} {:?} {} {:?} {:?} {}",
             env!("CARGO_PKG_VERSION"),
             inputs.trace.sha256,
             inputs.trace.vms.len(),
@@ -168,6 +168,7 @@ impl Study {
             inputs.warm_up,
             inputs.seed,
             inputs.migrations,
+            inputs.rebalance,
             point.mode,
             self.count,
             self.series,
@@ -261,6 +262,9 @@ impl Study {
                 "ratios": { "cpu": inputs.ratios.cpu, "memory": inputs.ratios.memory },
                 "warm_up": inputs.warm_up,
                 "migrations": inputs.migrations,
+                "rebalance": inputs.rebalance.map(|rebalance| json!({
+                    "objective": rebalance.objective.name(), "hours": rebalance.every as f64 / 3_600_000.0,
+                })),
                 "ties": "the lowest place in the host list",
             },
             "bounds": bounds,
