@@ -176,8 +176,8 @@ fn a_move_makes_room() {
 fn rebalancing_in_periods() {
     // At the end of the second day, of the budget that began with those alive then.
     let later = "90000,create,v5,1,1,0,0,,,,\n90001,delete,v5,,,,,,,,\n200000,create,v6,1,1,0,0,,,,\n";
-    let spread: String = SPREAD.lines().take(6).map(|line| format!("{line}\n")).collect();
-    let full: String = spread.lines().take(4).map(|line| format!("{line}\n")).collect();
+    let spread: String = SPREAD.split_inclusive('\n').take(6).collect();
+    let full: String = spread.split_inclusive('\n').take(4).collect();
     let run = |events: &str, hosts: &str, objective| {
         let rebalance = Some(Rebalance { objective, every: 86_400_000 });
         let trace = trace(&format!("{events}{later}"));
