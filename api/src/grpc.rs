@@ -146,6 +146,11 @@ impl WhatIf for Methods {
         Ok(Response::new(self.0.what_if_fit(request.into_inner(), &call).await?))
     }
 
+    async fn moves(&self, request: Request<v1::WhatIfMovesRequest>) -> Answer<v1::WhatIfMovesResponse> {
+        let call = call(&request)?;
+        Ok(Response::new(self.0.what_if_moves(request.into_inner(), &call).await?))
+    }
+
     async fn lose(&self, request: Request<v1::WhatIfLoseRequest>) -> Answer<v1::WhatIfLoseResponse> {
         let call = call(&request)?;
         Ok(Response::new(self.0.what_if_lose(request.into_inner(), &call).await?))

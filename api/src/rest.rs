@@ -78,6 +78,7 @@ pub(crate) fn routes() -> Router<Arc<Service>> {
         .routes(routes!(explain))
         .routes(routes!(what_if_fit))
         .routes(routes!(what_if_lose))
+        .routes(routes!(what_if_moves))
         .routes(routes!(decisions))
         .routes(routes!(decision))
         .routes(routes!(watch_decisions))
@@ -186,6 +187,18 @@ async fn what_if_lose(
     Sent(asked): Sent<v1::WhatIfLoseRequest>,
 ) -> Answer<v1::WhatIfLoseResponse> {
     Ok(Json(service.what_if_lose(asked, &call).await?))
+}
+
+/// Which moves would empty hosts, or even them out. Changes nothing.
+#[utoipa::path(post, path = "/v1/what-if/moves", tag = "what-if", request_body = v1::WhatIfMovesRequest, responses(
+    (status = 200, body = v1::WhatIfMovesResponse), (status = 400, body = ErrorBody), (status = 503, body = ErrorBody),
+))]
+async fn what_if_moves(
+    State(service): Shared,
+    Extension(call): Extension<Call>,
+    Sent(asked): Sent<v1::WhatIfMovesRequest>,
+) -> Answer<v1::WhatIfMovesResponse> {
+    Ok(Json(service.what_if_moves(asked, &call).await?))
 }
 
 /// Lists remembered decisions, newest first.

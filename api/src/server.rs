@@ -109,7 +109,7 @@ fn alone(service: &Arc<Service>) -> Router {
 const READ: &str = "x-pallium-read";
 
 /// Paths as metrics name them; others are `other`.
-const PATHS: [&str; 63] = [
+const PATHS: [&str; 64] = [
     hook::NOVA,
     hook::CINDER,
     hook::MANILA,
@@ -121,6 +121,7 @@ const PATHS: [&str; 63] = [
     "/v1/explain",
     "/v1/what-if/fit",
     "/v1/what-if/lose",
+    "/v1/what-if/moves",
     "/v1/decisions",
     "/v1/decisions/{id}",
     "/v1/decisions/watch",
@@ -176,7 +177,7 @@ const PATHS: [&str; 63] = [
 ];
 
 /// Methods of gRPC as metrics name them.
-const METHODS: [&str; 51] = [
+const METHODS: [&str; 52] = [
     "/pallium.v1.Scheduler/Place",
     "/pallium.v1.Scheduler/Explain",
     "/pallium.v1.Scheduler/Decisions",
@@ -184,6 +185,7 @@ const METHODS: [&str; 51] = [
     "/pallium.v1.Scheduler/Record",
     "/pallium.v1.WhatIf/Fit",
     "/pallium.v1.WhatIf/Lose",
+    "/pallium.v1.WhatIf/Moves",
     "/pallium.v1.Inventory/Apply",
     "/pallium.v1.Inventory/ApplyFeatures",
     "/pallium.v1.Inventory/List",

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use scheduler::rebalance::Objective;
 use scheduler::state::Tables;
-use scheduler::what_if::{Loss, MOST, Scope, Scopes, WhatIf};
+use scheduler::what_if::{Loss, MOST, PlannedStep, Scope, Scopes, WhatIf};
 use scheduler::{Core, Domain, Row};
 
 use crate::body::BadRequest;
@@ -16,6 +17,8 @@ use crate::service::{Call, Service};
 const LOSSES: (usize, usize) = (20, 200);
 /// Instances of a loss that are named.
 const NAMED: usize = 20;
+/// Moves of a plan, where no number is given and at most.
+const MOVES: (usize, usize) = (20, 1_000);
 /// Hosts that are lost at once.
 const HOSTS: usize = 1_000;
 
@@ -127,6 +130,39 @@ impl Service {
         })
         .await
     }
+
+    pub(crate) async fn what_if_moves(
+        &self,
+        asked: v1::WhatIfMovesRequest,
+        call: &Call,
+    ) -> Result<v1::WhatIfMovesResponse, ApiError> {
+        let v1::WhatIfMovesRequest { objective, moves, pipeline } = asked;
+        let Some(objective) = Objective::from_name(&objective) else {
+            let given = objective.escape_debug();
+            return Err(bad("objective", format!("'{given}' given, consolidate or balance expected")));
+        };
+        let most = if moves == 0 { MOVES.0 } else { moves as usize };
+        if most > MOVES.1 {
+            return Err(bad("moves", format!("{most} given, at most {} expected", MOVES.1)));
+        }
+        self.what_if(call, move |mut world| {
+            let plan = world.moves(objective, most, pipeline.as_deref()).map_err(raft::Refused::from)?;
+            let steps: Vec<v1::WhatIfStep> = plan.steps.into_iter().map(step).collect();
+            Ok(v1::WhatIfMovesResponse {
+                moves: steps.iter().map(|step| step.moves.len() as u64).sum(),
+                memory_mib: steps.iter().map(|step| step.memory_mib).sum(),
+                steps,
+                hosts: plan.hosts,
+                in_use: plan.in_use[0],
+                in_use_after: plan.in_use[1],
+                imbalance: plan.imbalance[0],
+                imbalance_after: plan.imbalance[1],
+                refused: plan.refused,
+                bounded: plan.bounded,
+            })
+        })
+        .await
+    }
 }
 
 fn change(world: &mut WhatIf, domain: Domain, ratios: &BTreeMap<String, f64>) -> Result<u64, ApiError> {
@@ -156,6 +192,21 @@ fn together(tables: &Tables, domain: Domain, hosts: &[String]) -> Result<Scope, 
     rows.sort_unstable();
     rows.dedup();
     Ok(Scope { name: hosts.join(", "), rows })
+}
+
+fn step(step: PlannedStep) -> v1::WhatIfStep {
+    let moves: Vec<v1::WhatIfMove> = step
+        .moves
+        .into_iter()
+        .map(|one| v1::WhatIfMove {
+            instance: one.instance.to_string(),
+            from: one.from,
+            to: one.to,
+            memory_mib: one.memory_mib,
+        })
+        .collect();
+    let memory_mib = moves.iter().map(|one| one.memory_mib).sum();
+    v1::WhatIfStep { moves, memory_mib, gain: step.gain, reason: step.reason }
 }
 
 fn told(loss: Loss) -> v1::WhatIfLoss {

@@ -1,10 +1,25 @@
-//! Making room by moving: which instances leave a host, and where to, so that a request that fits nowhere finds a place. A
-//! function of amounts: no clock, no state, nothing is done here. Who carries a plan out claims each place as any other.
+//! Which instances move, and where to. Functions of amounts: no clock, no state, nothing is done here; who carries a plan out
+//! claims each place as any other. Every move of a plan fits before the next one is done, and under no plan could more hosts
+//! not be lost than before ([`losses`]).
 //!
-//! For each host that is large enough, the moves that make room there with the least memory moved; of these plans the
-//! cheapest. Hosts that are nearly free enough come first, so that the search can stop early. A plan under which more hosts
-//! could not be lost than before ([`losses`]) is not given: what is made free for one instance must not be what another would
-//! restart on.
+//! [`make_room`] moves so that a request that fits nowhere finds a place, [`consolidate`] empties hosts, [`balance`] evens
+//! them out. What detectors name is [`combined`]; a [`History`] keeps instances from going round in circles.
+
+mod balance;
+mod consolidate;
+mod coverage;
+mod cycle;
+mod detect;
+mod objective;
+mod room;
+
+pub use balance::{balance, imbalance};
+pub use consolidate::consolidate;
+pub use coverage::losses;
+pub use cycle::{History, goes_round};
+pub use detect::{Combined, Detection, above, above_mean, combined, fuller_than};
+pub use objective::Objective;
+pub use room::{Plan, make_room};
 
 /// CPU and memory, each in the caller's unit.
 pub type Sizes = [u64; 2];
@@ -26,7 +41,7 @@ pub struct Item {
 /// A host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
-    /// Capacity.
+    /// Capacity; 0: it takes no part.
     pub capacity: Sizes,
     /// What of it is free.
     pub free: Sizes,
@@ -45,17 +60,17 @@ pub struct Move {
     pub to: usize,
 }
 
-/// What would make room.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
-    /// The moves; every one fits before the next is done.
+/// Moves that are of use together only; the steps of a plan are done one after the other, as many as one likes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// The moves.
     pub moves: Vec<Move>,
-    /// Place of the host that has room then.
-    pub host: usize,
     /// Memory moved.
     pub cost: u64,
-    /// What can be placed then and could not before.
-    pub gain: Sizes,
+    /// Of [`consolidate`]: hosts emptied; of [`balance`]: by how much the [`imbalance`] falls.
+    pub gain: f64,
+    /// Why.
+    pub reason: String,
 }
 
 fn fits(asked: Sizes, free: Sizes) -> bool {
@@ -66,79 +81,31 @@ fn less(one: Sizes, other: Sizes) -> Sizes {
     [one[0].saturating_sub(other[0]), one[1].saturating_sub(other[1])]
 }
 
-/// Sites of which the cheapest plan is sought: those that lack least.
-const LOOKED_AT: usize = 64;
-
-/// The cheapest plan of at most `most` moves that makes room for `asked`; `None`: there is none, or each lowers coverage.
-/// `allowed` says whether an instance may go to a host, beyond its size.
-pub fn make_room(sites: &[Site], asked: Sizes, most: usize, allowed: impl Fn(u32, usize) -> bool) -> Option<Plan> {
-    let large = sites.iter().enumerate().filter(|(_, site)| fits(asked, site.capacity));
-    let share = |lack: Sizes, site: &Site| {
-        (0..2).map(|r| lack[r].saturating_mul(1_000_000) / site.capacity[r].max(1)).max().unwrap_or(0)
-    };
-    let mut near: Vec<(u64, usize)> = large.map(|(at, site)| (share(less(asked, site.free), site), at)).collect();
-    near.sort_unstable();
-    near.truncate(LOOKED_AT);
-    let mut plans: Vec<Plan> = near.into_iter().filter_map(|(_, at)| clear(sites, at, asked, most, &allowed)).collect();
-    plans.sort_by_key(|plan| (plan.cost, plan.moves.len(), plan.host));
-    let before = uncovered(sites);
-    plans.into_iter().find(|plan| uncovered(&after(sites, plan)) <= before)
+/// An amount as a share of a capacity.
+fn share(amount: u64, capacity: u64) -> f64 {
+    amount as f64 / capacity.max(1) as f64
 }
 
-/// The moves that make room on one site.
-fn clear(sites: &[Site], at: usize, asked: Sizes, most: usize, allowed: &impl Fn(u32, usize) -> bool) -> Option<Plan> {
-    let site = &sites[at];
-    let mut free: Vec<Sizes> = sites.iter().map(|site| site.free).collect();
-    let mut left: Vec<Item> = site.items.iter().copied().filter(|item| item.movable).collect();
-    // By memory, then CPU: the first that is enough is the cheapest.
-    left.sort_by_key(|item| (item.sizes[MEMORY], item.sizes[0], item.id));
-    let mut moves = Vec::new();
-    let mut cost = 0;
-    loop {
-        let lack = less(asked, free[at]);
-        if lack == [0, 0] {
-            return Some(Plan { moves, host: at, cost, gain: asked });
-        }
-        if moves.len() >= most {
-            return None;
-        }
-        // One that is enough, else the largest that finds a place.
-        let enough = left.iter().position(|item| fits(lack, item.sizes));
-        let mut order =
-            enough.into_iter().flat_map(|first| first..left.len()).chain((0..enough.unwrap_or(left.len())).rev());
-        let found = order.find_map(|n| Some((n, target(sites, &free, at, left[n], allowed)?)));
-        let (n, to) = found?;
-        let item = left.remove(n);
-        for (r, size) in item.sizes.into_iter().enumerate() {
-            free[to][r] -= size;
-            free[at][r] += size;
-        }
-        cost += item.sizes[MEMORY];
-        moves.push(Move { item: item.id, from: at, to });
-    }
-}
-
-/// Where an instance goes: the host that it leaves least free on, as a share of its capacity.
-fn target(
+/// Of the sites that take an item, the one that it leaves least free on, as a share of its capacity.
+fn tightest(
     sites: &[Site],
-    free: &[Sizes],
+    free: impl Fn(usize) -> Sizes,
     from: usize,
     item: Item,
-    allowed: &impl Fn(u32, usize) -> bool,
+    takes: impl Fn(usize) -> bool,
 ) -> Option<usize> {
     let rest = |at: usize| {
-        let rest = less(free[at], item.sizes);
-        (0..2).map(|r| rest[r] as f64 / sites[at].capacity[r].max(1) as f64).sum::<f64>()
+        let rest = less(free(at), item.sizes);
+        (0..2).map(|r| share(rest[r], sites[at].capacity[r])).sum::<f64>()
     };
     (0..sites.len())
-        .filter(|&at| at != from && fits(item.sizes, free[at]) && allowed(item.id, at))
+        .filter(|&at| at != from && fits(item.sizes, free(at)) && takes(at))
         .min_by(|&one, &other| rest(one).total_cmp(&rest(other)).then(one.cmp(&other)))
 }
 
-/// The sites as they are when a plan is done.
-pub fn after(sites: &[Site], plan: &Plan) -> Vec<Site> {
-    let mut sites = sites.to_vec();
-    for Move { item, from, to } in &plan.moves {
+/// Does moves on the sites.
+fn carry_out(sites: &mut [Site], moves: &[Move]) {
+    for Move { item, from, to } in moves {
         let Some(at) = sites[*from].items.iter().position(|other| other.id == *item) else { continue };
         let item = sites[*from].items.remove(at);
         for r in 0..2 {
@@ -147,43 +114,18 @@ pub fn after(sites: &[Site], plan: &Plan) -> Vec<Site> {
         }
         sites[*to].items.push(item);
     }
+}
+
+/// Takes moves back.
+fn take_back(sites: &mut [Site], moves: &[Move]) {
+    let back: Vec<Move> =
+        moves.iter().rev().map(|&Move { item, from, to }| Move { item, from: to, to: from }).collect();
+    carry_out(sites, &back);
+}
+
+/// The sites as they are when moves are done.
+pub fn after(sites: &[Site], moves: &[Move]) -> Vec<Site> {
+    let mut sites = sites.to_vec();
+    carry_out(&mut sites, moves);
     sites
-}
-
-/// Sites that could not be lost.
-fn uncovered(sites: &[Site]) -> usize {
-    losses(sites).into_iter().filter(|&left| left > 0).count()
-}
-
-/// Instances of each site that would find no room on the others if it were lost, by capacity alone: the largest first, on
-/// the host with most left of what is scarcest there.
-pub fn losses(sites: &[Site]) -> Vec<usize> {
-    let scarcest = |site: &Site| {
-        (0..2).map(|r| site.free[r] as f64 / site.capacity[r].max(1) as f64).fold(f64::INFINITY, f64::min)
-    };
-    let mut roomy: Vec<usize> = (0..sites.len()).collect();
-    roomy.sort_by(|&one, &other| scarcest(&sites[other]).total_cmp(&scarcest(&sites[one])).then(one.cmp(&other)));
-    let empty: Vec<Sizes> = roomy.iter().map(|&at| sites[at].free).collect();
-    let mut free = empty.clone();
-    let lost = |lost: usize| {
-        free.copy_from_slice(&empty);
-        let mut orphans: Vec<Sizes> = sites[lost].items.iter().map(|item| item.sizes).collect();
-        orphans.sort_by_key(|asked| std::cmp::Reverse((asked[MEMORY], asked[0])));
-        let (mut left, mut hopeless) = (0, None);
-        for asked in orphans {
-            let place = if hopeless == Some(asked) {
-                None
-            } else {
-                (0..free.len()).find(|&at| roomy[at] != lost && fits(asked, free[at]))
-            };
-            if let Some(at) = place {
-                free[at] = less(free[at], asked);
-            } else {
-                // What found no room once finds none later: room only shrinks.
-                (left, hopeless) = (left + 1, Some(asked));
-            }
-        }
-        left
-    };
-    (0..sites.len()).map(lost).collect()
 }

@@ -6,6 +6,8 @@
 //! what the state knows of it: amounts, flavor, project and user. Extra specs, image and server group are not known here, so
 //! what they forbid is not seen. [`ha::admission`](crate::ha::admission) asks the same by capacity alone.
 
+mod moves;
+
 use std::collections::BTreeMap;
 
 use uuid::Uuid;
@@ -23,6 +25,8 @@ use crate::report::HostReport;
 use crate::request::{Options, Request};
 use crate::snapshot::Frozen;
 use crate::state::Tables;
+
+pub use moves::{Moves, PlannedMove, PlannedStep};
 
 /// Most instances that are placed for one answer.
 pub const MOST: u64 = 10_000;

@@ -56,6 +56,7 @@ fn main() {
             check: false,
             migrations: 0.0,
             failures: None,
+            rebalance: None,
         };
         for name in POLICIES.iter().filter(|name| only.is_empty() || only.iter().any(|only| only == *name)) {
             let policy = Arc::new(Policy::named(name, Domain::Nova, false, 42).expect("a known policy"));

@@ -24,6 +24,7 @@ pub mod migrations;
 pub mod outages;
 pub mod picture;
 pub mod policy;
+pub mod rebalance;
 pub mod record;
 pub mod replay;
 pub mod report;

@@ -10,8 +10,10 @@ use std::sync::Arc;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use scheduler::Domain;
+use scheduler::rebalance::Objective;
 use simulation::trace::failures::{Rates, listed};
 use simulation::trace::outages;
+use simulation::trace::rebalance::Rebalance;
 use simulation::trace::replay::{Played, Player, Unwatched, Wanted, replay};
 use simulation::trace::{Estate, Failures, HostList, Inputs, Mode, Policy, Ratios, Study, Trace};
 
@@ -30,6 +32,7 @@ fn inputs(events: &str, nodes: &str, failures: &str) -> Inputs {
         seed: 42,
         check: true,
         migrations: 0.0,
+        rebalance: None,
         failures: Some(Failures::Listed { turns: turns.into(), sha256: String::new() }),
     }
 }
@@ -81,8 +84,8 @@ fn golden() {
     assert_eq!((metrics.creates, metrics.deletes, metrics.rejections.count, metrics.hosts_peak), (5, 2, 2, 2));
 }
 
-/// A trace of VMs that come and go on hosts that do, drawn from a seed.
-fn random(seed: u64) -> (String, String, String) {
+/// A trace of VMs that come and go on hosts that do, drawn from a seed, with so many seconds between two moments.
+fn random(seed: u64, pace: u64) -> (String, String, String) {
     let mut rng = SmallRng::seed_from_u64(seed);
     let count = rng.random_range(2..8);
     let mut nodes = String::new();
@@ -95,7 +98,7 @@ fn random(seed: u64) -> (String, String, String) {
     let mut down = vec![false; count];
     for time in 0..120 {
         // Several things at one time, and quiet ones.
-        let time = time / 2 * 17;
+        let time = time / 2 * pace;
         if rng.random_bool(0.6) || alive.is_empty() {
             let vm = events.len();
             alive.push(vm);
@@ -152,15 +155,21 @@ fn conserved(inputs: &Inputs, estate: &Estate, at: &BTreeMap<u32, Option<u32>>) 
 
 #[test]
 fn no_vm_is_lost_from_sight() {
-    let mut seen = [0; 6];
+    let mut seen = [0; 7];
     for seed in 0..90 {
-        let (nodes, events, failures) = random(seed);
-        let inputs = inputs(&events, &nodes, &failures);
+        // Every other one lasts for days, in which VMs are moved as well.
+        let days = seed % 2 == 1;
+        let (nodes, events, failures) = random(seed, if days { 17_000 } else { 17 });
+        let mut inputs = inputs(&events, &nodes, &failures);
+        if days {
+            let objective = if seed % 4 == 1 { Objective::Consolidate } else { Objective::Balance };
+            (inputs.migrations, inputs.rebalance) = (1.0, Some(Rebalance { objective, every: 10_000_000 }));
+        }
         let count = inputs.list.hosts.len();
         let policy = policy(["best-fit", "random", "nova-packing"][seed as usize % 3]);
         let mut player = Player::new(&inputs, inputs.estate(&policy, count).unwrap(), &Unwatched).failing().unwrap();
         let mut at = BTreeMap::<u32, Option<u32>>::new();
-        let (mut created, mut rejected, mut deleted) = (0, 0, 0);
+        let (mut created, mut rejected, mut deleted, mut moved) = (0, 0, 0, 0);
         let after = |time, played, estate: &Estate| {
             match played {
                 Played::Placed(vm, host) => {
@@ -178,7 +187,11 @@ fn no_vm_is_lost_from_sight() {
                 }
                 Played::Lost(vm, host) => assert_eq!(at.insert(vm, None), Some(Some(host))),
                 Played::Restored(vm, host) => assert_eq!(at.insert(vm, Some(host)), Some(None)),
-                Played::Moved(..) | Played::Orphan => {}
+                Played::Moved(vm, from, to, _) => {
+                    moved += 1;
+                    assert_eq!(at.insert(vm, Some(to)), Some(Some(from)));
+                }
+                Played::Orphan => {}
             }
             assert_eq!(created, at.len() + rejected + deleted);
             conserved(&inputs, estate, &at);
@@ -193,7 +206,7 @@ fn no_vm_is_lost_from_sight() {
         let told = player.outages.metrics(inputs.trace.end());
         let ways = [told.at_once, told.later, told.in_place, told.deleted, told.lost];
         assert_eq!(told.vms, ways.iter().sum::<u64>(), "seed {seed}: {told:?}");
-        seen.iter_mut().zip(ways.into_iter().chain([told.rejected])).for_each(|(all, here)| *all += here);
+        seen.iter_mut().zip(ways.into_iter().chain([told.rejected, moved])).for_each(|(all, here)| *all += here);
     }
     assert!(seen.iter().all(|count| *count > 20), "every way expected: {seen:?}");
 }

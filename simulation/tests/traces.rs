@@ -9,6 +9,7 @@ use std::sync::Arc;
 use scheduler::Domain;
 use simulation::trace::events::Kind;
 use simulation::trace::inflate::inflate;
+use simulation::trace::rebalance::{Objective, Rebalance};
 use simulation::trace::replay::{Played, Player, Replay, Unwatched, Wanted, first_failure, min_hosts, replay};
 use simulation::trace::survive::survive;
 use simulation::trace::{Host, HostList, Inputs, Mode, Policy, Ratios, Study, Trace};
@@ -26,7 +27,8 @@ fn list(lines: &str) -> HostList {
 
 fn inputs(trace: Trace, list: HostList, warm_up: f64) -> Inputs {
     let (trace, list) = (Arc::new(trace), Arc::new(list));
-    Inputs { trace, list, ratios: Ratios::default(), warm_up, seed: 42, check: true, migrations: 0.0, failures: None }
+    let ratios = Ratios::default();
+    Inputs { trace, list, ratios, warm_up, seed: 42, check: true, migrations: 0.0, rebalance: None, failures: None }
 }
 
 fn series(every: u64) -> Wanted {
@@ -164,11 +166,43 @@ fn a_move_makes_room() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[1], "1,0,v1,a,,2,filter_host_instructions=2;filter_has_enough_capacity=2");
     assert!(lines[5].starts_with("5,90000,v5,") && lines[5].ends_with("filter_has_enough_capacity=1"), "{lines:?}");
-    assert!(lines[7].starts_with("90000,v") && lines[7].ends_with(",2") && lines.len() == 8, "{lines:?}");
+    assert!(lines[7].starts_with("90000,v") && lines[7].ends_with(",2,room") && lines.len() == 8, "{lines:?}");
     // With a whole day's budget fewer hosts will do.
     let inputs = Inputs { migrations: 0.5, ..inputs(trace(SPREAD), list(hosts), 0.0) };
     let (count, migrations) = min_hosts(&inputs, &policy("best-fit", Domain::Nova, false), 1, &Unwatched).unwrap();
     assert_eq!((count, migrations.all()), (2, 1));
+}
+
+#[test]
+fn rebalancing_in_periods() {
+    // At the end of the second day, of the budget that began with those alive then.
+    let later = "90000,create,v5,1,1,0,0,,,,\n90001,delete,v5,,,,,,,,\n200000,create,v6,1,1,0,0,,,,\n";
+    let spread: String = SPREAD.split_inclusive('\n').take(6).collect();
+    let full: String = spread.split_inclusive('\n').take(4).collect();
+    let run = |events: &str, hosts: &str, objective| {
+        let rebalance = Some(Rebalance { objective, every: 86_400_000 });
+        let trace = trace(&format!("{events}{later}"));
+        let inputs = Inputs { migrations: 0.5, rebalance, ..inputs(trace, list(hosts), 0.0) };
+        let wanted = Wanted { decisions: true, ..series(86_400_000) };
+        let count = hosts.lines().count();
+        let done = replay(&inputs, &policy("best-fit", Domain::Nova, false), count, wanted, &Unwatched).unwrap();
+        let moves = done.record.unwrap().sheets()[1].1.csv();
+        let whys: Vec<String> = moves.lines().skip(1).map(|line| line.rsplit(',').next().unwrap().to_owned()).collect();
+        let migrations = done.metrics.migrations.unwrap();
+        let period = |period: &simulation::trace::migrations::Period| {
+            (period.time_s, period.budget, period.moves, period.memory_mib, period.hosts_freed)
+        };
+        (migrations.periods.iter().map(period).collect::<Vec<_>>(), migrations.rebalanced.unwrap(), whys)
+    };
+    let three = "a,4,8,0,,\nb,4,8,0,,\nc,4,8,0,,\n";
+    let (periods, all, whys) = run(&spread, three, Objective::Consolidate);
+    assert_eq!(periods, [(86_400.0, 0, 0, 0, 0), (172_800.0, 1, 1, 2, 1)]);
+    assert_eq!((all.hosts_freed_per_move, whys), (Some(1.0), vec!["consolidate".to_owned()]));
+    // Were one of two hosts switched off, the other could not be lost any more.
+    assert_eq!(run(&spread, "a,4,8,0,,\nb,4,8,0,,\n", Objective::Consolidate).1.moves, 0);
+    // Two hosts are full and one is empty: one gives it one, and another move would only turn it round.
+    let (periods, _, whys) = run(&full, three, Objective::Balance);
+    assert_eq!((periods[1], whys), ((172_800.0, 2, 1, 2, 0), vec!["balance".to_owned()]));
 }
 
 /// What the reference policies are, in the plainest words; sizes in vCPU and MiB.
@@ -269,9 +303,12 @@ fn pipelines_choose_as_their_definitions_say() {
 
 #[test]
 fn results_do_not_depend_on_threads() {
-    let (trace, list) = cut("azure2017", "nodes-uniform.csv", 3_000);
+    let (mut trace, list) = cut("azure2017", "nodes-uniform.csv", 3_000);
+    trace.events.iter_mut().zip(0..).for_each(|(event, at)| event.time = at * 100_000);
     let mut inputs = inputs(trace, list, 0.25);
     inputs.check = false;
+    (inputs.migrations, inputs.rebalance) =
+        (0.1, Some(Rebalance { objective: Objective::Consolidate, every: 7_200_000 }));
     let policies = ["random", "fgd", "ram-cpu-spread", "lifetime-learned", "nova-packing"];
     let study = Study {
         inputs,
@@ -290,7 +327,7 @@ fn results_do_not_depend_on_threads() {
     };
     let (one, four) = (run(1), run(4));
     assert_eq!(one, four);
-    assert!(one.0.contains("\"fgd\"") && one.1.lines().count() > 10);
+    assert!(one.0.contains("\"fgd\"") && one.0.contains("\"hosts_freed\":1") && one.1.lines().count() > 10);
 }
 
 #[test]

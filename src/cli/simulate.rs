@@ -17,6 +17,7 @@ use scheduler::Domain;
 use serde_json::Value;
 use simulation::trace::lifetimes::Knowledge;
 use simulation::trace::policy::{Policy, USUAL};
+use simulation::trace::rebalance::{Objective, Rebalance};
 use simulation::trace::record::{self, Record};
 use simulation::trace::report::{Outcome, report};
 use simulation::trace::run::{Done, Point, summary};
@@ -44,6 +45,8 @@ Examples:
     --migrations 1%
   pallium simulate --trace events.csv.gz --hosts nodes.csv --mtbf 365d \\
     --mttr 4h --domain-share 10%
+  pallium simulate --trace events.csv.gz --hosts nodes.csv --migrations 1% \\
+    --rebalance consolidate
   pallium simulate --trace events.csv.gz --hosts state.backup
   pallium simulate --recording recording
   pallium simulate --shapes shapes.csv.gz --hosts nodes.csv --mode inflate \\
@@ -132,6 +135,12 @@ pub struct Args {
     migrations: f64,
     #[command(flatten)]
     failures: failures::Failing,
+    /// Rebalance in periods, with what --migrations allows
+    #[arg(long, value_name = "OBJECTIVE", value_enum, conflicts_with = "shapes")]
+    rebalance: Option<ObjectiveName>,
+    /// Hours from one rebalancing to the next
+    #[arg(long, value_name = "HOURS", default_value_t = 24.0)]
+    rebalance_hours: f64,
     /// Check all invariants of the core after every event
     #[arg(long)]
     check: bool,
@@ -164,7 +173,34 @@ enum ModeName {
     Survive,
 }
 
+/// Objectives by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ObjectiveName {
+    /// Empty hosts with the fewest moves
+    Consolidate,
+    /// Move from fuller to emptier hosts
+    Balance,
+}
+
 impl Args {
+    fn rebalance(&self) -> Result<Option<Rebalance>, Failure> {
+        let Some(name) = self.rebalance else { return Ok(None) };
+        if self.migrations <= 0.0 {
+            return Err(Failure::Usage(
+                "--rebalance: no move is allowed, a budget expected with it, as --migrations 1%".to_owned(),
+            ));
+        }
+        let hours = self.rebalance_hours;
+        if !(0.1..=10_000.0).contains(&hours) {
+            return Err(Failure::Usage(format!("--rebalance-hours: {hours} given, 0.1 to 10000 expected")));
+        }
+        let objective = match name {
+            ObjectiveName::Consolidate => Objective::Consolidate,
+            ObjectiveName::Balance => Objective::Balance,
+        };
+        Ok(Some(Rebalance { objective, every: (hours * 3_600_000.0) as u64 }))
+    }
+
     fn mode(&self, name: ModeName) -> Result<Mode, Failure> {
         let above = |flag: &str, value: f64, most: f64| {
             if value.is_finite() && value > 0.0 && value <= most {
@@ -249,6 +285,7 @@ impl Args {
             check: self.check,
             migrations: self.migrations,
             failures,
+            rebalance: self.rebalance()?,
         };
         let series = (self.out.is_some() && self.series_seconds > 0).then_some(self.series_seconds * 1000);
         let study = Study { inputs, policies, modes, count, series, decisions: self.decisions };

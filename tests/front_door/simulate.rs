@@ -80,6 +80,8 @@ fn bad_input_is_told_and_nothing_is_written() {
         (["--warm-up", "2"], 2, "--warm-up: 2 given"),
         (["--policy", "missing.yaml"], 1, "missing.yaml: "),
         (["--hosts-count", "0"], 2, "--hosts-count: 0 given"),
+        (["--rebalance", "consolidate"], 2, "--rebalance: no move is allowed, a budget expected"),
+        (["--rebalance", "spread"], 2, "[possible values: consolidate, balance]"),
     ] {
         let (given, told) = run(&arguments);
         assert_eq!(given, Some(code), "{arguments:?}: {told}");
@@ -169,6 +171,11 @@ fn a_part_of_a_trace_and_varied_options() {
     let usual = ["simulate", "--trace", &events, "--hosts", &nodes, "--policy", "nova-packing", "--policy", varied];
     let output = pallium(&[&usual[..], &["--until", "20%", "--json"]].concat());
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let rebalanced = ["--migrations", "50%", "--rebalance", "balance", "--rebalance-hours", "0.1", "--json"];
+    let rebalanced = pallium(&[&usual[..], &rebalanced].concat());
+    let told: serde_json::Value = serde_json::from_slice(&rebalanced.stdout).expect("JSON");
+    assert_eq!(told["inputs"]["rebalance"], serde_json::json!({ "objective": "balance", "hours": 0.1 }));
+    assert_eq!(told["policies"]["nova-packing"]["replay"]["migrations"]["periods"][0]["time_s"], 360.0);
     let result: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(result["policy_order"], serde_json::json!(["nova-packing", varied]));
     // Until 80 s there are three creates and no delete.

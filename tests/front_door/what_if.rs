@@ -1,4 +1,5 @@
-//! `ctl what-if`, asked of a follower: what fits, what stops it, what could not be lost; and nothing is touched.
+//! `ctl what-if`, asked of a follower: what fits, what stops it, what could not be lost, which moves would help; and nothing is
+//! touched.
 
 use scheduler::{HostReport, InstanceReport};
 
@@ -81,7 +82,23 @@ fn what_if_is_answered_by_a_follower_and_touches_nothing() {
         let two = ask(&["lose", "a", "c"]).expect("an answer");
         assert!(two.contains("1 of these 1 could not be lost"), "{two}");
 
-        let refused: [(&[&str], &str); 5] = [
+        // The one instance of b fits beside those of a.
+        let told = ask(&["consolidate"]).expect("an answer");
+        assert!(told.contains(&uuid(3)) && told.contains("its host is emptied by 1 move"), "{told}");
+        assert!(told.contains("1 move and 1024 MiB moved; hosts in use: 2 of 3, then 1"), "{told}");
+        // 5 of a's 11 VCPU go to b: 6/12, 6/8 and 0 are more even than 5/12, 7/8 and 0.
+        let plan = ask(&["balance", "--moves", "5", "-o", "json"]).expect("an answer");
+        let plan: serde_json::Value = serde_json::from_str(&plan).expect("JSON");
+        let (step, one) = (&plan["steps"][0], &plan["steps"][0]["moves"][0]);
+        assert_eq!((&one["instance"], &one["from"], &one["to"]), (&uuid(2).into(), &"a".into(), &"b".into()), "{plan}");
+        assert_eq!((&plan["moves"], &step["memory_mib"]), (&1.into(), &1024.into()), "{plan}");
+        let number = |value: &serde_json::Value| value.as_f64().expect("a number");
+        let fell = number(&plan["imbalance"]) - number(&plan["imbalance_after"]);
+        assert!(fell > 0.01 && (fell - number(&step["gain"])).abs() < 1e-9, "{plan}");
+
+        let refused: [(&[&str], &str); 7] = [
+            (&["consolidate", "--moves", "0"], "0 is not in 1..=1000"),
+            (&["balance", "--pipeline", "nova-nowhere"], "pipeline 'nova-nowhere' is not known"),
             (&["lose", "nobody"], "host: 'nobody' is not known in domain nova"),
             (&["lose", "--each", "planet"], "each: 'planet' given, host, zone, aggregate or label:KEY expected"),
             (&["fit", "--vcpus", "1", "--ratio", "VCPU=0"], "ratio of VCPU: 0 given"),
@@ -92,6 +109,17 @@ fn what_if_is_answered_by_a_follower_and_touches_nothing() {
             let told = ask(arguments).expect_err("a refusal");
             assert!(told.contains(wanted), "{arguments:?}: {told}");
         }
+        let asked = r#"{"objective": "shuffle"}"#.to_owned();
+        let answer = follower.send("POST", "/v1/what-if/moves", asked).await.expect("an answer");
+        assert_eq!(answer.status, 400, "{}", answer.text);
+        assert!(answer.text.contains("'shuffle' given, consolidate or balance expected"), "{}", answer.text);
         assert_eq!(state().await, before, "nothing is touched");
+
+        // What b offers and a does not, the instance may have asked for.
+        servers[0]
+            .apply(&[HostReport { traits: Some(vec!["CUSTOM_FAST".to_owned()]), ..holding("b", 8, "r1", &[(3, 1)]) }])
+            .await;
+        let told = ask(&["consolidate"]).expect("an answer");
+        assert!(told.contains("no move would be of use"), "{told}");
     });
 }

@@ -286,18 +286,26 @@ impl Estate {
         if shape.gpus > 0 || most == 0 {
             return None;
         }
+        let [cpu, memory, _] = shape.sizes();
+        make_room(&self.sites(), [cpu, memory], most, |_, _| true)
+    }
+
+    /// The hosts as planners of moves see them: CPU and memory. VMs with GPUs stay, and a host that is kept out takes no part.
+    pub fn sites(&self) -> Vec<Site> {
         let both = |sizes: [u64; 3]| [sizes[0], sizes[1]];
         let item = |&vm: &u32| {
             let shape = self.trace.shape(vm);
             Item { id: vm, sizes: both(shape.sizes()), movable: shape.gpus == 0 }
         };
-        let site = |host: usize| Site {
-            capacity: both(self.capacity[host]),
-            free: both(self.free(host)),
-            items: self.held[host].vms.iter().map(item).collect(),
+        let site = |host: usize| {
+            let out = self.outside.contains(&host);
+            Site {
+                capacity: if out { [0; 2] } else { both(self.capacity[host]) },
+                free: if out { [0; 2] } else { both(self.free(host)) },
+                items: if out { Vec::new() } else { self.held[host].vms.iter().map(item).collect() },
+            }
         };
-        let sites: Vec<Site> = (0..self.hosts.len()).map(site).collect();
-        make_room(&sites, both(shape.sizes()), most, |_, to| !self.outside.contains(&to))
+        (0..self.hosts.len()).map(site).collect()
     }
 
     /// Moves a VM; the place is claimed as any other.

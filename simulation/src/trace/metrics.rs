@@ -76,6 +76,20 @@ pub const METRICS: &[Metric] = &[
         "largest share of a group on one host, mean over groups of two and more",
     ),
     metric("Memory moved", "replay.migrations.memory_mib", "MiB", "of all VMs that were moved"),
+    metric("Moves by rebalancing", "replay.migrations.rebalanced.moves", "moves", "in all periods"),
+    metric("Memory moved by rebalancing", "replay.migrations.rebalanced.memory_mib", "MiB", "in all periods"),
+    metric(
+        "Hosts freed by rebalancing",
+        "replay.migrations.rebalanced.hosts_freed",
+        "hosts",
+        "with a VM before and none after it, in all periods",
+    ),
+    metric(
+        "Hosts freed per move",
+        "replay.migrations.rebalanced.hosts_freed_per_move",
+        "ratio",
+        "hosts freed by rebalancing over its moves",
+    ),
     metric("Placed by moves", "replay.migrations.made_room", "VMs", "that fitted nowhere before others were moved"),
     metric(
         "Moves in vain",

@@ -26,6 +26,7 @@ pub const MOVES: &[Column] = &[
     column("from", Kind::Text, "", "its host before"),
     column("to", Kind::Text, "", "its host after"),
     column("memory_mib", Kind::Whole, "MiB", "its memory"),
+    column("why", Kind::Text, "", "room: for a VM that fitted nowhere; else the objective of --rebalance"),
 ];
 
 /// The record of a replay.
@@ -56,9 +57,9 @@ impl Record {
     }
 
     /// A VM was moved.
-    pub fn moved(&mut self, time: u64, vm: &str, from: &str, to: &str, memory_mib: u64) {
+    pub fn moved(&mut self, time: u64, vm: &str, [from, to]: [&str; 2], memory_mib: u64, why: &str) {
         let time = Cell::Number(Some(time as f64 / 1000.0));
-        self.moves.push(vec![time, text(vm), text(from), text(to), Cell::Whole(memory_mib)]);
+        self.moves.push(vec![time, text(vm), text(from), text(to), Cell::Whole(memory_mib), text(why)]);
     }
 
     /// As tables, by name.

@@ -6,14 +6,15 @@ use scheduler::rebalance::Move;
 use serde::Serialize;
 
 use super::estate::Estate;
-use super::events::{Kind, Trace};
+use super::events::{Event, Kind, Trace};
 use super::failures::{Failures, Turn};
 use super::hosts::{Host, HostList, Ratios};
 use super::meter::{ByResource, Meter, Metrics, Moment};
-use super::migrations::Migrations;
+use super::migrations::{Migrations, Period};
 use super::outages::Outages;
 use super::picture::{MOMENTS, Picture};
 use super::policy::Policy;
+use super::rebalance::{Periods, Rebalance};
 use super::record::Record;
 
 /// What every run of one policy has in common.
@@ -35,6 +36,8 @@ pub struct Inputs {
     pub migrations: f64,
     /// Hosts that fail in a replay.
     pub failures: Option<Failures>,
+    /// Rebalancing within that budget.
+    pub rebalance: Option<Rebalance>,
 }
 
 /// What a run tells while it goes on.
@@ -92,6 +95,7 @@ pub struct Player<'a> {
     pub migrations: Migrations,
     /// Hosts that fail.
     pub outages: Outages,
+    periods: Periods,
     alive: u64,
 }
 
@@ -102,8 +106,8 @@ pub enum Played {
     Placed(u32, u32),
     /// A VM found no host.
     Rejected(u32),
-    /// A VM was moved, from one host to another, to make room for the one that is placed next.
-    Moved(u32, u32, u32),
+    /// A VM was moved, from one host to another, and what for: `room` for the one that is placed next, or an objective.
+    Moved(u32, u32, u32, &'static str),
     /// A VM left a host.
     Left(u32, u32),
     /// A VM runs no more: its host has failed.
@@ -119,8 +123,8 @@ pub enum Played {
 impl<'a> Player<'a> {
     /// A player over a world.
     pub fn new(inputs: &'a Inputs, estate: Estate, watch: &'a dyn Watch) -> Self {
-        let (migrations, outages) = (Migrations::default(), Outages::default());
-        Self { inputs, watch, estate, fading: false, stop: false, events: 0, migrations, outages, alive: 0 }
+        let (migrations, periods, outages) = (Migrations::default(), Periods::default(), Outages::default());
+        Self { inputs, watch, estate, fading: false, stop: false, events: 0, migrations, periods, outages, alive: 0 }
     }
 
     /// The same, which stops at the first rejection.
@@ -146,19 +150,21 @@ impl<'a> Player<'a> {
     ) -> Result<(), String> {
         let trace = Arc::clone(&self.inputs.trace);
         for event in &trace.events[from.min(trace.events.len())..] {
-            while let Some(time) = self.outages.due(event.time) {
+            if let Some(rebalance) = self.inputs.rebalance
+                && let Some(time) = self.periods.due(rebalance.every, event.time)
+            {
+                self.fail_until(time, &mut before, &mut after)?;
                 before(time, &mut self.estate)?;
-                self.estate.set_now(time)?;
-                self.outages.play(time, &trace, &mut self.estate, |played, estate| after(time, played, estate))?;
-                self.check(self.inputs.check)?;
+                self.rebalance(rebalance, time, |moved, estate| after(time, moved, estate))?;
             }
+            self.fail_until(event.time, &mut before, &mut after)?;
             before(event.time, &mut self.estate)?;
             self.estate.set_now(event.time)?;
             if self.inputs.migrations > 0.0 {
                 self.migrations.go_on_to(event.time, self.inputs.migrations, self.alive);
             }
             let played = match event.kind {
-                Kind::Create => match self.create(event.vm, |moved, estate| after(event.time, moved, estate))? {
+                Kind::Create => match self.create(event, |moved, estate| after(event.time, moved, estate))? {
                     Some(host) => Played::Placed(event.vm, host),
                     None => Played::Rejected(event.vm),
                 },
@@ -192,6 +198,23 @@ impl<'a> Player<'a> {
         Ok(())
     }
 
+    /// Hosts fail and come back, and what waits is planned, up to `time`.
+    fn fail_until(
+        &mut self,
+        time: u64,
+        before: &mut impl FnMut(u64, &mut Estate) -> Result<(), String>,
+        after: &mut impl FnMut(u64, Played, &Estate),
+    ) -> Result<(), String> {
+        while let Some(time) = self.outages.due(time) {
+            before(time, &mut self.estate)?;
+            self.estate.set_now(time)?;
+            let trace = &self.inputs.trace;
+            self.outages.play(time, trace, &mut self.estate, |played, estate| after(time, played, estate))?;
+            self.check(self.inputs.check)?;
+        }
+        Ok(())
+    }
+
     /// Checks the invariants of the core, if that is due.
     fn check(&self, due: bool) -> Result<(), String> {
         let broken = if due { self.estate.core().check() } else { Vec::new() };
@@ -202,7 +225,8 @@ impl<'a> Player<'a> {
     }
 
     /// A VM is asked for; if it fits nowhere, others are moved as far as the day's budget goes, and it is asked for again.
-    fn create(&mut self, vm: u32, mut moved: impl FnMut(Played, &Estate)) -> Result<Option<u32>, String> {
+    fn create(&mut self, event: &Event, mut moved: impl FnMut(Played, &Estate)) -> Result<Option<u32>, String> {
+        let vm = event.vm;
         if let Some(host) = self.estate.create(vm)? {
             return Ok(Some(host));
         }
@@ -210,7 +234,8 @@ impl<'a> Player<'a> {
         for &Move { item, from, to } in &plan.moves {
             self.estate.migrate(item, to as u32)?;
             self.migrations.count(self.inputs.trace.shape(item).memory_mib);
-            moved(Played::Moved(item, from as u32, to as u32), &self.estate);
+            self.periods.moved(item, from, to, event.time);
+            moved(Played::Moved(item, from as u32, to as u32, "room"), &self.estate);
         }
         let host = self.estate.place(vm)?;
         // The plan made room: a pipeline that refuses it has rules that the plan does not know.
@@ -219,6 +244,39 @@ impl<'a> Player<'a> {
             None => self.migrations.in_vain += plan.moves.len() as u64,
         }
         Ok(host)
+    }
+}
+
+impl Player<'_> {
+    /// Hosts are rebalanced at a time, as far as the budget goes.
+    fn rebalance(
+        &mut self,
+        rebalance: Rebalance,
+        time: u64,
+        mut moved: impl FnMut(Played, &Estate),
+    ) -> Result<(), String> {
+        // The day that ends now is not the next one yet.
+        self.migrations.go_on_to(time.saturating_sub(1), self.inputs.migrations, self.alive);
+        self.estate.set_now(time)?;
+        let most = self.migrations.left_at(time);
+        let mut period = Period { time_s: time as f64 / 1000.0, budget: most as u64, ..Period::default() };
+        if most > 0 {
+            let sites = self.estate.sites();
+            let in_use: Vec<bool> = sites.iter().map(|site| !site.items.is_empty()).collect();
+            let steps = self.periods.plan(rebalance.objective, sites, most, time);
+            for &Move { item, from, to } in steps.iter().flat_map(|step| &step.moves) {
+                self.estate.migrate(item, to as u32)?;
+                let memory_mib = self.inputs.trace.shape(item).memory_mib;
+                self.migrations.count(memory_mib);
+                self.periods.moved(item, from, to, time);
+                (period.moves, period.memory_mib) = (period.moves + 1, period.memory_mib + memory_mib);
+                moved(Played::Moved(item, from as u32, to as u32, rebalance.objective.name()), &self.estate);
+            }
+            let freed = in_use.iter().zip(self.estate.held()).filter(|(used, held)| **used && held.vms.is_empty());
+            period.hosts_freed = freed.count() as u64;
+        }
+        self.migrations.rebalanced(period);
+        Ok(())
     }
 }
 
@@ -294,7 +352,7 @@ pub fn replay(
                     outcome = Some((vm, Ok(host(at))));
                 }
                 Played::Rejected(vm) => outcome = Some((vm, Err(meter.rejected(vm, time, estate)))),
-                Played::Moved(vm, from, to) => meter.moved(vm, from, to, estate),
+                Played::Moved(vm, from, to, _) => meter.moved(vm, from, to, estate),
                 Played::Left(vm, host) => meter.left(vm, host, estate),
                 Played::Lost(vm, host) => meter.lost(vm, host, estate),
                 Played::Restored(vm, host) => meter.restored(vm, host, estate),
@@ -305,8 +363,8 @@ pub fn replay(
             if let Some(((vm, outcome), decision)) = outcome.zip(estate.decided()) {
                 record.decided(time, id(vm), outcome, decision);
             }
-            if let Played::Moved(vm, from, to) = played {
-                record.moved(time, id(vm), host(from), host(to), inputs.trace.shape(vm).memory_mib);
+            if let Played::Moved(vm, from, to, why) = played {
+                record.moved(time, id(vm), [host(from), host(to)], inputs.trace.shape(vm).memory_mib, why);
             }
         },
     )?;

@@ -119,6 +119,7 @@ pub fn report(outcomes: &[Outcome]) -> String {
     sections::survival(&mut out, &columns);
     sections::failures(&mut out, &columns);
     sections::migrations(&mut out, &columns);
+    sections::rebalancing(&mut out, &columns);
     sections::lifetimes(&mut out, &columns);
     out.push_str("</body></html>\n");
     out

@@ -179,7 +179,7 @@ impl Study {
     pub fn fingerprint(&self, point: Point<'_>) -> String {
         let inputs = &self.inputs;
         let text = format!(
-            "{} {} {} {} {} {:?} {} {} {} {} {:?} {} {:?} {:?} {}",
+            "{} {} {} {} {} {:?} {} {} {} {} {:?} {:?} {} {:?} {:?} {}",
             env!("CARGO_PKG_VERSION"),
             inputs.trace.sha256,
             inputs.trace.vms.len(),
@@ -190,6 +190,7 @@ impl Study {
             inputs.seed,
             inputs.migrations,
             self.failures(),
+            inputs.rebalance,
             point.mode,
             self.count,
             self.series,
@@ -284,6 +285,9 @@ impl Study {
                 "warm_up": inputs.warm_up,
                 "migrations": inputs.migrations,
                 "failures": self.failures(),
+                "rebalance": inputs.rebalance.map(|rebalance| json!({
+                    "objective": rebalance.objective.name(), "hours": rebalance.every as f64 / 3_600_000.0,
+                })),
                 "ties": "the lowest place in the host list",
             },
             "bounds": bounds,

@@ -18,6 +18,8 @@ Examples:
   pallium ctl what-if lose --each host
   pallium ctl what-if lose --each label:rack --limit 50
   pallium ctl what-if lose compute-17 compute-18
+  pallium ctl what-if consolidate --moves 50
+  pallium ctl what-if balance
 
 The pipelines decide, on a copy of the state of the node that is asked. Nothing
 is claimed, recorded or held up. Exit code 1 when not all fit.";
@@ -38,6 +40,22 @@ enum Question {
     /// If hosts were lost, which instances would find no place?
     #[command(after_help = "Example: pallium ctl what-if lose --each label:rack")]
     Lose(Lose),
+    /// Which moves would empty hosts?
+    #[command(after_help = "Example: pallium ctl what-if consolidate --moves 50")]
+    Consolidate(Moves),
+    /// Which moves would even hosts out?
+    #[command(after_help = "Example: pallium ctl what-if balance --moves 50 -o json")]
+    Balance(Moves),
+}
+
+#[derive(Debug, clap::Args)]
+struct Moves {
+    /// At most so many moves, 1000 at most
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    moves: u32,
+    /// Pipeline by name; inferred when absent
+    #[arg(long, value_name = "NAME")]
+    pipeline: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -98,6 +116,8 @@ pub async fn run(client: &Client, format: Format, args: Args) -> Result<(), Fail
     match args.question {
         Question::Fit(fit) => run_fit(client, format, *fit).await,
         Question::Lose(lose) => run_lose(client, format, lose).await,
+        Question::Consolidate(moves) => run_moves(client, format, "consolidate", moves).await,
+        Question::Balance(moves) => run_moves(client, format, "balance", moves).await,
     }
 }
 
@@ -173,6 +193,64 @@ fn losses(answer: &v1::WhatIfLoseResponse) -> String {
     });
     if answer.not_tried > 0 {
         out.push(format!("{} that hold less were not tried", wording::grouped(answer.not_tried)));
+    }
+    out.join("\n")
+}
+
+async fn run_moves(client: &Client, format: Format, objective: &str, asked: Moves) -> Result<(), Failure> {
+    let Moves { moves, pipeline } = asked;
+    let asked = v1::WhatIfMovesRequest { objective: objective.to_owned(), moves, pipeline };
+    let answer = client.what_if().moves(asked).await.map_err(|status| client.refusal(&status))?.into_inner();
+    emit(format, &answer, || plan(&answer))
+}
+
+fn plan(answer: &v1::WhatIfMovesResponse) -> String {
+    let mut out = Vec::new();
+    if answer.steps.is_empty() {
+        out.push("no move would be of use".to_owned());
+    } else {
+        let columns = [
+            number("STEP", 1),
+            text("INSTANCE", 0),
+            text("FROM", 0),
+            text("TO", 0),
+            number("MEMORY MIB", 0),
+            number("GAIN", 0),
+            text("WHY", 2),
+        ];
+        let rows = answer.steps.iter().zip(1_u64..).flat_map(|(step, at)| {
+            step.moves.iter().enumerate().map(move |(place, one)| {
+                // What a step is for stands beside its first move.
+                let first = |text: String| if place == 0 { text } else { String::new() };
+                vec![
+                    at.to_string(),
+                    one.instance.clone(),
+                    one.from.clone(),
+                    one.to.clone(),
+                    one.memory_mib.to_string(),
+                    first(format!("{:.4}", step.gain)),
+                    first(step.reason.clone()),
+                ]
+            })
+        });
+        out.push(listing(&columns, &rows.collect::<Vec<_>>()));
+    }
+    out.push(format!(
+        "{} and {} MiB moved; hosts in use: {} of {}, then {}; imbalance: {:.3}, then {:.3}",
+        wording::count(answer.moves, "move"),
+        answer.memory_mib,
+        answer.in_use,
+        answer.hosts,
+        answer.in_use_after,
+        answer.imbalance,
+        answer.imbalance_after
+    ));
+    if answer.refused > 0 {
+        let refused = wording::count(answer.refused, "move");
+        out.push(format!("planned again without {refused} that a pipeline refused when its turn came"));
+    }
+    if answer.bounded {
+        out.push("the bound of work was reached: there may be more".to_owned());
     }
     out.join("\n")
 }

@@ -63,7 +63,7 @@ fn open(path: &Path, label: &str) -> Result<Outcome, Failure> {
 /// What was not equal about the two studies, and every figure of policies that are in both.
 fn told(before: &Value, after: &Value, labels: &[String; 2]) -> String {
     let mut out = Vec::new();
-    let inputs: [(&str, &[&str]); 10] = [
+    let inputs: [(&str, &[&str]); 11] = [
         ("version", &["version"]),
         ("trace", &["inputs", "trace", "sha256"]),
         ("VMs", &["inputs", "trace", "vms"]),
@@ -73,6 +73,7 @@ fn told(before: &Value, after: &Value, labels: &[String; 2]) -> String {
         ("warm-up", &["inputs", "warm_up"]),
         ("migrations", &["inputs", "migrations"]),
         ("failures", &["inputs", "failures"]),
+        ("rebalancing", &["inputs", "rebalance"]),
         ("seed", &["seed"]),
     ];
     for (what, path) in inputs {

@@ -50,6 +50,7 @@ const TABLES: [(&str, &str, &[Cell]); 6] = [
             ("SLOTS", &["replay", "large_slots"], plain, 2),
             ("FRAGM.", &["replay", "fragmentation"], percent, 3),
             ("MOVED BY DAY", &["replay", "migrations", "moves"], days, 0),
+            ("HOSTS FREED", &["replay", "migrations", "rebalanced", "hosts_freed"], plain, 1),
         ],
     ),
     (

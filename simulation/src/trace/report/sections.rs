@@ -127,8 +127,8 @@ pub fn migrations(out: &mut String, columns: &[Column<'_>]) {
         return;
     }
     out.push_str(
-        "<section><h2>Moves by day</h2><p class=\"soft\">VMs moved to make room for one that fitted nowhere, of those that might be \
-         moved on that day; and how many VMs found a place by it</p><div class=\"wide\"><table><tr><th></th>",
+        "<section><h2>Moves by day</h2><p class=\"soft\">VMs moved to make room for one that fitted nowhere, and by rebalancing, of those \
+         that might be moved on that day; and how many VMs found a place by it</p><div class=\"wide\"><table><tr><th></th>",
     );
     for day in 1..=days {
         let _ = write!(out, "<th>day {day}</th>");
@@ -147,6 +147,29 @@ pub fn migrations(out: &mut String, columns: &[Column<'_>]) {
         let _ = write!(out, "<td>{}</td></tr>", count(&migrations["made_room"]));
     }
     out.push_str("</table></div></section>");
+}
+
+/// What each period of rebalancing moved, against the hosts that it freed.
+pub fn rebalancing(out: &mut String, columns: &[Column<'_>]) {
+    let line = |column: &Column<'_>| {
+        let periods = column.values["replay"]["migrations"]["periods"].as_array()?;
+        let mut sums = (0.0, 0.0);
+        let point = |period: &Value| {
+            let number = |key: &str| period[key].as_f64().unwrap_or(0.0);
+            sums = (sums.0 + number("moves"), sums.1 + number("hosts_freed"));
+            sums
+        };
+        Some(Line::new(&column.name, std::iter::once((0.0, 0.0)).chain(periods.iter().map(point)).collect()))
+    };
+    let chart = Chart {
+        title: "Hosts freed against moves",
+        what: "hosts with a VM before and none after a period of rebalancing, by moves, both so far; a point for each period",
+        unit: "",
+        lines: columns.iter().filter_map(line).collect(),
+    };
+    if !chart.is_flat() {
+        chart.draw(out);
+    }
 }
 
 /// Lifetimes as they were foretold, against what came.
