@@ -29,10 +29,10 @@ pub fn arguments() -> Vec<String> {
 
 /// The runs, each a command that prints a `BENCH` line.
 pub fn runs(cache: &Cache) -> Result<Vec<Command>> {
-    for (program, package) in [("java", "openjdk-17-jre-headless"), ("mvn", "maven")] {
+    for (program, package) in [("java", "openjdk-17-jdk-headless"), ("mvn", "maven")] {
         if !has(program) {
             bail!(
-                "{program} is missing: CloudSim Plus needs Java 17 or later, and Maven to fetch it; on Debian \
+                "{program} is missing: CloudSim Plus needs a JDK of Java 17 or later, and Maven to fetch it; on Debian \
                  `sudo apt-get install {package}`"
             );
         }

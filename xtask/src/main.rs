@@ -108,7 +108,7 @@ enum Task {
         /// Time the real Nova beside the bench `decide` (installs it into the cache)
         #[arg(long)]
         vs_nova: bool,
-        /// Run CloudSim Plus beside the bench `replay`, on the same hosts and events (needs Java 17 and Maven)
+        /// Run CloudSim Plus beside the bench `replay`, on the same hosts and events (needs a JDK 17 and Maven)
         #[arg(long, conflicts_with_all = ["vs_nova", "benches", "arguments"])]
         vs_cloudsim: bool,
         /// Arguments for the bench programs
