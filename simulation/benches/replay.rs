@@ -1,16 +1,17 @@
-//! Creates a second, deletes and everything around them included, of whole replays on one core: the shipped trace of VMs on
-//! 500, 5,000 and 50,000 hosts, played as many times at once as there are thousands of hosts. What is timed is what `pallium
+//! Creates a second, deletes and everything around them included, of whole replays on one core. What is timed is what `pallium
 //! simulate` does: the pipeline, the claim, apply, and the meter.
+//!
+//! Arguments: policies (none = all), `--hosts 500,1000`, `--events 20000`. Each case runs in a process of its own, so that
+//! its memory is its own.
 
-use std::path::Path;
-use std::sync::Arc;
+#[path = "trace/inputs.rs"]
+mod inputs;
+
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use scheduler::Domain;
 use serde_json::json;
-use simulation::trace::events::Kind;
 use simulation::trace::replay::{Unwatched, Wanted, replay};
-use simulation::trace::{HostList, Inputs, Policy, Ratios, Trace};
 
 /// The program's.
 #[global_allocator]
@@ -26,49 +27,49 @@ const POLICIES: [&str; 7] = [
     "nova-general",
     "kvm-general-purpose-load-balancing",
 ];
-/// Events of one run: enough to fill the hosts to where the trace spends its days.
-const EVENTS: usize = 150_000;
-/// Bytes in a unit of what the kernel tells.
-const KIB: u64 = 1024;
 
-/// Most memory of this process so far, bytes.
+/// Most memory of this process so far, MiB.
 fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).unwrap_or(0) * KIB
+    line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).unwrap_or(0) / 1024
 }
 
-fn main() {
-    let only: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("traces/azure2017");
-    let once = Trace::open(&folder.join("events.csv.gz")).expect("the shipped trace");
-    let list = Arc::new(HostList::open(&folder.join("nodes-uniform.csv")).expect("the shipped hosts"));
-    for hosts in SIZES {
-        let mut trace = once.scaled((hosts / 1000).max(1) as u32);
-        trace.events.truncate(EVENTS * (hosts / 5_000).max(1));
-        let creates = trace.events.iter().filter(|event| event.kind == Kind::Create).count();
-        let inputs = Inputs {
-            trace: Arc::new(trace),
-            list: Arc::clone(&list),
-            ratios: Ratios::default(),
-            warm_up: 0.25,
-            seed: 42,
-            check: false,
-            migrations: 0.0,
-            failures: None,
-            rebalance: None,
-        };
-        for name in POLICIES.iter().filter(|name| only.is_empty() || only.iter().any(|only| only == *name)) {
-            let policy = Arc::new(Policy::named(name, Domain::Nova, false, 42).expect("a known policy"));
-            let begun = Instant::now();
-            let metrics = replay(&inputs, &policy, hosts, Wanted::default(), &Unwatched).expect("a replay").metrics;
-            let seconds = begun.elapsed().as_secs_f64();
-            let row = json!({
-                "bench": "replay", "case": name, "hosts": hosts, "count": creates,
-                "per_second": (creates as f64 / seconds).round(), "rejected": metrics.rejections.count,
-                "peak_mib": peak() / (KIB * KIB),
-            });
-            println!("BENCH {row}");
+/// Processor time of this thread so far, seconds: it depends less on what else runs than the clock does.
+fn processor() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
+    stat.split(' ').next().and_then(|time| time.parse::<f64>().ok()).unwrap_or(0.0) / 1e9
+}
+
+fn one(name: &str, hosts: usize, events: usize) {
+    let (inputs, creates) = inputs::inputs(hosts, events);
+    let policy = inputs::policy(name);
+    let (begun, used) = (Instant::now(), processor());
+    let metrics = replay(&inputs, &policy, hosts, Wanted::default(), &Unwatched).expect("a replay").metrics;
+    let (seconds, used) = (begun.elapsed().as_secs_f64(), processor() - used);
+    let row = json!({
+        "bench": "replay", "case": name, "hosts": hosts, "count": creates,
+        "per_second": (creates as f64 / seconds).round(), "per_cpu_second": (creates as f64 / used).round(),
+        "rejected": metrics.rejections.count, "peak_mib": peak(),
+    });
+    println!("BENCH {row}");
+}
+
+fn main() -> ExitCode {
+    let plan = inputs::Plan::of_arguments(&POLICIES, &SIZES);
+    if let ([name], &[hosts]) = (&*plan.names, &*plan.sizes) {
+        one(name, hosts, plan.events(hosts));
+        return ExitCode::SUCCESS;
+    }
+    let program = std::env::current_exe().expect("a path of this program");
+    for &hosts in &plan.sizes {
+        for name in &plan.names {
+            let [size, events] = [hosts, plan.events(hosts)].map(|number| number.to_string());
+            let run = Command::new(&program).args(["--hosts", &size, "--events", &events, name]).status();
+            if !run.expect("this program again").success() {
+                return ExitCode::FAILURE;
+            }
         }
     }
+    ExitCode::SUCCESS
 }

@@ -245,7 +245,7 @@ fn times_are_drawn_from_the_seed() {
 
 #[test]
 fn results_do_not_depend_on_threads() {
-    let (nodes, events, _) = random(7);
+    let (nodes, events, _) = random(7, 17);
     let inputs = inputs(&events, &nodes, "0,n0,fail\n");
     let rates = Rates { mtbf_s: 400.0, mttr_s: 100.0, domain_share: 0.5 };
     let study = Study {

@@ -103,6 +103,23 @@ fn golden_searches() {
     assert!(survived.n1.unwrap() < 1.0 && survived.n1_vms_lost.unwrap() > 0.0, "{survived:?}");
 }
 
+/// v1 and v4 share a GPU, v2 and v3 the other. Placed by size (v3, v1, v2, v4) they need three: the loss is not covered, and
+/// afterwards everything is where it was.
+#[test]
+fn shares_of_gpus_survive_a_loss() {
+    let events = "\
+0,create,v1,3,3,1,500,,,,
+0,create,v2,2,2,1,600,,,,
+0,create,v3,4,4,1,400,,,,
+0,create,v4,1,1,1,500,,,,
+100,create,v5,1,1,0,0,,,,
+200,create,v6,1,1,0,0,,,,
+";
+    let inputs = inputs(trace(events), list("a,16,16,2,T4,r1\nb,16,16,2,T4,r2\n"), 0.0);
+    let survived = survive(&inputs, &policy("first-fit", Domain::Pods, true), 2, 100_000, &Unwatched).unwrap();
+    assert_eq!((survived.snapshots, survived.n1), (3, Some(0.0)), "{survived:?}");
+}
+
 /// On each of two hosts of 4 vCPU one VM of 2 vCPU is left; v5 needs a whole host, on the second day.
 const SPREAD: &str = "\
 0,create,v1,2,2,0,0,,,,

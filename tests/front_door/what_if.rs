@@ -89,12 +89,12 @@ fn what_if_is_answered_by_a_follower_and_touches_nothing() {
         // 5 of a's 11 VCPU go to b: 6/12, 6/8 and 0 are more even than 5/12, 7/8 and 0.
         let plan = ask(&["balance", "--moves", "5", "-o", "json"]).expect("an answer");
         let plan: serde_json::Value = serde_json::from_str(&plan).expect("JSON");
-        let (step, one) = (&plan["steps"][0], &plan["steps"][0]["moves"][0]);
+        let (whole, one) = (&plan["steps"][0], &plan["steps"][0]["moves"][0]);
         assert_eq!((&one["instance"], &one["from"], &one["to"]), (&uuid(2).into(), &"a".into(), &"b".into()), "{plan}");
-        assert_eq!((&plan["moves"], &step["memory_mib"]), (&1.into(), &1024.into()), "{plan}");
+        assert_eq!((&plan["moves"], &whole["memory_mib"]), (&1.into(), &1024.into()), "{plan}");
         let number = |value: &serde_json::Value| value.as_f64().expect("a number");
-        let fell = number(&plan["imbalance"]) - number(&plan["imbalance_after"]);
-        assert!(fell > 0.01 && (fell - number(&step["gain"])).abs() < 1e-9, "{plan}");
+        let lowered = number(&plan["imbalance"]) - number(&plan["imbalance_after"]);
+        assert!(lowered > 0.01 && (lowered - number(&whole["gain"])).abs() < 1e-9, "{plan}");
 
         let refused: [(&[&str], &str); 7] = [
             (&["consolidate", "--moves", "0"], "0 is not in 1..=1000"),

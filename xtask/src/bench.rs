@@ -12,8 +12,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::iter;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, anyhow};
 use serde_json::{Map, Value};
@@ -26,39 +27,43 @@ const COLUMNS: [&str; 8] = ["count", "p50", "p90", "p95", "p99", "p999", "max", 
 /// Keys that are no columns of numbers.
 const WORDS: [&str; 4] = ["bench", "case", "hosts", "unit"];
 
-/// Runs `benches` (none = all; beside Nova: `decide`) with `arguments` and prints the table; false when one
-/// failed. `nova`: a Python that has Nova.
+/// What stands beside our own figures in the same run.
+pub enum Peer {
+    /// A Python that has Nova, for the bench `decide`.
+    Nova(PathBuf),
+    /// Runs of CloudSim Plus, beside the bench `replay`.
+    CloudSim(Vec<Command>),
+}
+
+/// Runs `benches` (none = all; beside a peer: the one that has it) with `arguments` and prints the table; false when
+/// one failed.
 pub fn run(
     cache: &Cache,
     benches: &[String],
     markdown: bool,
-    nova: Option<PathBuf>,
+    peer: Option<Peer>,
     arguments: &[String],
 ) -> Result<bool> {
     let mut command = cargo(cache, &["bench", "--workspace"])?;
-    if let Some(python) = nova {
-        command.env("PALLIUM_NOVA_PYTHON", python);
-        if benches.is_empty() {
-            command.args(["--bench", "decide"]);
+    let (all, runs) = match peer {
+        None => ("*", Vec::new()),
+        Some(Peer::Nova(python)) => {
+            command.env("PALLIUM_NOVA_PYTHON", python);
+            ("decide", Vec::new())
         }
-    } else if benches.is_empty() {
-        command.args(["--bench", "*"]);
+        Some(Peer::CloudSim(runs)) => ("replay", runs),
+    };
+    if benches.is_empty() {
+        command.args(["--bench", all]);
     }
     for bench in benches {
         command.args(["--bench", bench]);
     }
-    command.arg("--").args(arguments).stdout(Stdio::piped());
-    let mut child = command.spawn().context("cannot run cargo bench")?;
-    let stdout = child.stdout.take().context("cargo bench has no output")?;
-    let mut measured = Vec::new();
-    for line in BufReader::new(stdout).lines() {
-        let line = line.context("cargo bench printed what is no text")?;
-        match line.trim_start().strip_prefix("BENCH ") {
-            Some(json) => measured.push(read(json).with_context(|| format!("a bench printed: {line}"))?),
-            None => println!("{line}"),
-        }
+    command.arg("--").args(arguments);
+    let (mut measured, mut passed) = (Vec::new(), true);
+    for command in iter::once(command).chain(runs) {
+        passed &= measure(command, &mut measured)?;
     }
-    let passed = child.wait()?.success();
     let lines: Vec<String> = measured.iter().map(|row| Value::Object(row.clone()).to_string()).collect();
     let kept = cache.folder("logs")?.join("bench.jsonl");
     fs::write(&kept, lines.join("\n")).with_context(|| format!("cannot write {}", kept.display()))?;
@@ -66,6 +71,21 @@ pub fn run(
     print!("{}", table(&measured, markdown));
     println!("\n{} rows, kept in {}", measured.len(), kept.display());
     Ok(passed)
+}
+
+/// Runs a command, takes its rows and prints all else; false when it failed.
+fn measure(mut command: Command, measured: &mut Vec<Map<String, Value>>) -> Result<bool> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run {program}"))?;
+    let stdout = child.stdout.take().with_context(|| format!("{program} has no output"))?;
+    for line in BufReader::new(stdout).lines() {
+        let line = line.with_context(|| format!("{program} printed what is no text"))?;
+        match line.trim_start().strip_prefix("BENCH ") {
+            Some(json) => measured.push(read(json).with_context(|| format!("a bench printed: {line}"))?),
+            None => println!("{line}"),
+        }
+    }
+    Ok(child.wait()?.success())
 }
 
 /// What a figure depends on.

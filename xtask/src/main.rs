@@ -9,6 +9,7 @@ mod cache;
 mod cargo;
 mod chaos;
 mod ci;
+mod cloudsim;
 mod coverage;
 mod drill;
 mod failover;
@@ -29,6 +30,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use bench::Peer;
 use cache::Cache;
 use steps::{Step, check, fix};
 
@@ -106,6 +108,9 @@ enum Task {
         /// Time the real Nova beside the bench `decide` (installs it into the cache)
         #[arg(long)]
         vs_nova: bool,
+        /// Run CloudSim Plus beside the bench `replay`, on the same hosts and events (needs a JDK 17 and Maven)
+        #[arg(long, conflicts_with_all = ["vs_nova", "benches", "arguments"])]
+        vs_cloudsim: bool,
         /// Arguments for the bench programs
         #[arg(last = true, value_name = "ARGUMENT")]
         arguments: Vec<String>,
@@ -167,9 +172,16 @@ fn run(task: Task) -> Result<bool> {
         Task::Failover(plan) => failover::run(&cache, &plan),
         Task::Drill(plan) => drill::run(&cache, &plan),
         Task::Simulate(plan) => simulate::run(&cache, &plan),
-        Task::Bench { benches, markdown, vs_nova, arguments } => {
-            let nova = if vs_nova { Some(nova::python_or_error(&cache)?) } else { None };
-            bench::run(&cache, &benches, markdown, nova, &arguments)
+        Task::Bench { benches, markdown, vs_nova, vs_cloudsim, mut arguments } => {
+            let peer = match (vs_nova, vs_cloudsim) {
+                (false, false) => None,
+                (true, _) => Some(Peer::Nova(nova::python_or_error(&cache)?)),
+                (_, true) => {
+                    arguments = cloudsim::arguments();
+                    Some(Peer::CloudSim(cloudsim::runs(&cache)?))
+                }
+            };
+            bench::run(&cache, &benches, markdown, peer, &arguments)
         }
         Task::Profile { bench, arguments } => profile::run(&cache, &bench, &arguments),
         Task::Deny => check(&cache, &[Step::Deny], 0),

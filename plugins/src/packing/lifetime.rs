@@ -2,7 +2,7 @@
 //! take a large instance or be switched off.
 //!
 //! ```text
-//! a(h) = −(class(max(end − now, exit_h − now)) − class(exit_h − now)); −½ for a host without an exit
+//! a(h) = −(class(max(end − now, exit_h − now)) − class(exit_h − now)); on an empty host exit_h = now, and ½ less
 //! class(d) = min(20, ⌈log2(d / 300 s + 1)⌉)
 //! ```
 //!
@@ -41,14 +41,16 @@ impl Weigher for LifetimeAlignment {
         let Some(life) = cx.request.hint(LIFETIME_HINT).and_then(|text| text.parse::<f64>().ok()) else {
             return Verdict::Skipped("no hint lifetime_s");
         };
+        // As if its last instance ended now; of equal growth, a host in use is better.
+        let empty = -class(life) - 0.5;
         let Some(exit) = cx.view.sym(EXIT_FEATURE) else {
-            out.fill(-0.5);
+            out.fill(empty);
             return Verdict::Ran;
         };
         let now = cx.view.wall() as f64 / 1000.0;
         for (row, a) in hosts.iter().zip(out) {
             let known = cx.view.provider(*row).and_then(|provider| provider.features.get(exit));
-            *a = known.map_or(-0.5, |feature| {
+            *a = known.map_or(empty, |feature| {
                 let left = feature.value - now;
                 class(left) - class(left.max(life))
             });
@@ -88,10 +90,11 @@ mod tests {
             ("1000", [("soon", -2.0), ("late", 0.0)]),
             ("20000", [("soon", -6.0), ("late", -2.0)]),
         ] {
+            let whole = -super::class(life.parse().expect("seconds")) - 0.5;
             let lived = case(life).request(|request| {
                 request.hints.insert("lifetime_s".to_owned(), vec![life.to_owned()]);
             });
-            lived.scores(&[scores[0], scores[1], ("empty", -0.5)]).weigh::<LifetimeAlignment>(&mut fleet);
+            lived.scores(&[scores[0], scores[1], ("empty", whole)]).weigh::<LifetimeAlignment>(&mut fleet);
         }
         case("not known").skipped("no hint lifetime_s").weigh::<LifetimeAlignment>(&mut fleet);
     }

@@ -189,7 +189,7 @@ pub(super) fn order(cx: &Cx<'_>, one: Scored, other: Scored) -> Ordering {
 }
 
 /// The score that the first `limit` hosts have at least (0 = all hosts).
-pub(super) fn least(scores: &[i64], limit: usize) -> i64 {
+fn least(scores: &[i64], limit: usize) -> i64 {
     if limit == 0 || scores.len() <= limit {
         return i64::MIN;
     }
@@ -197,16 +197,9 @@ pub(super) fn least(scores: &[i64], limit: usize) -> i64 {
     *scratch.select_nth_unstable_by(limit - 1, |a, b| b.cmp(a)).1
 }
 
-/// The hosts with at least this score, the first `limit` of them in order (0 = all). Names are looked up only for
-/// hosts with equal scores and without positions.
-pub(super) fn ranked(
-    cx: &Cx<'_>,
-    rows: &[Row],
-    scores: &[i64],
-    sent: &[Entrant],
-    least: i64,
-    limit: usize,
-) -> Vec<Scored> {
+/// The first `limit` hosts in order (0 = all). Names are looked up only for hosts with equal scores and without positions.
+pub(super) fn ranked(cx: &Cx<'_>, rows: &[Row], scores: &[i64], sent: &[Entrant], limit: usize) -> Vec<Scored> {
+    let least = least(scores, limit);
     let positions = of_rows(sent, rows).map(|entrant| entrant.map_or(u32::MAX, |entrant| entrant.position));
     let mut hosts: Vec<Scored> = (0..)
         .zip(rows)
@@ -217,22 +210,44 @@ pub(super) fn ranked(
         .collect();
     let key = |host: &Scored| (Reverse(host.score), host.position);
     hosts.sort_unstable_by_key(key);
-    let (mut at, mut names) = (0, Vec::new());
+    let limit = if limit == 0 { hosts.len() } else { limit.min(hosts.len()) };
+    let mut left = limit;
     for equal in hosts.chunk_by_mut(|one, other| key(one) == key(other)) {
-        if equal.len() > 1 {
-            names.extend(equal.iter().map(|host| (cx.view.host(host.row), host.row, host.place)));
-            let wanted = if limit == 0 { equal.len() } else { limit.saturating_sub(at).min(equal.len()) };
-            if wanted > 0 && wanted < names.len() {
-                names.select_nth_unstable(wanted - 1);
-            }
-            names[..wanted].sort_unstable();
-            equal.iter_mut().zip(names.drain(..)).for_each(|(host, (_, row, place))| {
-                (host.row, host.place) = (row, place);
-            });
-        }
-        at += equal.len();
+        bring_forward(equal, left, |host| (cx.view.host(host.row), host.row));
+        left = left.saturating_sub(equal.len());
     }
+    hosts.truncate(limit);
     hosts
+}
+
+/// Hosts of which few are wanted by name: no more of them are kept in order while the names are looked at.
+const FEW: usize = 32;
+
+/// Brings the first `wanted` of `items` by `key` to their front, in order.
+fn bring_forward<T, K: Ord>(items: &mut [T], wanted: usize, key: impl Fn(&T) -> K) {
+    let wanted = wanted.min(items.len());
+    if items.len() < 2 || wanted == 0 {
+        return;
+    }
+    if wanted == items.len() || wanted > FEW {
+        if wanted < items.len() {
+            items.select_nth_unstable_by_key(wanted - 1, &key);
+        }
+        items[..wanted].sort_by_cached_key(key);
+        return;
+    }
+    for at in 1..items.len() {
+        let kept = at.min(wanted);
+        let new = key(&items[at]);
+        if new > key(&items[kept - 1]) {
+            continue;
+        }
+        let place = items[..kept].partition_point(|item| key(item) < new);
+        // Of those that are kept the last one gives its place.
+        let last = at.min(wanted - 1);
+        items.swap(last, at);
+        items[place..=last].rotate_right(1);
+    }
 }
 
 /// What a caller's weight counts in the score of a host.
@@ -378,10 +393,7 @@ pub(crate) fn run(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: f
     out.steps = Arc::new(steps);
     out.survivors = rows.len();
     let scores: Vec<i64> = total.iter().map(|&score| rounded(score)).collect();
-    out.ranked = ranked(cx, &rows, &scores, &sent, least(&scores, limit), limit);
-    if limit > 0 {
-        out.ranked.truncate(limit);
-    }
+    out.ranked = ranked(cx, &rows, &scores, &sent, limit);
     trace.masks = Arc::new(masks);
     trace.rows = rows;
     trace.base = bases;
@@ -459,7 +471,25 @@ fn moved(before: &[f64], after: &[f64], statistic: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{moved, tanh};
+    use super::{FEW, bring_forward, moved, tanh};
+
+    #[test]
+    fn the_first_of_a_list_come_forward_in_order() {
+        for len in [0, 1, 2, 5, 40, 300_u64] {
+            for wanted in [0, 1, 2, 4, FEW, FEW + 1, 299, 300, 301] {
+                // 7919 is prime: each number once, in no order; and both orders.
+                let mixed = |at: u64| (at * 7919 + 13) % len.max(1);
+                for list in [(0..len).map(mixed).collect::<Vec<_>>(), (0..len).collect(), (0..len).rev().collect()] {
+                    let mut items = list.clone();
+                    bring_forward(&mut items, wanted, |item| *item);
+                    let first = (wanted as u64).min(len);
+                    assert_eq!(items[..first as usize], (0..first).collect::<Vec<_>>(), "{wanted} of {len}");
+                    items.sort_unstable();
+                    assert_eq!(items, (0..len).collect::<Vec<_>>(), "{wanted} of {len}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn impacts_are_those_of_the_peer() {

@@ -14,7 +14,7 @@ use crate::decision::StepReport;
 use crate::pipeline::cx::Cx;
 use crate::pipeline::engine::Pipeline;
 use crate::pipeline::run::{
-    Changed, Changes, Entrant, Entrants, Run, Scored, Trace, least, order, position, ranked, rounded, run,
+    Changed, Changes, Entrant, Entrants, Run, Scored, Trace, order, position, ranked, rounded, run,
 };
 use crate::pipeline::scoring::{Shape, extremes};
 use crate::pipeline::step::{Reads, Verdict};
@@ -75,9 +75,9 @@ struct Standing {
     scores: Vec<i64>,
     /// The scores before they are rounded, while they are summed.
     total: Vec<f64>,
-    /// The survivors with at least the score `least`, in order.
+    /// The survivors up to `last`, in order; without a last one all.
     first: Vec<Scored>,
-    least: i64,
+    last: Option<Scored>,
 }
 
 /// What judging hosts again has left to do.
@@ -194,7 +194,7 @@ impl Standing {
             scores: Vec::new(),
             total: Vec::new(),
             first: Vec::new(),
-            least: i64::MIN,
+            last: None,
         };
         if standing.steps.iter().any(|step| step.impact.is_some()) {
             for step in Arc::make_mut(&mut standing.steps) {
@@ -221,8 +221,8 @@ impl Standing {
     }
 
     fn order_anew(&mut self, cx: &Cx<'_>) {
-        self.least = least(&self.scores, self.limit * SPARE);
-        self.first = ranked(cx, self.rows(), &self.scores, &self.sent, self.least, 0);
+        self.first = ranked(cx, self.rows(), &self.scores, &self.sent, self.limit * SPARE);
+        self.last = self.first.last().copied().filter(|_| self.first.len() < self.scores.len());
     }
 
     /// The score of a survivor, summed as a whole run sums it.
@@ -322,13 +322,11 @@ impl Standing {
         self.scores[at] = new;
         let position = position(&self.sent, row);
         let place = |first: &[Scored], scored| first.binary_search_by(|other| order(cx, *other, scored));
-        if old >= self.least
-            && let Ok(place) = place(&self.first, Scored { row, place: at as u32, position, score: old })
-        {
+        if let Ok(place) = place(&self.first, Scored { row, place: at as u32, position, score: old }) {
             self.first.remove(place);
         }
         let scored = Scored { row, place: at as u32, position, score: new };
-        if new >= self.least
+        if self.last.is_none_or(|last| order(cx, scored, last).is_le())
             && let Err(place) = place(&self.first, scored)
         {
             self.first.insert(place, scored);

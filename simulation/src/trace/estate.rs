@@ -33,6 +33,9 @@ const LEARN_EVERY: u64 = 3_600_000;
 /// No host.
 pub const NOWHERE: u32 = u32::MAX;
 
+/// GPUs of a host, by number.
+pub type Devices = SmallVec<[u8; 8]>;
+
 /// What a host holds.
 #[derive(Clone, Debug, Default)]
 pub struct Held {
@@ -59,7 +62,7 @@ pub struct Estate {
     /// Host of each VM.
     at: Vec<u32>,
     /// GPUs of each VM that has some.
-    devices: BTreeMap<u32, SmallVec<[u8; 8]>>,
+    devices: BTreeMap<u32, Devices>,
     now: u64,
     batches: u64,
     /// Creates of each shape so far.
@@ -276,7 +279,7 @@ impl Estate {
             other => return Err(format!("a decision on the state as it is did not hold: {other:?}")),
         }
         let Some(host) = host else { return Ok(None) };
-        self.arrive(vm, host)?;
+        self.arrive(vm, host, None)?;
         Ok(Some(host))
     }
 
@@ -311,11 +314,16 @@ impl Estate {
     /// Moves a VM; the place is claimed as any other.
     pub fn migrate(&mut self, vm: u32, to: u32) -> Result<(), String> {
         self.delete(vm)?;
-        self.put(vm, to)
+        self.put(vm, to, None)
     }
 
-    /// Puts a VM on a host as an initial placement says, without a decision.
-    pub fn put(&mut self, vm: u32, host: u32) -> Result<(), String> {
+    /// GPUs of a VM.
+    pub fn devices_of(&self, vm: u32) -> Option<&Devices> {
+        self.devices.get(&vm)
+    }
+
+    /// Puts a VM on a host without a decision; the host chooses the GPUs that are not named.
+    pub fn put(&mut self, vm: u32, host: u32, devices: Option<Devices>) -> Result<(), String> {
         let names = self.core.view().names();
         let request = &self.requests[self.trace.vms[vm as usize].shape as usize];
         let amounts =
@@ -338,7 +346,7 @@ impl Estate {
             record: None,
         };
         match self.apply(vec![Command::Place(Box::new(place))]).pop() {
-            Some(Outcome::Placed { .. }) => self.arrive(vm, host),
+            Some(Outcome::Placed { .. }) => self.arrive(vm, host, devices),
             other => Err(format!(
                 "{} does not fit on {}: {other:?}",
                 self.trace.vms[vm as usize].id, self.hosts[host as usize].id
@@ -346,7 +354,7 @@ impl Estate {
         }
     }
 
-    fn arrive(&mut self, vm: u32, host: u32) -> Result<(), String> {
+    fn arrive(&mut self, vm: u32, host: u32, devices: Option<Devices>) -> Result<(), String> {
         let sizes = self.trace.shape(vm).sizes();
         let held = &mut self.held[host as usize];
         held.vms.push(vm);
@@ -355,7 +363,7 @@ impl Estate {
         }
         self.at[vm as usize] = host;
         if self.trace.shape(vm).gpus > 0 {
-            self.give_devices(vm, host)?;
+            self.give_devices(vm, host, devices)?;
         }
         self.foretell(host)
     }
@@ -400,12 +408,14 @@ impl Estate {
         self.foretell(host)
     }
 
-    /// A host gives its GPUs: a share of the one with the least left that is enough, whole ones by number.
-    fn give_devices(&mut self, vm: u32, host: u32) -> Result<(), String> {
+    /// A host gives its GPUs, if they are not named: a share of the one with the least left that is enough, whole ones by number.
+    fn give_devices(&mut self, vm: u32, host: u32, named: Option<Devices>) -> Result<(), String> {
         let shape = self.trace.shape(vm);
         let (count, each) = (shape.gpus as usize, shape.gpu_milli);
         let devices = &mut self.held[host as usize].devices;
-        let mut fit: Vec<usize> = (0..devices.len()).filter(|&at| devices[at] + each <= 1000).collect();
+        let named = named.map(|named| named.iter().map(|&at| usize::from(at)).collect());
+        let mut fit: Vec<usize> = named.unwrap_or_else(|| (0..devices.len()).collect());
+        fit.retain(|&at| devices[at] + each <= 1000);
         if each < 1000 {
             fit.sort_by_key(|&at| std::cmp::Reverse(devices[at]));
         }

@@ -53,7 +53,7 @@ pub const METRICS: &[Metric] = &[
         "VMs",
         "rejections though some host had enough of each resource by itself",
     ),
-    metric("First rejection", "replay.first_rejection", "VMs", "VMs placed before it"),
+    metric("First rejection", "replay.first_rejection", "VMs", "placed before it"),
     metric("Density of CPU", "replay.density.cpu", "share", DENSITY),
     metric("Density of memory", "replay.density.mem", "share", DENSITY),
     metric("Density of GPUs", "replay.density.gpu", "share", DENSITY),
@@ -168,10 +168,19 @@ pub const METRICS: &[Metric] = &[
     metric("Fragmentation at 100 %", "fragmentation_at.100", "share", "when all of the capacity is asked for"),
     metric("One host lost", "survive.n1", "share", "losses of one host whose VMs all restart elsewhere"),
     metric("One host lost: worst", "survive.n1_worst", "share", "the same at the worst snapshot"),
-    metric("VMs lost", "survive.n1_vms_lost", "share", "VMs without a place over VMs on lost hosts"),
+    metric("VMs lost", "survive.n1_vms_lost", "share", "those without a place, over those on lost hosts"),
     metric("Two hosts lost", "survive.n2", "share", "losses of random pairs whose VMs all restart elsewhere"),
     metric("A domain lost", "survive.n_domain", "share", "losses of failure domains whose VMs all restart elsewhere"),
 ];
+
+/// A number with a comma between thousands; one decimal if it is not whole.
+pub fn grouped(value: f64) -> String {
+    let digits = if value.fract() == 0.0 { format!("{value:.0}") } else { format!("{value:.1}") };
+    let whole = digits.split('.').next().map_or(0, |whole| whole.trim_start_matches('-').len());
+    let before = digits.find(|digit: char| digit.is_ascii_digit()).unwrap_or(0);
+    let comma = |at: usize| at > before && at < before + whole && (before + whole - at).is_multiple_of(3);
+    digits.char_indices().flat_map(|(at, digit)| comma(at).then_some(',').into_iter().chain([digit])).collect()
+}
 
 impl Metric {
     /// Its value in the results of a policy.
@@ -184,8 +193,16 @@ impl Metric {
         match self.unit {
             "share" => format!("{:.1} %", value * 100.0),
             "ratio" => format!("{value:.3}"),
-            _ if value.fract() == 0.0 => format!("{value}"),
-            _ => format!("{value:.1}"),
+            "vCPU/1000" | "GPU/1000" => grouped(value / 1000.0),
+            _ => grouped(value),
+        }
+    }
+
+    /// The unit of what is shown; empty where the value says it.
+    pub fn unit_shown(&self) -> &'static str {
+        match self.unit {
+            "share" | "ratio" => "",
+            unit => unit.trim_end_matches("/1000"),
         }
     }
 
@@ -199,5 +216,18 @@ impl Metric {
             _ if before == 0.0 => format!("{change:+}"),
             _ => format!("{:+.1} %", change / before * 100.0),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{METRICS, grouped};
+
+    #[test]
+    fn numbers_as_people_read_them() {
+        let values = [0.0, 999.0, 1000.0, -123_456.0, 1_234_567.25, 0.25, -0.5];
+        assert_eq!(values.map(grouped).join(" "), "0 999 1,000 -123,456 1,234,567.2 0.2 -0.5");
+        let milli = METRICS.iter().find(|metric| metric.unit == "vCPU/1000").expect("what was rejected");
+        assert_eq!((milli.shown(2_848_000.0), milli.unit_shown()), ("2,848".to_owned(), "vCPU"));
     }
 }

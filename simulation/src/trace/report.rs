@@ -14,7 +14,7 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use super::meter::Moment;
-use super::metrics::METRICS;
+use super::metrics::{METRICS, Metric, grouped};
 use super::picture::Picture;
 use super::run::{Done, Mode, Study};
 use chart::{Chart, Line};
@@ -61,7 +61,7 @@ const STYLE: &str = include_str!("report/style.css");
 
 /// A count of a result; what is none is not shown.
 fn count(value: &Value) -> String {
-    value.as_u64().map_or_else(|| "–".to_owned(), |count| count.to_string())
+    value.as_f64().map_or_else(|| "–".to_owned(), grouped)
 }
 
 fn escaped(text: &str) -> String {
@@ -107,7 +107,7 @@ pub fn report(outcomes: &[Outcome]) -> String {
     for outcome in outcomes {
         heading(&mut out, outcome);
     }
-    table(&mut out, &columns);
+    table(&mut out, &columns, outcomes.len() > 1);
     for outcome in outcomes {
         bounds(&mut out, outcome);
     }
@@ -132,7 +132,7 @@ fn heading(out: &mut String, outcome: &Outcome) {
     let label = if outcome.label.is_empty() { String::new() } else { format!("{}: ", escaped(&outcome.label)) };
     let _ = write!(
         out,
-        "<h1>{label}placement of {} VMs on {} hosts</h1><p class=\"soft\">{} events of {} shapes over {:.1} days; seed {}; the first \
+        "<h1>{label}Placement of {} VMs on {} hosts</h1><p class=\"soft\">{} events of {} shapes over {:.1} days; seed {}; the first \
          {:.0} % of the time are left out of averages; trace {}, hosts {} (SHA-256); among equal scores {} wins; pallium {}.</p>",
         count(&trace["vms"]),
         count(&inputs["hosts"]["count"]),
@@ -159,37 +159,45 @@ fn group(path: &str) -> &'static str {
     }
 }
 
-fn table(out: &mut String, columns: &[Column<'_>]) {
-    let told = if columns.iter().any(|column| column.base.is_some()) {
-        "Small: the difference to the first column, or to the same policy of the first study; pt are points of a percentage."
-    } else {
-        ""
-    };
-    let seeds = if columns.iter().any(|column| !column.spread.is_null()) {
-        " ± is the standard deviation over seeds, before it their mean."
-    } else {
-        ""
-    };
-    let _ = write!(
-        out,
-        "<div class=\"wide\"><table><caption>What each policy came to, and what each figure means. {told}{seeds}</caption><tr><th></th>"
-    );
+/// Figures that say nothing where there are no GPUs.
+fn about_gpus(metric: &Metric) -> bool {
+    metric.path.contains("gpu")
+}
+
+fn table(out: &mut String, columns: &[Column<'_>], compared: bool) {
+    out.push_str("<p class=\"soft\">What each policy came to, and what each figure means.");
+    if columns.iter().any(|column| column.base.is_some()) {
+        out.push_str(if compared {
+            " Small: the difference to the same policy of the first study; pt are points of a percentage."
+        } else {
+            " Small: the difference to the first policy; pt are points of a percentage."
+        });
+    }
+    if columns.iter().any(|column| !column.spread.is_null()) {
+        out.push_str(" ± is the standard deviation over seeds, before it their mean.");
+    }
+    out.push_str("</p><div class=\"wide\"><table class=\"figures\"><thead><tr><th></th>");
     for column in columns {
         let _ = write!(out, "<th>{}</th>", escaped(&column.name));
     }
-    out.push_str("<th></th></tr>");
+    out.push_str("</tr></thead>");
+    let gpus = columns.iter().any(|column| {
+        METRICS.iter().any(|metric| about_gpus(metric) && metric.of(column.values).is_some_and(|value| value != 0.0))
+    });
     let mut last = "";
     for metric in METRICS {
         let values: Vec<Option<f64>> = columns.iter().map(|column| metric.of(column.values)).collect();
-        if values.iter().all(Option::is_none) {
+        if values.iter().all(Option::is_none) || about_gpus(metric) && !gpus {
             continue;
         }
         let here = group(metric.path);
         if here != last {
-            let _ = write!(out, "<tr><th class=\"group\" colspan=\"{}\">{here}</th></tr>", columns.len() + 2);
+            let _ = write!(out, "<tr><th class=\"group\" colspan=\"{}\">{here}</th></tr>", columns.len() + 1);
             last = here;
         }
-        let _ = write!(out, "<tr><td>{}</td>", metric.label);
+        let unit = metric.unit_shown();
+        let unit = if unit.is_empty() { String::new() } else { format!("{unit}: ") };
+        let _ = write!(out, "<tr><td>{}<small>{unit}{}</small></td>", metric.label, metric.means);
         for (column, value) in columns.iter().zip(&values) {
             let Some(value) = *value else {
                 out.push_str("<td>–</td>");
@@ -207,24 +215,18 @@ fn table(out: &mut String, columns: &[Column<'_>]) {
             }
             out.push_str("</td>");
         }
-        let unit = if matches!(metric.unit, "share" | "ratio") { String::new() } else { format!("{}: ", metric.unit) };
-        let _ = write!(out, "<td class=\"why\">{unit}{}</td></tr>", metric.means);
+        out.push_str("</tr>");
     }
     out.push_str("</table></div>");
 }
 
 fn bounds(out: &mut String, outcome: &Outcome) {
     let bounds = &outcome.result["bounds"];
-    let hosts = |key: &str| count(&bounds[key]);
     let label = if outcome.label.is_empty() { String::new() } else { format!("{}: ", escaped(&outcome.label)) };
-    let _ = write!(
-        out,
-        "<p class=\"soft\">{label}lower bounds of the number of hosts: volume {}, L2 of CPU {}, L2 of memory {}, LP {}",
-        hosts("volume"),
-        hosts("l2_cpu"),
-        hosts("l2_mem"),
-        hosts("lp"),
-    );
+    let names = [("volume", "volume"), ("L2 of CPU", "l2_cpu"), ("L2 of memory", "l2_mem"), ("LP", "lp")];
+    let known = names.iter().filter(|(_, key)| bounds[key].is_number());
+    let known: Vec<String> = known.map(|(name, key)| format!("{name} {}", count(&bounds[key]))).collect();
+    let _ = write!(out, "<p class=\"soft\">{label}Lower bounds of the number of hosts: {}", known.join(", "));
     if let Some(empty) = bounds["empty_hosts"].as_f64() {
         let _ = write!(out, "; at most {:.1} % of the hosts empty", empty * 100.0);
     }
@@ -278,13 +280,13 @@ fn over_time(out: &mut String, outcomes: &[Outcome], columns: &[Column<'_>]) {
         },
         Chart {
             title: "Fragmentation",
-            what: "free, and of no use for the most frequent shapes that make 95 % of the creates, over all capacity; once an hour, by day",
+            what: "free, and of no use for the most frequent shapes that make 95 % of the creates, over all capacity; once an hour after the warm-up, by day",
             unit: " %",
             lines: curves(columns, |moment| percent(moment.fragmentation)),
         },
         Chart {
             title: "Large slots",
-            what: "further VMs of 16 vCPU and 64 GiB that would fit; once an hour, by day",
+            what: "further VMs of 16 vCPU and 64 GiB that would fit; once an hour after the warm-up, by day",
             unit: "",
             lines: curves(columns, |moment| moment.large_slots),
         },
@@ -311,7 +313,7 @@ fn under_demand(out: &mut String, columns: &[Column<'_>]) {
     let charts = [
         Chart {
             title: "Allocation under growing demand",
-            what: "allocated of the scarce resource (the GPU if there is one, else what is asked for most), in % of its capacity, by % asked for; where a line ends is its result",
+            what: "allocated of the scarce resource (the GPU if there is one, else what is asked for most), in % of its capacity, by % asked for; the result is where a line ends",
             unit: " %",
             lines: lines("allocated"),
         },

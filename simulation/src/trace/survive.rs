@@ -16,7 +16,7 @@ use super::replay::{Inputs, Player, Watch};
 /// Random pairs of hosts at each snapshot.
 const PAIRS: usize = 300;
 /// Hosts that are named.
-const NAMED: usize = 20;
+pub const NAMED: usize = 20;
 
 /// What losses did not come back.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -104,6 +104,8 @@ pub fn lose(trace: &Trace, estate: &mut Estate, hosts: &[usize]) -> Result<(u64,
     let of_host = |&host: &usize| estate.held()[host].vms.iter().map(move |&vm| (vm, host));
     let mut vms: Vec<(u32, usize)> = hosts.iter().flat_map(of_host).collect();
     vms.sort_by(|one, other| size(other.0).total_cmp(&size(one.0)).then(one.0.cmp(&other.0)));
+    // Given back in another order, shares of GPUs might not fit any more.
+    let devices: Vec<_> = vms.iter().map(|&(vm, _)| estate.devices_of(vm).cloned()).collect();
     for &(vm, _) in &vms {
         estate.delete(vm)?;
     }
@@ -118,8 +120,8 @@ pub fn lose(trace: &Trace, estate: &mut Estate, hosts: &[usize]) -> Result<(u64,
         estate.delete(vm)?;
     }
     estate.keep_out(&[])?;
-    for &(vm, host) in &vms {
-        estate.put(vm, host as u32)?;
+    for (&(vm, host), devices) in vms.iter().zip(devices) {
+        estate.put(vm, host as u32, devices)?;
     }
     Ok((vms.len() as u64, lost))
 }

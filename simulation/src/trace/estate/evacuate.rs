@@ -117,13 +117,13 @@ impl Estate {
     /// A VM that waits is started where it was.
     pub fn restart(&mut self, vm: u32, host: u32) -> Result<(), String> {
         self.waiting.remove(&vm);
-        self.arrive(vm, host)
+        self.arrive(vm, host, None)
     }
 
     /// A VM that waits is started on another host: the place is claimed as any other.
     pub fn evacuate(&mut self, vm: u32, to: u32) -> Result<(), String> {
         self.forget(vm)?;
-        self.put(vm, to)
+        self.put(vm, to, None)
     }
 
     /// A VM that waits ends.

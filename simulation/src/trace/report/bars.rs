@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::chart::COLOURS;
-use super::escaped;
+use super::{escaped, grouped};
 
 const WIDTH: f64 = 860.0;
 /// Room for names on the left and for sums on the right.
@@ -22,7 +22,7 @@ pub fn bars(out: &mut String, title: &str, what: &str, parts: &[&str], rows: &[(
     let used = |part: usize| rows.iter().any(|row| row.1[part] > 0.0);
     let _ = write!(out, "<section><h2>{title}</h2><p class=\"soft\">{what}</p><ul class=\"key\">");
     for (at, part) in parts.iter().enumerate().filter(|(at, _)| used(*at)) {
-        let _ = write!(out, "<li><i style=\"border-color:{}\"></i>{part}</li>", COLOURS[at % COLOURS.len()]);
+        let _ = write!(out, "<li><i style=\"background:{}\"></i>{part}</li>", COLOURS[at % COLOURS.len()]);
     }
     let height = ROW * rows.len() as f64;
     let _ =
@@ -50,12 +50,12 @@ pub fn bars(out: &mut String, title: &str, what: &str, parts: &[&str], rows: &[(
             let colour = COLOURS[at % COLOURS.len()];
             let _ = write!(
                 out,
-                "<rect x=\"{left:.1}\" y=\"{}\" width=\"{width:.1}\" height=\"18\" fill=\"{colour}\"/>",
+                "<rect x=\"{left:.1}\" y=\"{}\" width=\"{width:.1}\" height=\"18\" style=\"fill:{colour}\"/>",
                 top + 3.0
             );
             left += width;
         }
-        let _ = write!(out, "<text x=\"{:.1}\" y=\"{}\">{}</text>", left + 6.0, top + 16.0, sum(row));
+        let _ = write!(out, "<text x=\"{:.1}\" y=\"{}\">{}</text>", left + 6.0, top + 16.0, grouped(sum(row)));
     }
     out.push_str("</svg></div></section>");
 }

@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 
-use super::escaped;
+use super::{escaped, grouped};
 
-/// Colours that can be told apart on light and dark, by people who see few colours too (Okabe and Ito); with more lines than
-/// colours they are dashed.
-pub const COLOURS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
+/// Colours that can be told apart by people who see few colours too (Okabe and Ito); on white two are darker, see style.css.
+pub const COLOURS: [&str; 6] = ["var(--c0)", "var(--c1)", "var(--c2)", "var(--c3)", "var(--c4)", "var(--c5)"];
+/// Dashes tell lines apart on grey paper, and let one be seen below another.
+const DASHES: [&str; 7] = ["none", "9 4", "3 4", "14 4 3 4", "6 7", "1 4", "20 5"];
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 260.0;
 /// Left, right, top, bottom.
@@ -49,17 +50,13 @@ impl Line {
         Self { bound: true, ..Self::new(name, points) }
     }
 
-    /// How the line at this place is drawn, and its key.
-    fn stroke(&self, at: usize) -> (String, String) {
+    /// How the line at this place is drawn.
+    fn stroke(&self, at: usize) -> String {
         if self.bound {
-            return ("class=\"bound\"".to_owned(), "border-color:var(--soft);border-top-style:dashed".to_owned());
+            return "class=\"bound\"".to_owned();
         }
-        let colour = COLOURS[at % COLOURS.len()];
-        let (dash, style) = if at < COLOURS.len() { ("", "solid") } else { (" stroke-dasharray=\"6 4\"", "dashed") };
-        (
-            format!("class=\"curve\" stroke=\"{colour}\"{dash}"),
-            format!("border-color:{colour};border-top-style:{style}"),
-        )
+        let (colour, dash) = (COLOURS[at % COLOURS.len()], DASHES[at % DASHES.len()]);
+        format!("class=\"curve\" style=\"stroke:{colour};stroke-dasharray:{dash}\"")
     }
 }
 
@@ -88,9 +85,22 @@ impl Chart {
         let top = (top / dy).ceil().max(1.0) * dy;
         let x = |value: f64| MARGIN[0] + (value - left) / (right - left).max(1e-9) * (WIDTH - MARGIN[0] - MARGIN[1]);
         let y = |value: f64| HEIGHT - MARGIN[3] - value / top * (HEIGHT - MARGIN[2] - MARGIN[3]);
-        let _ = write!(out, "<section><h2>{}</h2><p class=\"soft\">{}</p><ul class=\"key\">", self.title, self.what);
+        let _ = write!(
+            out,
+            "<section><h2>{}</h2><p class=\"soft\">{}; in bold where each line ends</p><ul class=\"key\">",
+            self.title, self.what
+        );
         for (at, line) in self.lines.iter().enumerate() {
-            let _ = write!(out, "<li><i style=\"{}\"></i>{}</li>", line.stroke(at).1, escaped(&line.name));
+            let last = line.points.last().map_or(0.0, |point| point.1);
+            let last = if self.unit.is_empty() { grouped(last.round()) } else { format!("{last:.1}") };
+            let _ = write!(
+                out,
+                "<li><svg viewBox=\"0 0 36 8\" aria-hidden=\"true\"><path {} d=\"M1 4h34\"/></svg>{} <b>{}{}</b></li>",
+                line.stroke(at),
+                escaped(&line.name),
+                last,
+                self.unit
+            );
         }
         let _ = write!(
             out,
@@ -113,7 +123,7 @@ impl Chart {
                 WIDTH - MARGIN[1],
                 MARGIN[0] - 6.0,
                 y(value) + 4.0,
-                (value * 1000.0).round() / 1000.0,
+                if value < 1000.0 { ((value * 1000.0).round() / 1000.0).to_string() } else { grouped(value) },
                 self.unit
             );
         }
@@ -125,7 +135,7 @@ impl Chart {
             tick += dx;
         }
         for (at, line) in self.lines.iter().enumerate() {
-            let _ = write!(out, "<path {} d=\"", line.stroke(at).0);
+            let _ = write!(out, "<path {} d=\"", line.stroke(at));
             for (place, point) in line.points.iter().enumerate() {
                 let _ = write!(out, "{}{:.1} {:.1}", if place == 0 { "M" } else { "L" }, x(point.0), y(point.1));
             }

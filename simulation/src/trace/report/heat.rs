@@ -24,7 +24,7 @@ pub fn heat(out: &mut String, columns: &[Column<'_>]) {
     );
     for level in 1..=LEVELS {
         let (low, high) = ((level - 1) * 100 / LEVELS, level * 100 / LEVELS);
-        let _ = write!(out, "<li><i class=\"full\" style=\"opacity:{}\"></i>{low}–{high} %</li>", shade(level));
+        let _ = write!(out, "<li><i style=\"background:var(--heat);opacity:{}\"></i>{low}–{high} %</li>", shade(level));
     }
     out.push_str("</ul></section>");
     for (column, picture) in drawn {

@@ -6,7 +6,7 @@ use super::{Column, escaped};
 
 const SIZE: f64 = 300.0;
 /// Left, right, top, bottom.
-const MARGIN: [f64; 4] = [44.0, 10.0, 8.0, 40.0];
+const MARGIN: [f64; 4] = [44.0, 16.0, 8.0, 40.0];
 
 /// Appends a panel for each policy.
 pub fn scatter(out: &mut String, columns: &[Column<'_>]) {
@@ -31,6 +31,18 @@ pub fn scatter(out: &mut String, columns: &[Column<'_>]) {
             escaped(&column.name),
             picture.hosts
         );
+        for &(cpu, memory, count) in &picture.free {
+            // The area tells the number; one host is just seen.
+            let radius = 2.0 + 22.0 * (f64::from(count) / hosts).sqrt();
+            let (x, y) = (f64::from(cpu.min(100)) / 100.0, f64::from(memory.min(100)) / 100.0);
+            let _ = write!(
+                out,
+                "<circle class=\"dot\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"{radius:.1}\"/>",
+                MARGIN[0] + x * width,
+                MARGIN[2] + (1.0 - y) * height
+            );
+        }
+        // Above the circles: one that lies on an axis would hide its numbers.
         for percent in [0_u32, 25, 50, 75, 100] {
             let share = f64::from(percent) / 100.0;
             let (x, y) = (MARGIN[0] + share * width, MARGIN[2] + (1.0 - share) * height);
@@ -53,17 +65,6 @@ pub fn scatter(out: &mut String, columns: &[Column<'_>]) {
             SIZE - 6.0,
             MARGIN[2] + height / 2.0
         );
-        for &(cpu, memory, count) in &picture.free {
-            // The area tells the number; one host is just seen.
-            let radius = 2.0 + 22.0 * (f64::from(count) / hosts).sqrt();
-            let (x, y) = (f64::from(cpu.min(100)) / 100.0, f64::from(memory.min(100)) / 100.0);
-            let _ = write!(
-                out,
-                "<circle class=\"dot\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"{radius:.1}\"/>",
-                MARGIN[0] + x * width,
-                MARGIN[2] + (1.0 - y) * height
-            );
-        }
         out.push_str("</svg></section>");
     }
     out.push_str("</div>");

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::bars::bars;
 use super::chart::{Chart, Line};
 use super::{Column, count, escaped};
+use crate::trace::survive::NAMED;
 
 /// Why creates were rejected.
 pub fn rejections(out: &mut String, columns: &[Column<'_>]) {
@@ -56,16 +57,15 @@ pub fn survival(out: &mut String, columns: &[Column<'_>]) {
         let Some(hosts) = hosts else { continue };
         let _ = write!(
             out,
-            "<section><h2>Hosts whose loss is not covered: {}</h2><p class=\"soft\">at the last snapshot, the first {} of them</p>\
-             <div class=\"wide\"><table><tr><th>Host</th><th>VMs</th><th>without a place</th></tr>",
-            escaped(&column.name),
-            hosts.len()
+            "<section><h2>Hosts whose loss is not covered: {}</h2><p class=\"soft\">at the last snapshot, at most {NAMED} hosts and {NAMED} VMs of each</p>\
+             <div class=\"wide\"><table><thead><tr><th>Host</th><th>VMs</th><th class=\"names\">of them without a place</th></tr></thead>",
+            escaped(&column.name)
         );
         for host in hosts {
             let lost: Vec<&str> = host["lost"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
             let _ = write!(
                 out,
-                "<tr><td>{}</td><td>{}</td><td>{}</td></tr>",
+                "<tr><td>{}</td><td>{}</td><td class=\"names\">{}</td></tr>",
                 escaped(host["host"].as_str().unwrap_or_default()),
                 count(&host["vms"]),
                 escaped(&lost.join(", "))
