@@ -123,7 +123,7 @@ fn a_study_is_written_in_every_form_and_two_are_compared() {
     }
     let page = text_of(&before, "report.html");
     for wanted in [
-        "lower bound</li>",
+        "lower bound <b>",
         "<h2>Rejections by reason</h2>",
         "<h2>Hosts over time</h2>",
         "<h2>What is free at the end</h2>",
