@@ -136,11 +136,20 @@ struct InstanceFacts {
     answer: Option<(Uuid, Answer)>,
     /// The intent to evacuate it that is to be written, and since when.
     wanted: Option<(Uuid, u64)>,
-    /// Since when this leader sees the attempt without a trace.
-    traceless: Option<u64>,
+    /// The intent that this leader sees without a trace in Nova, and since when.
+    traceless: Option<(Uuid, u64)>,
     absent: Option<(HostId, u64)>,
     /// The intent to stop it that was proposed last.
     stopping: Option<Uuid>,
+}
+
+impl InstanceFacts {
+    /// Since when an intent is without a trace. What was seen of another one says nothing of it.
+    fn traceless(&mut self, op: Uuid, read_at: u64) -> u64 {
+        let since = self.traceless.filter(|(known, _)| *known == op).map_or(read_at, |(_, since)| since);
+        self.traceless = Some((op, since));
+        since
+    }
 }
 
 /// What a step is made with.

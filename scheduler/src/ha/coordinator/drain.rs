@@ -277,7 +277,7 @@ impl Coordinator {
             }
             (None, None) if new.is_empty() => {
                 let facts = self.instances.entry(instance).or_default();
-                let since = *facts.traceless.get_or_insert(read_at);
+                let since = facts.traceless(known.op, read_at);
                 // Nova takes no second one while the first is on its way.
                 if refused || read_at >= since + pace::HORIZON {
                     facts.traceless = None;

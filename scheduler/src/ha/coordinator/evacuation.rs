@@ -188,7 +188,7 @@ impl Coordinator {
             migrations.iter().filter(|migration| !attempt.baseline.contains(&migration.id)).copied().collect();
         match new.as_slice() {
             [] => {
-                let since = *facts.traceless.get_or_insert(read_at);
+                let since = facts.traceless(attempt.op, read_at);
                 let again = attempt.state == AttemptState::Ambiguous
                     && read_at >= since + pace::HORIZON
                     && nova.host == case.id.host
