@@ -104,9 +104,16 @@ const TABLES: [(&str, &str, &[Cell]); 6] = [
     ),
 ];
 
+/// More days than this are told as their sum: a table is to fit a terminal.
+const DAYS: usize = 7;
+
 fn days(value: &Value) -> String {
-    let days = value.as_array().map(|days| days.iter().map(plain).collect::<Vec<_>>().join(" "));
-    days.unwrap_or_else(|| "-".to_owned())
+    let Some(days) = value.as_array() else { return "-".to_owned() };
+    if days.len() <= DAYS {
+        return days.iter().map(plain).collect::<Vec<_>>().join(" ");
+    }
+    let moves = || days.iter().filter_map(Value::as_u64);
+    format!("{} in {} days, {} at most", moves().sum::<u64>(), days.len(), moves().max().unwrap_or(0))
 }
 
 fn points(value: &Value) -> String {
@@ -227,5 +234,18 @@ fn seeds(out: &mut String, result: &Value) {
         let columns = [text("POLICY", 0), text("FIGURE", 0), number("MEAN", 0), number("DEVIATION", 0)];
         let same = if rows.is_empty() { "nothing differs".to_owned() } else { listing(&columns, &rows) };
         let _ = write!(out, "\nOver {count} seeds; what is not here is equal under all\n{same}\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::days;
+
+    #[test]
+    fn many_days_are_told_in_few_words() {
+        let told = [json!([0, 104, 7]), json!([1, 0, 0, 0, 0, 2, 5, 4]), json!(null)].map(|value| days(&value));
+        assert_eq!(told, ["0 104 7", "12 in 8 days, 5 at most", "-"]);
     }
 }
