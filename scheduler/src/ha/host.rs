@@ -226,7 +226,7 @@ pub enum Detection {
     Dead,
 }
 
-/// What is wrong with a host that lives: nothing is placed on it, and it is never fenced for that.
+/// What is wrong with a host that lives: failover sends nothing there, and it is never fenced for that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Degraded(pub u8);
 
@@ -320,7 +320,7 @@ pub struct Host {
     pub forced_down: bool,
     /// The same for `disabled`.
     pub disabled: bool,
-    /// Nothing is placed on it until an operator or its return says so.
+    /// Failover sends nothing there until an operator or its return says so.
     pub quarantined: bool,
     /// It must be rebooted before it comes back.
     pub must_reboot: bool,
@@ -351,7 +351,7 @@ impl Host {
         self.proofs.iter().rev().find(|proof| proof.incarnation >= incarnation)
     }
 
-    /// Whether instances may be sent to it.
+    /// Whether evacuations and drains may send instances to it.
     pub fn takes_instances(&self) -> bool {
         let Self { enabled, quarantined, forced_down, disabled, must_reboot, .. } = *self;
         let free = !(quarantined || forced_down || disabled || must_reboot);

@@ -155,7 +155,7 @@ pub(super) const ALL: &[Scenario] = &[
             world.host_mut(1).shut_down(began, 300_000);
             world.run(60_000);
             let away = world.ha().hosts.get(host(1)).is_some_and(|host| host.degraded.has(Degraded::AWAY));
-            want(away, "", "nothing is placed on it")?;
+            want(away, "", "no target of evacuations")?;
             world.kill_leader();
             let missed = world.until(239_000, |world| detection(world, 1) != Some(Detection::Alive));
             want(!missed && world.phase(1).is_none(), "", "not missed for 300 s, whoever leads")?;
