@@ -15,7 +15,7 @@ use crate::catalogue::{Catalogue, Change, Moment};
 use crate::command::{Batch, Command, Outcome};
 use crate::consumer::{Consumer, Phase, Purpose, Slot};
 use crate::domain::Domain;
-use crate::ha;
+use crate::ha::{self, HostId};
 use crate::names::Sym;
 use crate::provider::{Provider, Row};
 use crate::state::State;
@@ -33,6 +33,10 @@ pub(crate) enum Touched {
     Use(Row),
     /// Name or metadata of an aggregate.
     Aggregate(Sym),
+    /// What failover thinks of a host that has, or had, that name.
+    Doubt(HostId, Sym),
+    /// What that means, of all hosts: their policies, or breakers.
+    Doubts,
     /// A consumer took up a group.
     Joined(Uuid, Uuid),
     /// A consumer left a group.

@@ -369,7 +369,9 @@ impl Core {
             match touch {
                 Touched::Facts(row) => self.index.refresh(tables, &self.overlay, row),
                 Touched::Use(row) => self.index.refresh_use(tables, &self.overlay, row),
-                Touched::Aggregate(key) => self.index.refresh_aggregate(tables, key),
+                Touched::Aggregate(key) => self.index.refresh_aggregate(tables, &self.overlay, key),
+                Touched::Doubt(host, name) => self.index.refresh_doubt(tables, &self.overlay, host, name),
+                Touched::Doubts => self.index.refresh_doubts(tables, &self.overlay),
                 Touched::Joined(group, consumer) => self.index.join_group(group, consumer),
                 Touched::Left(group, consumer) => self.index.leave_group(group, consumer),
             }

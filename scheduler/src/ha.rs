@@ -21,6 +21,7 @@
 //! | [`order`] | what goes through the log: [`Order`] and its [`Change`]s |
 //! | [`refusal`] | why apply did not do it, for people |
 //! | [`host`], [`case`], [`proof`], [`recovery`], [`breaker`] | the replicated state, by noun |
+//! | [`cordon`] | hosts on which nothing new is placed |
 //! | [`drain`] | planned work: emptying a host that lives |
 //! | [`masakari`] | what Masakari's API keeps |
 //! | [`policy`] | how bold failover is |
@@ -37,6 +38,7 @@ pub mod admission;
 pub mod breaker;
 pub mod case;
 pub mod coordinator;
+pub mod cordon;
 pub mod drain;
 pub mod host;
 pub mod keyed;

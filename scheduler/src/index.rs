@@ -13,6 +13,9 @@ use uuid::Uuid;
 
 use self::hosts::Hosts;
 use crate::consumer::Consumer;
+use crate::domain::Domain;
+use crate::ha::HostId;
+use crate::ha::cordon::{self, Cordon};
 use crate::host_state::kinds::Kinds;
 use crate::host_state::{HOST_NUMBERS, HostNumber, HostState, Open};
 use crate::names::Sym;
@@ -64,6 +67,8 @@ pub enum Facet {
     Disabled,
     /// No value: service forced down.
     ForcedDown,
+    /// No value: failover keeps new instances off it, for this reason.
+    Cordoned(Cordon),
 }
 
 /// Capacity and use of one resource class, by row.
@@ -106,6 +111,8 @@ pub struct Index {
     /// Node name by row.
     row_node: Vec<Option<SmolStr>>,
     groups: FxHashMap<Uuid, BTreeSet<Uuid>>,
+    /// Hosts that failover has doubts about, by Nova's name, whether or not that keeps anything off them.
+    doubts: BTreeSet<(Sym, HostId)>,
     /// Metadata key → aggregates that have it.
     metadata: BTreeMap<String, BTreeSet<Sym>>,
     /// Grows with each change of anything but use.
@@ -127,12 +134,14 @@ impl Index {
     /// Builds the index of a whole state.
     pub(crate) fn build(tables: &Tables, overlay: &Overlay) -> Self {
         let mut index = Self::default();
+        let ha = tables.failover();
+        index.doubts = ha.hosts.iter().filter_map(|host| ha.doubt(host).map(|_| (host.nova_host, host.id))).collect();
         for (row, _) in tables.providers() {
             index.refresh(tables, overlay, row);
         }
         index.rows = tables.rows();
         for &key in tables.aggregates.keys() {
-            index.refresh_aggregate(tables, key);
+            index.refresh_aggregate(tables, overlay, key);
         }
         for consumer in tables.consumers() {
             if let Some(group) = consumer.group.as_deref().copied() {
@@ -235,7 +244,48 @@ impl Index {
         keys.take_while(|(key, _)| key.starts_with(prefix)).flat_map(|(_, aggregates)| aggregates).copied().collect()
     }
 
-    pub(crate) fn refresh_aggregate(&mut self, tables: &Tables, key: Sym) {
+    /// Looks again at a host of failover that has, or had, that name.
+    pub(crate) fn refresh_doubt(&mut self, tables: &Tables, overlay: &Overlay, id: HostId, name: Sym) {
+        let ha = tables.failover();
+        let host = ha.hosts.get(id).filter(|host| host.nova_host == name);
+        if host.is_some_and(|host| ha.doubt(host).is_some()) {
+            self.doubts.insert((name, id));
+        } else {
+            self.doubts.remove(&(name, id));
+        }
+        self.refresh_cordon(tables, overlay, name);
+    }
+
+    /// Looks again at all hosts that failover has doubts about: what keeps instances off them has changed.
+    pub(crate) fn refresh_doubts(&mut self, tables: &Tables, overlay: &Overlay) {
+        let names: BTreeSet<Sym> = self.doubts.iter().map(|(name, _)| *name).collect();
+        for name in names {
+            self.refresh_cordon(tables, overlay, name);
+        }
+    }
+
+    fn refresh_cordon(&mut self, tables: &Tables, overlay: &Overlay, name: Sym) {
+        for row in self.rows_of_host(tables.names.text(name)).to_vec() {
+            let known = self.facets_of_row(row).iter().find_map(|(facet, _)| match facet {
+                Facet::Cordoned(why) => Some(*why),
+                _ => None,
+            });
+            let provider = tables.provider(row).filter(|provider| provider.host == name);
+            if provider.is_some_and(|provider| self.cordon(tables, provider) != known) {
+                self.refresh_row(tables, overlay, row);
+            }
+        }
+    }
+
+    /// Why nothing new is placed on a provider, if so.
+    fn cordon(&self, tables: &Tables, provider: &Provider) -> Option<Cordon> {
+        let of_name = |id| (provider.host, HostId(id));
+        let doubted = self.doubts.range(of_name(Uuid::nil())..=of_name(Uuid::max()));
+        let cordons = doubted.filter_map(|(_, id)| cordon::of(tables, tables.failover().hosts.get(*id)?));
+        cordons.min().filter(|_| provider.domain == Domain::Nova)
+    }
+
+    pub(crate) fn refresh_aggregate(&mut self, tables: &Tables, overlay: &Overlay, key: Sym) {
         self.facts += 1;
         self.metadata.retain(|_, aggregates| {
             aggregates.remove(&key);
@@ -244,6 +294,8 @@ impl Index {
         for name in tables.aggregate(key).into_iter().flat_map(|aggregate| aggregate.metadata.keys()) {
             self.metadata.entry(name.clone()).or_default().insert(key);
         }
+        // Policies select hosts by aggregate.
+        self.refresh_doubts(tables, overlay);
     }
 
     pub(crate) fn group_members(&self, group: Uuid) -> impl Iterator<Item = Uuid> + '_ {
@@ -263,8 +315,20 @@ impl Index {
         }
     }
 
-    /// Brings everything of `row` up to date with the state.
+    /// Brings everything of `row` up to date with the state, and what depends on it of the host's other nodes: policies
+    /// select hosts by what one of them has.
     pub(crate) fn refresh(&mut self, tables: &Tables, overlay: &Overlay, row: Row) {
+        let old = self.host(row).and_then(|host| tables.names.get(host));
+        self.refresh_row(tables, overlay, row);
+        if !self.doubts.is_empty() {
+            let new = tables.provider(row).map(|provider| provider.host);
+            for name in [old, new].into_iter().flatten() {
+                self.refresh_cordon(tables, overlay, name);
+            }
+        }
+    }
+
+    fn refresh_row(&mut self, tables: &Tables, overlay: &Overlay, row: Row) {
         let at = row.0 as usize;
         self.facts += 1;
         self.rows = self.rows.max(at + 1);
@@ -272,7 +336,8 @@ impl Index {
         self.row_node.resize(self.rows.max(self.row_node.len()), None);
         let provider = tables.provider(row);
 
-        let new = provider.map(|provider| facets_of(tables, provider)).unwrap_or_default();
+        let cordon = provider.and_then(|provider| self.cordon(tables, provider));
+        let new = provider.map(|provider| facets_of(tables, provider, cordon)).unwrap_or_default();
         let old = std::mem::take(&mut self.row_facets[at]);
         for gone in old.iter().filter(|facet| new.binary_search(facet).is_err()) {
             let values = self.facets.entry(gone.0).or_default();
@@ -432,11 +497,12 @@ impl PartialEq for Index {
             && self.hosts == other.hosts
             && nodes(self) == nodes(other)
             && self.groups == other.groups
+            && self.doubts == other.doubts
             && self.metadata == other.metadata
     }
 }
 
-fn facets_of(tables: &Tables, provider: &Provider) -> Vec<(Facet, Sym)> {
+fn facets_of(tables: &Tables, provider: &Provider, cordon: Option<Cordon>) -> Vec<(Facet, Sym)> {
     let mut out = Vec::with_capacity(provider.traits.len() + 16);
     if let Some(domain) = tables.names.get(provider.domain.as_str()) {
         out.push((Facet::Domain, domain));
@@ -476,6 +542,7 @@ fn facets_of(tables: &Tables, provider: &Provider) -> Vec<(Facet, Sym)> {
         (Facet::ForcedDown, provider.forced_down),
     ];
     out.extend(flags.into_iter().filter(|&(_, set)| set).map(|(facet, _)| (facet, NO_VALUE)));
+    out.extend(cordon.map(|why| (Facet::Cordoned(why), NO_VALUE)));
     out.sort_unstable();
     out.dedup();
     out.shrink_to_fit();

@@ -29,6 +29,9 @@ pub struct Settings {
     pub detail_hosts: usize,
     /// Decisions whose detail the deciding node keeps.
     pub detail_decisions: usize,
+    /// Whether what failover thinks of hosts keeps new instances off them: where it acts.
+    #[serde(skip)]
+    pub cordon: bool,
 }
 
 /// What to do with hosts that were sent but are not known.
@@ -82,6 +85,7 @@ impl Default for Settings {
             record_top: 4,
             detail_hosts: 1024,
             detail_decisions: 1024,
+            cordon: false,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! The truth never reads the state, and the coordinator never reads the truth but through its ears: digests,
 //! observers, BMC reads and Nova's answers.
 
+mod ask;
 mod check;
 mod executor;
 mod nova;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use api::Doors;
 use operators::events::Webhooks;
 use raft::Node;
+use scheduler::Settings;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -169,7 +170,8 @@ async fn serve(config: &Config) -> Result<(), Failure> {
 
 /// Opens the node of a config.
 pub async fn open(config: &Config, peer_tls: Option<(tls::Server, tls::Client)>) -> Result<Node, Failure> {
-    let mut engine = plugins::engine(config.scheduling.clone());
+    let cordon = config.failover.mode == config::failover::Mode::Enforce;
+    let mut engine = plugins::engine(Settings { cordon, ..config.scheduling.clone() });
     engine.timer = nanos;
     let mut options = raft::Options::new(&config.data_dir, config.node_id);
     options.limits.queue = config.limits.queue;

@@ -4,6 +4,7 @@
 mod bad_input;
 mod cluster;
 mod command_line;
+mod cordon;
 mod drains;
 mod failover;
 mod features;

@@ -6,6 +6,7 @@ use raft::ears::Ears;
 use scheduler::ha::admission::{self, Loss};
 use scheduler::ha::breaker::{Decision, Scope, Trips};
 use scheduler::ha::case::{Act, Case, Phase};
+use scheduler::ha::cordon;
 use scheduler::ha::host::{Detection, Host};
 use scheduler::ha::policy;
 use scheduler::ha::proof::{Evidence, Proof, Token};
@@ -155,6 +156,7 @@ pub(super) fn hosts(
         exempt_ms: (host.exempt > now).then(|| host.exempt - now),
         policies: super::policy::names(tables, host).map(str::to_owned).collect(),
         mode: name(policy::of(tables, host).mode),
+        cordon: cordon::of(tables, host).map(|why| why.why().to_owned()),
     };
     let next = more.then(|| found.last().map(|host| nova_host(tables, host).to_owned())).flatten();
     ha::FailoverHostsResponse { hosts: found.into_iter().map(|host| told(host)).collect(), next }

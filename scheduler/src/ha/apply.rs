@@ -174,6 +174,7 @@ impl Cx<'_> {
                     }
                     Some(breaker) => drop(breakers.insert(scope, breaker)),
                 }
+                self.touched.push(Touched::Doubts);
                 Ok(Done::Changed)
             }
             Change::BreakerAck { scope, decision, until } => {
@@ -263,12 +264,13 @@ impl Cx<'_> {
             if let Some(case) = self.ha_mut().case_mut(host) {
                 case.enter(step);
             }
-            self.ha_mut().close(host);
+            self.close(host);
         }
         let small = self.ha_mut().small_mut();
         small.epoch = epoch;
         small.breakers.clear();
         (small.paused_kill, small.paused_recover) = (0, 0);
+        self.touched.push(Touched::Doubts);
         Ok(Done::Changed)
     }
 
@@ -346,6 +348,19 @@ impl Cx<'_> {
         if let Some(host) = self.ha_mut().host_mut(id) {
             change(host);
         }
+        self.doubt(id);
+    }
+
+    /// What is thought of a host may have changed.
+    fn doubt(&mut self, id: HostId) {
+        let name = self.ha().hosts.get(id).map(|host| host.nova_host);
+        self.touched.extend(name.map(|name| Touched::Doubt(id, name)));
+    }
+
+    /// Takes a case out of the open ones.
+    fn close(&mut self, host: HostId) {
+        self.ha_mut().close(host);
+        self.doubt(host);
     }
 
     /// The host, in that life, which has begun and is not over.

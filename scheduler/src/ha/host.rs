@@ -226,7 +226,7 @@ pub enum Detection {
     Dead,
 }
 
-/// What is wrong with a host that lives: failover sends nothing there, and it is never fenced for that.
+/// What is wrong with a host that lives: nothing is placed on it, and it is never fenced for that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Degraded(pub u8);
 
@@ -246,6 +246,12 @@ impl Degraded {
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// Those that are not among the other's.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     /// Whether all of these are among them.
@@ -320,7 +326,7 @@ pub struct Host {
     pub forced_down: bool,
     /// The same for `disabled`.
     pub disabled: bool,
-    /// Failover sends nothing there until an operator or its return says so.
+    /// Nothing is placed on it until an operator or its return says so.
     pub quarantined: bool,
     /// It must be rebooted before it comes back.
     pub must_reboot: bool,
@@ -351,7 +357,8 @@ impl Host {
         self.proofs.iter().rev().find(|proof| proof.incarnation >= incarnation)
     }
 
-    /// Whether evacuations and drains may send instances to it.
+    /// Whether evacuations and drains may send instances to it: more is asked of it than of a host for new ones, off
+    /// which only a [`cordon`](super::cordon) keeps them.
     pub fn takes_instances(&self) -> bool {
         let Self { enabled, quarantined, forced_down, disabled, must_reboot, .. } = *self;
         let free = !(quarantined || forced_down || disabled || must_reboot);

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::breaker::Scope;
 use super::host::{Degraded, Detection, Host, HostId};
 use super::order::{Groups, Leader};
 
@@ -69,7 +70,7 @@ const SAME: u64 = 500;
 /// Intervals between signs of life that are remembered of a host.
 const INTERVALS: usize = 200;
 /// What agents say is wrong.
-const ILLS: [Degraded; 3] = [Degraded::LIBVIRT, Degraded::COMPUTE, Degraded::STORAGE];
+const ILLS: [Degraded; 2] = [Degraded::LIBVIRT, Degraded::COMPUTE];
 /// Fewer tell nothing of its rhythm.
 const ENOUGH: usize = 10;
 /// Standard deviations at which φ is 8: the normal distribution leaves 10⁻⁸ above it.
@@ -141,10 +142,10 @@ struct Watch {
     heard: Option<u64>,
     /// When it was suspected.
     suspicions: VecDeque<u64>,
-    /// Since when its agent says that something is wrong: libvirt, nova-compute, storage.
-    ill: [Option<u64>; 3],
+    /// Since when its agent says that something is wrong: libvirt, nova-compute.
+    ill: [Option<u64>; 2],
     /// Somebody has said how it is in that, to this leader.
-    told: [bool; 3],
+    told: [bool; 2],
 }
 
 /// A group of observers.
@@ -211,13 +212,15 @@ pub struct Liveness {
     began: u64,
     looked: u64,
     blind: bool,
+    /// What is wrong with so many hosts at once that it is not theirs.
+    common: Degraded,
     hosts: BTreeMap<HostId, Watch>,
 }
 
 impl Liveness {
     /// Of a leadership that begins now.
     pub fn new(timers: Timers, now: u64) -> Self {
-        Self { timers, began: now, looked: now, blind: false, hosts: BTreeMap::new() }
+        Self { timers, began: now, looked: now, blind: false, common: Degraded::default(), hosts: BTreeMap::new() }
     }
 
     /// Time goes on. A process that slept begins anew: what it did not hear was its own fault.
@@ -248,6 +251,34 @@ impl Liveness {
                 watch.heard = None;
             }
         }
+        self.common = self.common(now);
+    }
+
+    /// A network that comes and goes, or a storage backend that stands still, is the fault of no host: what would open
+    /// the region's breaker if the hosts were silent is not counted against them.
+    fn common(&self, now: u64) -> Degraded {
+        let least = Scope::Region.threshold(self.hosts.len() as u64);
+        let many =
+            |ill: &dyn Fn(&Watch) -> bool| self.hosts.values().filter(|watch| ill(watch)).count() as u64 >= least;
+        let mut common = Degraded::default();
+        if many(&|watch| self.suspected_of_late(watch, now)) {
+            common = common.and(Degraded::FLAPS);
+        }
+        if many(&|watch| self.lacks_storage(watch, now)) {
+            common = common.and(Degraded::STORAGE);
+        }
+        common
+    }
+
+    fn suspected_of_late(&self, watch: &Watch, now: u64) -> bool {
+        let Timers { flap_window, flap_limit, .. } = self.timers;
+        watch.suspicions.iter().filter(|at| now.saturating_sub(**at) < flap_window).count() >= flap_limit
+    }
+
+    /// Others have seen its storage heartbeat stand still for long, and it is heard itself.
+    fn lacks_storage(&self, watch: &Watch, now: u64) -> bool {
+        let long = watch.storage.negative.is_some_and(|since| now.saturating_sub(since) >= self.timers.ill);
+        long && self.age(watch, now) < patience(&self.timers, watch)
     }
 
     fn forget(&mut self) {
@@ -367,7 +398,7 @@ impl Liveness {
     /// What its agent says is wrong with a host, all of it.
     pub fn health(&mut self, host: HostId, ill: Degraded, now: u64) {
         let watch = self.hosts.entry(host).or_default();
-        watch.told = [true; 3];
+        watch.told = [true; 2];
         for (since, what) in watch.ill.iter_mut().zip(ILLS) {
             *since = if ill.has(what) { since.or(Some(now)) } else { None };
         }
@@ -378,10 +409,14 @@ impl Liveness {
     pub fn degraded(&self, host: HostId, known: Degraded, now: u64) -> Degraded {
         let Some(watch) = self.hosts.get(&host) else { return known };
         let timers = &self.timers;
-        let young = watch.suspicions.iter().filter(|at| now.saturating_sub(**at) < timers.flap_window).count();
         let watched = now.saturating_sub(self.began) >= timers.flap_window;
-        let flaps = young >= timers.flap_limit || known.has(Degraded::FLAPS) && !watched;
+        let flaps = self.suspected_of_late(watch, now) || known.has(Degraded::FLAPS) && !watched;
         let mut degraded = if flaps { Degraded::FLAPS } else { Degraded::default() };
+        let since = watch.storage.negative.unwrap_or(self.began);
+        let young = watch.storage.positive.is_none() && now.saturating_sub(since) < timers.ill;
+        if self.lacks_storage(watch, now) || known.has(Degraded::STORAGE) && young {
+            degraded = degraded.and(Degraded::STORAGE);
+        }
         if now < watch.away {
             degraded = degraded.and(Degraded::AWAY);
         }
@@ -391,7 +426,7 @@ impl Liveness {
                 degraded = degraded.and(what);
             }
         }
-        degraded
+        degraded.without(self.common)
     }
 
     /// Somebody who watches the host, and is neither its agent nor another group, says whether it runs. Any sign

@@ -56,7 +56,7 @@ pub enum Done {
         /// Staying.
         stays: u32,
     },
-    /// The Hello is not believed: failover sends nothing there until an operator has looked.
+    /// The Hello is not believed: nothing is placed on the host until an operator has looked.
     Quarantined(String),
     /// A life that was proven over has said Hello: the proof was wrong. Page.
     ProofViolated,

@@ -1,5 +1,5 @@
 //! The return of a host that was proven dead: step by step, each an intent in the log first (section F.6
-//! of the specification). Until the last step failover sends nothing there.
+//! of the specification). Until the last step nothing is placed on it.
 
 use bitcode::{Decode, Encode};
 use serde::{Deserialize, Serialize};

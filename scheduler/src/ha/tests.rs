@@ -2,6 +2,7 @@
 
 mod admission;
 mod bench;
+mod cordon;
 mod hook;
 mod liveness;
 mod masakari;

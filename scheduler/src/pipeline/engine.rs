@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::catalogue::{Catalogue, Change, Versions, named_well};
 use crate::domain::Domain;
+use crate::pipeline::cordon;
 use crate::pipeline::scoring::Scoring;
 use crate::pipeline::spec::{PipelineKind, PipelineResource, SpecError, StepSpec};
 use crate::pipeline::step::{Filter, Kind, Registry, Weigher};
@@ -280,7 +281,8 @@ impl Engine {
         } else if !spec.detectors.is_empty() {
             fail("spec.detectors", "only a pipeline of type detector may have detectors".to_owned());
         }
-        let mut filters = Vec::new();
+        let cordons = self.settings.cordon && spec.scheduling_domain == Domain::Nova;
+        let mut filters: Vec<_> = cordons.then(cordon::step).into_iter().collect();
         for (at, step) in spec.filters.iter().enumerate() {
             let path = format!("spec.filters[{at}]");
             if step.multiplier.is_some() {

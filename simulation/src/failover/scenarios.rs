@@ -121,6 +121,13 @@ fn untouched(world: &mut World, within: u64) -> Result<String, String> {
     want(world.fences() == 0 && world.taken.is_empty(), "nothing fenced, nothing moved", "no fence, no evacuation")
 }
 
+/// What failover thinks of host 1 keeps new instances off it, for this reason; none: they may come.
+fn cordoned(world: &mut World, why: Option<&str>) -> Result<String, String> {
+    let told = world.kept_out(1);
+    let expected = why.map(|why| format!("failover_cordon: {why}"));
+    want(told == expected, "", &format!("new instances kept off it: {expected:?}; it is {told:?}"))
+}
+
 fn detection(world: &World, n: u128) -> Option<Detection> {
     world.ha().hosts.get(host(n)).map(|host| host.belief.detection)
 }

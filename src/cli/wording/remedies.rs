@@ -65,6 +65,10 @@ fn change(change: &v1::RemedyChange) -> String {
             change.from.as_deref().unwrap_or_default(),
             change.to.as_deref().unwrap_or_default()
         ),
+        // No pipeline can do without it.
+        _ if name == scheduler::pipeline::cordon::NAME => {
+            format!("once failover lets new instances there again ({})", change.reasons.join(", "))
+        }
         _ if change.reasons.is_empty() => format!("without {}", step(name)),
         _ => format!("without {} ({})", step(name), change.reasons.join(", ")),
     }

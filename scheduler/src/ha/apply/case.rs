@@ -76,7 +76,7 @@ impl Cx<'_> {
             if let Some(case) = self.ha_mut().case_mut(id.host) {
                 case.enter(step);
             }
-            self.ha_mut().close(id.host);
+            self.close(id.host);
         }
         self.ha_mut().cases.put(Arc::new(opened));
         self.with_host(id.host, |host| host.case_seq = seq);
@@ -117,7 +117,7 @@ impl Cx<'_> {
             if from == Phase::FenceFailed {
                 self.with_host(id.host, |host| host.must_reboot = true);
             }
-            self.ha_mut().close(id.host);
+            self.close(id.host);
             self.goes_on_returning(id.host);
         }
         Ok(Done::Changed)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Cx, Result, invalid, text};
+use crate::apply::Touched;
 use crate::ha::case::Phase;
 use crate::ha::host::{
     BOOTS, Belief, Degraded, Detection, FENCERS, Fencer, Hello, Host, HostId, HostSpec, Incarnation, Maintenance,
@@ -53,7 +54,9 @@ impl Cx<'_> {
             let what = "another name, machine, BMC or place of a host with an open case";
             return Err(invalid("host", what, "the same until the case is closed"));
         }
+        self.touched.push(Touched::Doubt(spec.id, base.nova_host));
         self.ha_mut().hosts.put(Arc::new(host));
+        self.doubt(spec.id);
         Ok(Done::Changed)
     }
 
@@ -103,6 +106,7 @@ impl Cx<'_> {
         if self.ha().permits.iter().any(|permit| permit.life.host == id) {
             return Err(invalid("host", "one that instances are permitted on", "an empty one"));
         }
+        self.doubt(id);
         self.ha_mut().hosts.remove(id);
         Ok(Done::Changed)
     }

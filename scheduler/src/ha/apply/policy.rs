@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Cx, Result, invalid};
+use crate::apply::Touched;
 use crate::ha::host::HostId;
 use crate::ha::order::{Change, Done};
 use crate::ha::policy::{self, FailoverPolicy, ISOLATED, Kept, Mode, POLICIES, Policy};
@@ -17,6 +18,7 @@ impl Cx<'_> {
             return Err(invalid("policy.fence_isolated", &given, "60000 ms at least, or 0 to leave it alone"));
         }
         self.ha_mut().small_mut().policy = policy;
+        self.touched.push(Touched::Doubts);
         Ok(Done::Changed)
     }
 
@@ -39,6 +41,7 @@ impl Cx<'_> {
         let small = self.ha_mut().small_mut();
         small.revisions = revision;
         policy::put(Arc::make_mut(&mut small.policies), Kept { policy, revision, by, why, wall });
+        self.touched.push(Touched::Doubts);
         Ok(Done::Changed)
     }
 
@@ -47,6 +50,7 @@ impl Cx<'_> {
             return Err(invalid("name", "one of no policy", "one that `pallium ctl ha policy show` lists"));
         }
         policy::remove(Arc::make_mut(&mut self.ha_mut().small_mut().policies), name);
+        self.touched.push(Touched::Doubts);
         Ok(Done::Changed)
     }
 

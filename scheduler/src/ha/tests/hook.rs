@@ -17,9 +17,9 @@ use crate::pipeline::spec::{Metadata, PipelineKind, PipelineResource, PipelineSp
 use crate::request::{Caller, Candidate, Candidates, Group, Request};
 use crate::{Domain, Engine, Settings, Settled, SmolStr};
 
-/// The caller's order, and nothing dropped.
+/// The caller's order, and nothing dropped but what failover keeps out.
 fn engine() -> Engine {
-    let mut engine = Engine::new(Registry::default(), Settings::default());
+    let mut engine = Engine::new(Registry::default(), Settings { cordon: true, ..Settings::default() });
     let pipeline = PipelineResource {
         api_version: "cortex.cloud/v1alpha1".into(),
         kind: "Pipeline".into(),
@@ -41,7 +41,7 @@ fn engine() -> Engine {
 }
 
 /// Nova asks for an instance, with these hosts.
-fn ask(bench: &mut Bench, instance: u128, label: Option<Intent>, sent: &[u128]) -> Arc<Decision> {
+pub fn ask(bench: &mut Bench, instance: u128, label: Option<Intent>, sent: &[u128]) -> Arc<Decision> {
     let sent =
         sent.iter().map(|n| Candidate { host: format!("node-{n}").into(), node: SmolStr::default(), weight: 0.0 });
     let request = Request {
@@ -62,7 +62,7 @@ fn ask(bench: &mut Bench, instance: u128, label: Option<Intent>, sent: &[u128]) 
     }
 }
 
-fn names(decision: &Decision) -> Vec<&str> {
+pub fn names(decision: &Decision) -> Vec<&str> {
     decision.hosts.iter().map(|ranked| ranked.host.as_str()).collect()
 }
 

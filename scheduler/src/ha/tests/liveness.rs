@@ -181,3 +181,55 @@ fn a_monitor_says_whether_nova_compute_runs_and_it_counts_after_a_minute() {
     // A new leader was told nothing, and keeps to what was known.
     assert_eq!(heard(2_000, 0, 600_000).degraded(host(1), compute, 600_000), compute);
 }
+
+/// Host 1 is heard, and its storage heartbeat stands still; so does that of `many` others.
+fn without_storage(many: u128, from: u64, until: u64) -> Liveness {
+    let mut liveness = Liveness::new(Timers::default(), 0);
+    for now in (0..until).step_by(500) {
+        let heard: Vec<_> = (1..=12).map(|n| Heard { host: host(n), age: 0, boot: boot(n, 0), away: 0 }).collect();
+        liveness.digest(&Digest { member: 1, in_quorum: true, blind: false, heard: &heard }, now);
+        for n in 1..=12 {
+            let says = if now >= from && n <= 1 + many { Says::Silent } else { Says::Runs };
+            liveness.observe(host(n), Groups::STORAGE, says, now);
+        }
+        liveness.look(now);
+    }
+    liveness
+}
+
+#[test]
+fn storage_that_one_host_does_not_reach_is_the_hosts_and_what_many_miss_is_not() {
+    let (none, ill) = (Degraded::default(), Degraded::STORAGE);
+    let now = 200_000;
+    assert_eq!(without_storage(0, 100_000, 159_000).degraded(host(1), none, 159_000), none, "not yet for long");
+    assert_eq!(without_storage(0, 100_000, now).degraded(host(1), none, now), ill);
+    assert_eq!(without_storage(0, 100_000, now).degraded(host(2), none, now), none);
+    assert_eq!(without_storage(4, 100_000, now).degraded(host(1), ill, now), ill, "five, as a cluster may lose");
+    assert_eq!(without_storage(5, 100_000, now).degraded(host(1), ill, now), none, "six: the backend stands still");
+    // A silent host is suspected, and not ill.
+    let mut silent = without_storage(0, 100_000, now);
+    silent.look(now + 20_000);
+    assert_eq!(silent.degraded(host(1), none, now + 20_000), none);
+    // A new leader goes on with what it finds, for as long as it takes to see it itself.
+    let new = Liveness::new(Timers::default(), now);
+    assert_eq!(new.degraded(host(1), ill, now), ill, "it knows nothing of the host");
+    let mut new = without_storage(0, u64::MAX, 500);
+    assert_eq!(new.degraded(host(1), ill, 500), none, "the heartbeat goes on");
+    new.observe(host(3), Groups::DATA, Says::Silent, 500);
+    assert_eq!(new.degraded(host(13), ill, 500), ill);
+}
+
+#[test]
+fn what_makes_many_hosts_flap_is_no_fault_of_theirs() {
+    for (many, flaps) in [(5, true), (6, false)] {
+        let mut liveness = Liveness::new(Timers::default(), 0);
+        for at in [10_000, 20_000, 30_000] {
+            for n in 1..=many {
+                liveness.suspected(host(n), at);
+            }
+        }
+        liveness.look(30_500);
+        let expected = if flaps { Degraded::FLAPS } else { Degraded::default() };
+        assert_eq!(liveness.degraded(host(1), Degraded::default(), 30_500), expected, "{many}");
+    }
+}

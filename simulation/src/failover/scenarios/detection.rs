@@ -8,7 +8,7 @@ use scheduler::ha::order::{Change, Leader, Role};
 use scheduler::ha::recovery::VmState;
 use uuid::Uuid;
 
-use super::{Scenario, VMS, detection, hang, policy, recovered, untouched, want};
+use super::{Scenario, VMS, cordoned, detection, hang, policy, recovered, untouched, want};
 use crate::failover::nova::Trouble;
 use crate::failover::truth::{Bmc, host, vm};
 use crate::failover::world::World;
@@ -79,10 +79,13 @@ pub(super) const ALL: &[Scenario] = &[
             world.host_mut(1).reaches = [false; 3];
             world.run(60_000);
             want(detection(world, 1) == Some(Detection::Isolated), "", "Isolated")?;
+            cordoned(world, Some("is silent"))?;
             world.host_mut(1).reaches = [true; 3];
             let back = world.until(60_000, |world| detection(world, 1) == Some(Detection::Alive));
             want(back, "", "Alive again by itself")?;
-            untouched(world, 60_000)
+            cordoned(world, None)?;
+            untouched(world, 60_000)?;
+            want(true, "cordoned while it is isolated, not fenced", "")
         },
     },
     Scenario {
@@ -154,7 +157,12 @@ pub(super) const ALL: &[Scenario] = &[
         what: "the storage network of a host is cut",
         run: |world| {
             world.host_mut(1).storage = false;
-            untouched(world, 600_000)
+            untouched(world, 600_000)?;
+            cordoned(world, Some("does not reach its storage"))?;
+            world.host_mut(1).storage = true;
+            world.run(10_000);
+            cordoned(world, None)?;
+            want(true, "degraded and cordoned, not fenced; well again by itself", "")
         },
     },
     Scenario {
@@ -205,11 +213,13 @@ pub(super) const ALL: &[Scenario] = &[
             world.run(90_000);
             let ill = world.ha().hosts.get(host(1)).is_some_and(|host| host.degraded.has(Degraded::LIBVIRT));
             want(ill, "", "degraded after a minute")?;
+            cordoned(world, Some("has a libvirt that does not answer"))?;
             untouched(world, 600_000)?;
             world.host_mut(1).libvirt = true;
             world.run(5_000);
             let well = world.ha().hosts.get(host(1)).is_some_and(|host| host.takes_instances());
-            want(well, "degraded, and well again by itself", "well again")
+            cordoned(world, None)?;
+            want(well, "degraded and cordoned, well again by itself", "well again")
         },
     },
     Scenario {
@@ -301,6 +311,7 @@ pub(super) const ALL: &[Scenario] = &[
             }
             let flaps = world.ha().hosts.get(host(1)).is_some_and(|host| host.degraded.has(Degraded::FLAPS));
             want(flaps, "", "degraded after three suspicions")?;
+            cordoned(world, Some("was suspected again and again"))?;
             untouched(world, 60_000)?;
             world.run(3_700_000);
             let well = world.ha().hosts.get(host(1)).is_some_and(|host| host.takes_instances());

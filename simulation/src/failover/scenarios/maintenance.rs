@@ -6,7 +6,7 @@ use scheduler::ha::host::{Degraded, Detection, Maintenance};
 use scheduler::ha::order::{Change, Role};
 use scheduler::ha::recovery::VmState;
 
-use super::{Scenario, VMS, detection, hang, policy, recovered, untouched, want};
+use super::{Scenario, VMS, cordoned, detection, hang, policy, recovered, untouched, want};
 use crate::failover::truth::{host, vm};
 use crate::failover::world::World;
 
@@ -49,7 +49,9 @@ pub(super) const ALL: &[Scenario] = &[
             want(world.all_moved(VMS) && most <= MOST_SOURCE, "", "all elsewhere, two at a time")?;
             let disabled = world.nova.services.get(&host(1)).is_some_and(|(_, disabled)| *disabled);
             want(disabled, "", "disabled meanwhile")?;
+            cordoned(world, Some("is in maintenance"))?;
             given_back(world, 1)?;
+            cordoned(world, None)?;
             want(world.fences() == 0, "two at a time, disabled, given back", "no fence")
         },
     },
@@ -155,8 +157,9 @@ pub(super) const ALL: &[Scenario] = &[
             world.host_mut(1).shut_down(began, 300_000);
             world.run(60_000);
             let away = world.ha().hosts.get(host(1)).is_some_and(|host| host.degraded.has(Degraded::AWAY));
-            want(away, "", "no target of evacuations")?;
+            want(away, "", "nothing is placed on it")?;
             world.kill_leader();
+            cordoned(world, Some("goes down on purpose"))?;
             let missed = world.until(239_000, |world| detection(world, 1) != Some(Detection::Alive));
             want(!missed && world.phase(1).is_none(), "", "not missed for 300 s, whoever leads")?;
             let said = recovered(world, 60_000)?;

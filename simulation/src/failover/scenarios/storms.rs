@@ -5,7 +5,7 @@ use scheduler::ha::breaker::{Decision, ScopeName, Trips};
 use scheduler::ha::coordinator::Told;
 use scheduler::ha::order::{Change, Role};
 
-use super::{Scenario, VMS, hang, recovered, untouched, want};
+use super::{Scenario, VMS, cordoned, hang, recovered, untouched, want};
 use crate::failover::nova::Trouble;
 use crate::failover::truth::{Bmc, host};
 use crate::failover::world::World;
@@ -20,6 +20,8 @@ pub(super) const ALL: &[Scenario] = &[
                 world.host_mut(n).reaches = [false; 3];
             }
             untouched(world, 300_000)?;
+            // Too many to be believed: Nova's own view of its services is left to decide.
+            cordoned(world, None)?;
             for n in 1..=10 {
                 world.host_mut(n).reaches = [true; 3];
             }
@@ -118,10 +120,13 @@ pub(super) const ALL: &[Scenario] = &[
         id: "STO-05",
         what: "a storage backend stands still for 5 min",
         run: |world| {
+            world.hosts.iter_mut().for_each(|host| host.storage = false);
             for _ in 0..20 {
                 world.tell(Told::Trouble(Trips::BACKEND));
                 world.run(15_000);
+                cordoned(world, None)?;
             }
+            world.hosts.iter_mut().for_each(|host| host.storage = true);
             hang(world, 1);
             world.tell(Told::Trouble(Trips::BACKEND));
             untouched(world, 25_000)?;

@@ -118,6 +118,11 @@ pub fn hosts(hosts: &[ha::FailoverHost]) -> String {
             if host.maintenance != "none" {
                 notes.push(format!("maintenance {}", host.maintenance));
             }
+            // Else it is plain why.
+            let plain = host.quarantined || host.maintenance != "none" || host.phase.is_some();
+            if let Some(why) = host.cordon.as_ref().filter(|_| !plain) {
+                notes.push(format!("takes nothing new: it {why}"));
+            }
             vec![
                 host.host.clone(),
                 host.detection.clone(),
