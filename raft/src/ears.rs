@@ -37,6 +37,9 @@ const WAITING: usize = 65_536;
 /// What one observer says of a host that is not its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
+    /// Who; an older node does not say.
+    #[serde(default)]
+    pub by: HostId,
     /// The host.
     pub host: HostId,
     /// Storage or data.
@@ -432,7 +435,7 @@ mod tests {
         let (host, boot, guest) = (HostId(Uuid::from_u128(1)), Uuid::from_u128(2), Uuid::from_u128(3));
         member.heard(host, boot);
         member.listed(host, boot, BTreeSet::from([guest]));
-        member.seen([Seen { host, group: Groups::DATA, says: Says::Silent }]);
+        member.seen([Seen { by: HostId::default(), host, group: Groups::DATA, says: Says::Silent }]);
         tokio::time::advance(Duration::from_millis(400)).await;
         leader.take(2, member.overheard());
         tokio::time::advance(Duration::from_millis(100)).await;

@@ -1,6 +1,7 @@
 //! `agent`: the agent of a compute host, and its gRPC session with pallium's nodes.
 
 mod probes;
+mod storage;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,7 @@ use clap::Subcommand;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use uuid::Uuid;
 
@@ -33,6 +34,7 @@ FILE is YAML:
   servers: [https://10.0.0.1:8080, https://10.0.0.2:8080]
   tls: {ca: ca.pem, cert: host.pem, key: host-key.pem}
   neighbours: {5b1f…: 10.0.0.18:22} # hosts that it probes, by id
+  storage_heartbeat: /var/lib/nova/instances/pallium   # on shared storage
 docs/agent.md has the other keys, libvirt's hook and the units.";
 
 const HOOK: &str = "\
@@ -84,6 +86,8 @@ struct Outer {
     tls: Option<Tls>,
     /// Hosts that are probed: id to address and port.
     neighbours: BTreeMap<Uuid, String>,
+    /// A folder on storage that neighbours share: the storage heartbeat.
+    storage_heartbeat: Option<PathBuf>,
     /// When the host shuts down or boots anew on purpose it is not missed for so many seconds.
     expected_down_s: Option<u32>,
 }
@@ -96,7 +100,7 @@ struct Tls {
     key: Option<PathBuf>,
 }
 
-const OUTER: [&str; 4] = ["servers", "tls", "neighbours", "expected_down_s"];
+const OUTER: [&str; 5] = ["servers", "tls", "neighbours", "storage_heartbeat", "expected_down_s"];
 /// Seconds in which a host usually boots, and the most that a server takes.
 const DOWN: (u32, u32) = (300, 900);
 
@@ -144,13 +148,20 @@ fn read(path: &Path) -> Result<(Settings, Outer), Failure> {
 async fn work(settings: Settings, outer: &Outer) -> Result<(), Failure> {
     let watch = |kind| signal(kind).map_err(|error| Failure::new(format!("signals cannot be watched: {error}")));
     let (mut terminate, mut interrupt) = (watch(SignalKind::terminate())?, watch(SignalKind::interrupt())?);
+    let own = settings.host;
     let agent = Agent::start(settings).map_err(|error| Failure::new(error.to_string()))?;
     let (ca, cert, key) = match &outer.tls {
         Some(tls) => (Some(tls.ca.clone()), tls.cert.clone(), tls.key.clone()),
         None => (None, None, None),
     };
     let target = Target::new(outer.servers.join(","), ca, cert, key);
-    let sights = probes::start(outer.neighbours.clone());
+    let heartbeat = outer.storage_heartbeat.as_deref().map(|folder| {
+        let neighbours = outer.neighbours.keys().copied().take(probes::MOST).collect();
+        storage::start(folder, own, neighbours)
+    });
+    let mut sights = Sights::default();
+    sights.0.push(probes::start(outer.neighbours.clone()));
+    sights.0.extend(heartbeat.as_ref().map(storage::Heartbeat::seen));
     tokio::select! {
         () = sessions(&agent, &target, sights) => {}
         _ = terminate.recv() => {}
@@ -160,7 +171,22 @@ async fn work(settings: Settings, outer: &Outer) -> Result<(), Failure> {
     // An agent that alone goes leaves its host at work, which others see.
     let down = if why == Goodbye::AgentRestart { 0 } else { outer.expected_down_s.unwrap_or(DOWN.0) };
     agent.leave(why, down).await;
+    if let Some(heartbeat) = heartbeat {
+        heartbeat.end();
+    }
     Ok(())
+}
+
+/// What the last rounds of looking at other hosts have seen.
+#[derive(Default)]
+struct Sights(Vec<watch::Receiver<Vec<Sight>>>);
+
+impl Sights {
+    /// As it is now; each round is told once.
+    fn now(&mut self) -> Vec<Sight> {
+        let new = self.0.iter_mut().filter(|seen| seen.has_changed().unwrap_or(false));
+        new.flat_map(|seen| seen.borrow_and_update().clone()).collect()
+    }
 }
 
 /// systemd is asked for so long why this program was told to stop.
@@ -193,7 +219,7 @@ fn reason(jobs: &str) -> Goodbye {
 }
 
 /// One session after the other. Ends never.
-async fn sessions(agent: &Agent, target: &Target, mut sights: probes::Sights) {
+async fn sessions(agent: &Agent, target: &Target, mut sights: Sights) {
     let (least, most) = AGAIN;
     let mut pause = least;
     // Each from another node on, so that they spread, and the next time from the next: one that takes
@@ -211,7 +237,7 @@ async fn sessions(agent: &Agent, target: &Target, mut sights: probes::Sights) {
     }
 }
 
-async fn session(agent: &Agent, target: &Target, sights: &mut probes::Sights) -> Result<String, Failure> {
+async fn session(agent: &Agent, target: &Target, sights: &mut Sights) -> Result<String, Failure> {
     let client = Client::connect(target).await?;
     let mut session = agent.session().await;
     let (reports, receiver) = mpsc::channel(1);

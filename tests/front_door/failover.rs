@@ -226,6 +226,77 @@ fn the_agent_lets_only_permitted_guests_start() {
     });
 }
 
+/// Forwards connections to an address until it is aborted.
+async fn relay(to: std::net::SocketAddr) -> (std::net::SocketAddr, tokio::task::JoinHandle<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let at = listener.local_addr().expect("an address");
+    let forward = tokio::spawn(async move {
+        let mut ways = tokio::task::JoinSet::new();
+        while let Ok((mut one, _)) = listener.accept().await {
+            ways.spawn(async move {
+                let Ok(mut other) = tokio::net::TcpStream::connect(to).await else { return };
+                let _ = tokio::io::copy_bidirectional(&mut one, &mut other).await;
+            });
+        }
+    });
+    (at, forward)
+}
+
+/// The management network of b is cut, and its neighbour's probes do not reach it: what keeps it from being taken for dead
+/// is that its counter on the storage that they share goes on.
+#[test]
+fn a_host_whose_storage_heartbeat_goes_on_is_isolated_and_not_dead() {
+    run(async {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = |name: &str| dir.path().join(name);
+        std::fs::write(file("server.yaml"), "ha: {mode: enforce}\n").expect("written");
+        let server = Server::start_with(&file("data"), &["--config", &file("server.yaml").display().to_string()]);
+        server.apply(&["a", "b"].map(|name| host(name, 8, 8192))).await;
+        let mut watched = watched(&["a", "b"]);
+        for host in watched["hosts"].as_array_mut().expect("hosts") {
+            host["unchecked"] = true.into();
+        }
+        std::fs::write(file("hosts.json"), watched.to_string()).expect("written");
+        let hosts = file("hosts.json").display().to_string();
+        until("the feature level", async || server.ctl(&["ha", "apply", &hosts]).ok()).await;
+
+        let listen = server.url.trim_start_matches("http://").parse().expect("an address");
+        let (at, way) = relay(listen).await;
+        std::fs::create_dir(file("shared")).expect("a folder");
+        let mut agents = Vec::new();
+        for (n, name, url) in [(1, "a", server.url.clone()), (2, "b", format!("http://{at}"))] {
+            let path = |what: &str| dir.path().join(format!("{name}-{what}"));
+            machine(&path("root"), n);
+            let told = json!({
+                "host": id(n), "nova_host": name, "servers": [url], "root": path("root"), "state": path("state"),
+                "run": path("run"), "hook": {"socket": path("agent.sock"), "folder": path("hooks")},
+                "libvirt": {"sockets": [path("libvirt-sock")]}, "storage_heartbeat": file("shared"),
+                "neighbours": {id(3 - n): "nowhere.invalid:22"},
+            });
+            std::fs::write(path("agent.yaml"), told.to_string()).expect("written");
+            let log = std::fs::File::create(path("agent.log")).expect("a log");
+            let mut process = Command::new(BINARY);
+            let process = process.args(["agent", "--config"]).arg(path("agent.yaml")).stderr(log);
+            agents.push(Process(process.spawn().expect("it runs")));
+        }
+        let b = async || {
+            let hosts: Value = serde_json::from_str(&server.ctl(&["ha", "hosts", "-o", "json"]).ok()?).ok()?;
+            Some(hosts["hosts"][1].clone())
+        };
+        until("a heartbeat of b", async || b().await.filter(|b| b["age_ms"].is_u64())).await;
+        until("both counters", async || (1..=2).all(|n| file("shared").join(id(n)).exists()).then_some(())).await;
+
+        way.abort();
+        let found = until("an isolated host", async || b().await.filter(|b| b["detection"] == "isolated")).await;
+        assert_eq!((&found["phase"], &found["cordon"]), (&Value::Null, &json!("is silent")), "{found}");
+        // An agent that ends takes its counter away.
+        let pid = rustix::process::Pid::from_child(&agents[1].0);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+        until("no counter", async || (!file("shared").join(id(2)).exists()).then_some(())).await;
+        assert!(agents[1].0.wait().expect("it ends").success());
+    });
+}
+
 #[test]
 fn masakari_has_a_port_of_its_own_and_nothing_else_is_there() {
     run(async {

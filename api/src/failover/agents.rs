@@ -433,7 +433,8 @@ impl Session {
         if let Some(instances) = &report.instances {
             self.instances(instances)?;
         }
-        let mut sights: Vec<_> = report.sights.iter().take(SIGHTS).map(sight).collect::<Result<_, _>>()?;
+        let mut sights: Vec<_> =
+            report.sights.iter().take(SIGHTS).map(|seen| sight(self.host, seen)).collect::<Result<_, _>>()?;
         // Of itself it speaks by speaking; who is not believed has seen nothing.
         sights.retain(|seen| seen.host != self.host && self.life.incarnation != 0);
         self.service.node.ears().seen(sights);
@@ -612,7 +613,7 @@ fn has_crashed(instance: &ha::AgentInstance) -> bool {
     }
 }
 
-fn sight(sight: &ha::AgentSight) -> Result<Seen, ApiError> {
+fn sight(by: HostId, sight: &ha::AgentSight) -> Result<Seen, ApiError> {
     let group = match sight.group.as_str() {
         "storage" => Groups::STORAGE,
         "data" => Groups::DATA,
@@ -624,5 +625,5 @@ fn sight(sight: &ha::AgentSight) -> Result<Seen, ApiError> {
         }
     };
     let says = if sight.runs { Says::Runs } else { Says::Silent };
-    Ok(Seen { host: HostId(uuid("sights.host", &sight.host)?), group, says })
+    Ok(Seen { by, host: HostId(uuid("sights.host", &sight.host)?), group, says })
 }

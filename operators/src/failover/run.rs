@@ -171,7 +171,7 @@ impl Leading {
         }
         self.asks.extend(all.asks);
         for seen in all.seen {
-            coordinator.liveness.observe(seen.host, seen.group, seen.says, now);
+            coordinator.liveness.sight(seen.by, seen.host, seen.group, seen.says, now);
         }
         // A BMC that falls silent while others answer says no, in its own group: its power may be gone.
         let reached = self.bmcs.values().any(|bmc| bmc.answered.is_some_and(|at| now < at + REACHED));

@@ -69,6 +69,8 @@ impl Default for Timers {
 const SAME: u64 = 500;
 /// Intervals between signs of life that are remembered of a host.
 const INTERVALS: usize = 200;
+/// Hosts that must see a storage heartbeat stand still.
+const READERS: usize = 2;
 /// What agents say is wrong.
 const ILLS: [Degraded; 2] = [Degraded::LIBVIRT, Degraded::COMPUTE];
 /// Fewer tell nothing of its rhythm.
@@ -136,6 +138,8 @@ struct Watch {
     storage: Voice,
     data: Voice,
     out_of_band: Voice,
+    /// The last two hosts that saw its storage heartbeat stand still, and when.
+    naysayers: Vec<(HostId, u64)>,
     /// Since when enough says no without a break.
     against: Option<u64>,
     /// Since when the management group is heard without a break.
@@ -152,7 +156,9 @@ struct Watch {
 #[derive(Clone, Copy, Debug, Default)]
 struct Voice {
     positive: Option<u64>,
+    /// Since when, and when it was said last.
     negative: Option<u64>,
+    denied: u64,
 }
 
 /// What a group says.
@@ -243,6 +249,10 @@ impl Liveness {
         self.blind = blind;
         let (timers, began) = (self.timers, self.began);
         for watch in self.hosts.values_mut() {
+            // An observer that says no more was right or wrong of that moment, and may be gone itself.
+            for voice in [&mut watch.storage, &mut watch.data, &mut watch.out_of_band] {
+                voice.negative = voice.negative.filter(|_| now.saturating_sub(voice.denied) < timers.fresh);
+            }
             let groups = negatives(&timers, began, watch, now);
             let enough =
                 groups.has(Groups::MANAGEMENT) && groups.count() >= super::GROUPS && !runs(&timers, watch, now);
@@ -346,6 +356,22 @@ impl Liveness {
         }
     }
 
+    /// What one host has seen of another. That a storage heartbeat stands still is believed when two say so: what one
+    /// alone cannot read may be its own trouble.
+    pub fn sight(&mut self, by: HostId, host: HostId, group: Groups, says: Says, now: u64) {
+        if group == Groups::STORAGE && says == Says::Silent {
+            let fresh = self.timers.fresh;
+            let naysayers = &mut self.hosts.entry(host).or_default().naysayers;
+            naysayers.retain(|(other, at)| *other != by && now.saturating_sub(*at) < fresh);
+            naysayers.truncate(READERS - 1);
+            naysayers.insert(0, (by, now));
+            if naysayers.len() < READERS {
+                return;
+            }
+        }
+        self.observe(host, group, says, now);
+    }
+
     /// What another group than the management's says of a host.
     pub fn observe(&mut self, host: HostId, group: Groups, says: Says, now: u64) {
         let watch = self.hosts.entry(host).or_default();
@@ -359,10 +385,10 @@ impl Liveness {
             // A power that is on proves nothing: powered is not running.
             Says::Runs if group == Groups::OUT_OF_BAND => voice.negative = None,
             Says::Runs => {
-                *voice = Voice { positive: Some(now), negative: None };
+                *voice = Voice { positive: Some(now), ..Voice::default() };
                 watch.against = None;
             }
-            Says::Silent => voice.negative = voice.negative.or(Some(now)),
+            Says::Silent => (voice.negative, voice.denied) = (voice.negative.or(Some(now)), now),
             Says::Nothing => voice.negative = None,
         }
     }

@@ -19,20 +19,10 @@ const DEADLINE: Duration = Duration::from_secs(1);
 /// Rounds in a row without an answer that count as silence: a lost packet is none.
 const ROUNDS: u32 = 2;
 /// Neighbours that are probed.
-const MOST: usize = 64;
+pub const MOST: usize = 64;
 
-/// What the last rounds have seen.
-pub struct Sights(watch::Receiver<Vec<Sight>>);
-
-impl Sights {
-    /// As it is now; each round is told once.
-    pub fn now(&mut self) -> Vec<Sight> {
-        if self.0.has_changed().unwrap_or(false) { self.0.borrow_and_update().clone() } else { Vec::new() }
-    }
-}
-
-/// Probes from now on.
-pub fn start(neighbours: BTreeMap<Uuid, String>) -> Sights {
+/// Probes from now on; each round tells what it has seen.
+pub fn start(neighbours: BTreeMap<Uuid, String>) -> watch::Receiver<Vec<Sight>> {
     let (tell, told) = watch::channel(Vec::new());
     if neighbours.len() > MOST {
         tracing::warn!(given = neighbours.len(), most = MOST, "neighbours: too many, only the first are probed");
@@ -62,7 +52,7 @@ pub fn start(neighbours: BTreeMap<Uuid, String>) -> Sights {
             }
         });
     }
-    Sights(told)
+    told
 }
 
 async fn answers(address: &str) -> bool {

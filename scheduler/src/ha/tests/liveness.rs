@@ -233,3 +233,42 @@ fn what_makes_many_hosts_flap_is_no_fault_of_theirs() {
         assert_eq!(liveness.degraded(host(1), Degraded::default(), 30_500), expected, "{many}");
     }
 }
+
+#[test]
+fn an_observer_that_falls_silent_says_nothing_any_more() {
+    for (until, expected) in [(640_000, true), (601_000, false)] {
+        let (mut bench, mut liveness) = (Bench::new(), heard(2_000, 0, 600_000));
+        let mut unreachable = false;
+        for now in (600_000..640_000).step_by(500) {
+            if now < until {
+                liveness.observe(host(1), Groups::DATA, Says::Silent, now);
+            }
+            liveness.look(now);
+            let opinion = liveness.opinion(bench.host(1), bench.leader, now);
+            if bench.host(1).belief.detection == Detection::Alive && opinion.detection == Detection::Suspect {
+                bench.suspect(1);
+            }
+            unreachable |= opinion.detection == Detection::Unreachable;
+        }
+        assert_eq!(unreachable, expected, "until {until}");
+        assert_eq!(bench.host(1).belief.detection, Detection::Suspect);
+    }
+}
+
+#[test]
+fn a_storage_heartbeat_stands_still_when_two_say_so() {
+    let says = |observers: &[u128]| {
+        let mut liveness = Liveness::new(Timers::default(), 0);
+        for now in (0..200_000).step_by(500) {
+            beat(&mut liveness, now, 0);
+            for by in observers {
+                liveness.sight(host(*by), host(1), Groups::STORAGE, Says::Silent, now);
+            }
+            liveness.look(now);
+        }
+        liveness.degraded(host(1), Degraded::default(), 200_000)
+    };
+    assert_eq!(says(&[2]), Degraded::default());
+    assert_eq!(says(&[2, 3]), Degraded::STORAGE);
+    assert_eq!(says(&[2, 3, 4]), Degraded::STORAGE);
+}
