@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use scheduler::ha::HostId;
 use scheduler::ha::coordinator::lease::{Ask, Grant};
 use scheduler::ha::host::Degraded;
-use scheduler::ha::liveness::{Digest, Heard, Says};
+use scheduler::ha::liveness::{Digest, Heard, Says, Stall};
 use scheduler::ha::order::Groups;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -90,6 +90,9 @@ pub struct Overheard {
     /// Guests that crashed by themselves and were not started since, of hosts that were heard just now.
     #[serde(default)]
     pub crashed: Vec<(HostId, Uuid)>,
+    /// Where guests stand still for I/O errors, of hosts that were heard just now.
+    #[serde(default)]
+    pub stalls: Vec<(HostId, Stall)>,
     /// Requests for leases since the last time.
     #[serde(default)]
     pub asks: Vec<Ask>,
@@ -131,6 +134,8 @@ struct Memory {
     taken: Vec<Held>,
     /// Guests that crashed and were not started since, by their agents' lists.
     crashed: BTreeMap<HostId, BTreeSet<Uuid>>,
+    /// Where guests stand still, by the same.
+    stalls: BTreeMap<HostId, Vec<Stall>>,
     /// Of agents that speak to this node, not told yet.
     asks: Vec<Ask>,
     /// What members told the leader.
@@ -226,6 +231,16 @@ impl Ears {
         }
     }
 
+    /// Where guests of a host stand still for I/O errors: all of it.
+    pub fn stalls(&self, host: HostId, stalls: Vec<Stall>) {
+        let mut memory = self.memory();
+        if stalls.is_empty() {
+            memory.stalls.remove(&host);
+        } else if memory.stalls.len() < HOSTS {
+            memory.stalls.insert(host, stalls);
+        }
+    }
+
     /// An agent that speaks to this node asks for a lease.
     pub fn ask(&self, ask: Ask) {
         wait(&mut self.memory().asks, [ask]);
@@ -299,6 +314,7 @@ impl Ears {
         memory.untold.retain(|host| known(*host));
         memory.ill.retain(|host, _| known(*host));
         memory.crashed.retain(|host, _| known(*host));
+        memory.stalls.retain(|host, _| known(*host));
         memory.grants.retain(|host, _| known(*host));
     }
 
@@ -343,10 +359,12 @@ impl Ears {
         let blind = memory.is_blind();
         let crashed = memory.crashed.iter().filter(|(host, _)| fresh(host));
         let crashed = crashed.flat_map(|(host, all)| all.iter().map(|one| (*host, *one))).take(WAITING).collect();
+        let stalls = memory.stalls.iter().filter(|(host, _)| fresh(host));
+        let stalls = stalls.flat_map(|(host, all)| all.iter().map(|one| (*host, one.clone()))).take(WAITING).collect();
         let seen = std::mem::take(&mut memory.seen);
         let held = std::mem::take(&mut memory.taken);
         let asks = std::mem::take(&mut memory.asks);
-        Overheard { heard, seen, domains, held, ill, crashed, asks, blind }
+        Overheard { heard, seen, domains, held, ill, crashed, stalls, asks, blind }
     }
 
     /// The leader has taken in what this node has heard.
@@ -404,6 +422,16 @@ impl Overheard {
     /// As liveness takes it in, from that member: it reaches the leader, which hears a majority.
     pub fn digest(&self, member: u64) -> Digest<'_> {
         Digest { member, in_quorum: true, blind: self.blind, heard: &self.heard }
+    }
+
+    /// Where guests of the hosts stand still that this member has heard just now.
+    pub fn stalled(&self) -> BTreeMap<HostId, Vec<Stall>> {
+        let fresh = self.heard.iter().filter(|heard| u128::from(heard.age) < FRESH.as_millis());
+        let mut stalled: BTreeMap<_, Vec<_>> = fresh.map(|heard| (heard.host, Vec::new())).collect();
+        for (host, stall) in &self.stalls {
+            stalled.entry(*host).or_default().push(stall.clone());
+        }
+        stalled
     }
 
     /// How the hosts are that this member has heard just now.

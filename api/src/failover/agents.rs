@@ -10,7 +10,7 @@ use raft::Freshness;
 use raft::ears::{Held, Seen};
 use scheduler::ha::coordinator::lease::Ask;
 use scheduler::ha::host::{Degraded, Fencer, Hello, Host, Machine, Watchdog};
-use scheduler::ha::liveness::Says;
+use scheduler::ha::liveness::{Says, Stall};
 use scheduler::ha::order::{Actor, Change, Done, Groups, Role};
 use scheduler::ha::policy;
 use scheduler::ha::proof::LeaseMode;
@@ -36,6 +36,8 @@ const INSTANCES: usize = 4_096;
 const DIRECTIVES: usize = 16;
 /// Boots of a host that are read.
 const BOOTS: usize = 8;
+/// Places that a guest writes to that are looked at, and places of a host.
+const BACKENDS: usize = 16;
 /// Sights of other hosts in one report.
 const SIGHTS: usize = 1_024;
 
@@ -181,6 +183,10 @@ struct Session {
     domains: BTreeSet<Uuid>,
     /// Those of them that crashed and were not started since.
     crashed: BTreeSet<Uuid>,
+    /// Where each of them writes, and whether it stands still for an I/O error.
+    writes: BTreeMap<Uuid, (Vec<String>, bool)>,
+    /// Those whose own disk is full: no host and no backend is at fault.
+    full: BTreeSet<Uuid>,
     /// A whole list was given; what changed before it says nothing.
     listed: bool,
     directives: mpsc::Sender<Result<ha::AgentDirective, tonic::Status>>,
@@ -240,6 +246,8 @@ pub(crate) async fn session(
         last: (first.agent_epoch, first.seq),
         domains: BTreeSet::new(),
         crashed: BTreeSet::new(),
+        writes: BTreeMap::new(),
+        full: BTreeSet::new(),
         listed: false,
         directives,
         directive: 0,
@@ -444,7 +452,11 @@ impl Session {
             self.beat(beat, report.seq);
         }
         if let Some(event) = &report.event {
-            let ha::AgentEvent { instance, kind, detail, text, .. } = event;
+            let ha::AgentEvent { instance, kind, detail, text, reason, .. } = event;
+            if kind == "io_error" && reason == "enospc" && self.full.len() < INSTANCES {
+                self.full.insert(uuid("event.instance", instance)?);
+                self.service.node.ears().stalls(self.host, self.stalls());
+            }
             tracing::info!(host = %self.host, instance, kind, detail, text, "a guest's event");
         }
         if let Some(why) = &report.goodbye {
@@ -483,12 +495,38 @@ impl Session {
                 self.domains.len()
             )));
         }
+        if told.whole {
+            self.writes.clear();
+        }
+        for instance in &told.present {
+            let backends = instance.backends.iter().take(BACKENDS).cloned().collect();
+            self.writes.insert(uuid("instances", &instance.uuid)?, (backends, stands_still(instance)));
+        }
+        let (writes, domains) = (&mut self.writes, &self.domains);
+        writes.retain(|instance, _| domains.contains(instance));
+        // One that goes on has room again.
+        self.full.retain(|instance| writes.get(instance).is_some_and(|(_, stalled)| *stalled));
         if self.listed && self.life.incarnation != 0 {
             let ears = self.service.node.ears();
+            ears.stalls(self.host, self.stalls());
             ears.listed(self.host, self.boot, self.domains.clone());
             ears.crashed(self.host, self.crashed.clone());
         }
         Ok(())
+    }
+
+    /// Where guests stand still; nothing of places where none does.
+    fn stalls(&self) -> Vec<Stall> {
+        let mut places: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
+        for (instance, (backends, stalled)) in &self.writes {
+            for backend in backends {
+                let (guests, still) = places.entry(backend).or_default();
+                *guests += 1;
+                *still += u32::from(*stalled && !self.full.contains(instance));
+            }
+        }
+        let stalled = places.into_iter().filter(|(_, (_, stalled))| *stalled > 0).take(BACKENDS);
+        stalled.map(|(backend, (guests, stalled))| Stall { backend: backend.to_owned(), guests, stalled }).collect()
     }
 
     /// How the host is, and a request for a lease.
@@ -611,6 +649,11 @@ fn has_crashed(instance: &ha::AgentInstance) -> bool {
         "shut_off" => matches!(instance.state_reason, 3 | 6),
         _ => false,
     }
+}
+
+/// Whether a guest is paused for an I/O error, by libvirt's code (`VIR_DOMAIN_PAUSED_IOERROR`).
+fn stands_still(instance: &ha::AgentInstance) -> bool {
+    instance.state == "paused" && instance.state_reason == 5
 }
 
 fn sight(by: HostId, sight: &ha::AgentSight) -> Result<Seen, ApiError> {

@@ -93,3 +93,41 @@ async fn an_agent_without_a_stream_is_heard_and_told() {
     assert_eq!(server.reports(&json!([beat(7, 1)])).await.status, 409);
     server.end().await;
 }
+
+/// What a host's guests wait for is told to the leader by where they write, and one whose own disk is full is left out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guests_that_stand_still_are_told_by_where_they_write() {
+    let server = watching().await;
+    let guest = |n: u64, state: &str, reason: i32, backends: &[&str]| json!({"uuid": format!("6f000000-0000-0000-0000-00000000010{n}"), "state": state, "state_reason": reason, "backends": backends});
+    let list = |seq: u64, whole: bool, present: Vec<Value>| json!({"host": HOST, "boot": BOOT, "seq": seq, "instances": {"whole": whole, "present": present}});
+    let told = || {
+        let stalls = server.node.ears().overheard().stalls.into_iter();
+        stalls.map(|(_, stall)| (stall.backend, stall.guests, stall.stalled)).collect::<Vec<_>>()
+    };
+    let expect = |of: &[(&str, u32, u32)]| {
+        let of: Vec<_> = of.iter().map(|(place, guests, stalled)| ((*place).to_owned(), *guests, *stalled)).collect();
+        assert_eq!(told(), of);
+    };
+    let guests = vec![
+        guest(1, "paused", 5, &["rbd:a"]),
+        guest(2, "paused", 5, &["local", "rbd:a"]),
+        guest(3, "running", 1, &["rbd:a"]),
+        // By a person.
+        guest(4, "paused", 1, &["rbd:b"]),
+    ];
+    assert_eq!(server.reports(&json!([hello(), beat(1, 0), list(2, true, guests)])).await.status, 204);
+    expect(&[("local", 1, 1), ("rbd:a", 3, 2)]);
+    let event = json!({"host": HOST, "boot": BOOT, "seq": 3, "event": {
+        "instance": "6f000000-0000-0000-0000-000000000102", "kind": "io_error", "detail": 1, "reason": "enospc",
+    }});
+    server.reports(&json!([event])).await;
+    expect(&[("rbd:a", 3, 1)]);
+    // It goes on, and stands still again: for another reason.
+    for (seq, state, reason) in [(4, "running", 1), (5, "paused", 5)] {
+        server.reports(&json!([list(seq, false, vec![guest(2, state, reason, &["rbd:a"])])])).await;
+    }
+    expect(&[("rbd:a", 3, 2)]);
+    server.reports(&json!([list(6, true, vec![guest(3, "running", 1, &["rbd:a"])])])).await;
+    expect(&[]);
+    server.end().await;
+}

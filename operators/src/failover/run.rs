@@ -159,6 +159,9 @@ impl Leading {
             for (host, ill) in told.health() {
                 coordinator.tell(Told::Health(host, ill), now);
             }
+            for (host, stalls) in told.stalled() {
+                coordinator.tell(Told::Stalls(host, stalls), now);
+            }
         }
         let crashed: BTreeSet<_> = all.members.iter().flat_map(|(_, told)| told.crashed.iter().copied()).collect();
         self.crashes.retain(|crash, _| crashed.contains(crash));

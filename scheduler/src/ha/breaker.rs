@@ -91,6 +91,9 @@ impl Trips {
     /// What stops fencing: with Nova away (T9) a host may still be fenced.
     const KILL: Self = Self(1 | 2 | 4 | 8 | 16);
 
+    /// What slows recovery down.
+    const REDUCES: Self = Self(1 | 2 | 4);
+
     /// Those of both.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
@@ -246,6 +249,12 @@ impl Failover {
             let breaker = self.small.breakers.get(&scope)?;
             (breaker.trips.stops_recover() && !Stop::BreakerOpen.lets(false)).then_some((scope, breaker.trips))
         })
+    }
+
+    /// Whether what is proven dead in a scope is recovered, and no more than little by little.
+    pub fn is_reduced(&self, scope: Scope) -> bool {
+        let trips = self.small.breakers.get(&scope).map_or(Trips::default(), |breaker| breaker.trips);
+        trips.0 & Trips::REDUCES.0 != 0
     }
 
     /// What a look at a scope makes of its breaker: none, or an open one. It never closes by time alone:

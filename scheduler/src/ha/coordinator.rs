@@ -25,7 +25,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::breaker::{Scope, Trips};
-use super::case::{Case, Phase};
+use super::case::{Act, Case, Phase};
 use super::host::{Detection, Host, HostId};
 use super::liveness::{Liveness, Timers};
 use super::masakari::{Notification, Report};
@@ -89,12 +89,16 @@ pub(crate) mod pace {
     pub const TROUBLE: u64 = 30_000;
     /// What was notified before is not heard any more.
     pub const NOTIFIED: u64 = 10_000;
+    /// Under a breaker the recovery of one host begins in so long, in each scope.
+    pub const REDUCED: u64 = 30_000;
     /// Between two looks at one breaker.
     pub const BREAKER: u64 = 5_000;
 }
 
 /// Evacuations at once everywhere. How many from one host and to one says its policy.
 const MOST: usize = 64;
+/// The part of all these limits that is used under a breaker.
+const PART: usize = 4;
 /// Guests that crashed and wait for a look.
 const GUESTS: usize = 4_096;
 
@@ -191,6 +195,8 @@ pub struct Coordinator {
     looked: BTreeMap<Scope, u64>,
     /// When hosts of a zone were fenced.
     fenced: BTreeMap<Sym, VecDeque<u64>>,
+    /// The last host of a scope whose recovery began under a breaker, and when.
+    begun: BTreeMap<Scope, (HostId, u64)>,
     /// When it began.
     led: u64,
     /// When each host was granted a lease last, in which life.
@@ -221,6 +227,7 @@ impl Coordinator {
             instances: BTreeMap::new(),
             looked: BTreeMap::new(),
             fenced: BTreeMap::new(),
+            begun: BTreeMap::new(),
             led: now,
             granted: BTreeMap::new(),
             leases: 0,
@@ -274,6 +281,7 @@ impl Coordinator {
             }
             Told::Crashed { host, instance } => self.stopped(host, instance),
             Told::Health(host, ill) => self.liveness.health(host, ill, now),
+            Told::Stalls(host, stalls) => self.liveness.stalls(host, stalls, now),
             Told::Trouble(trips) => self.trouble = Some((trips.seen(), now)),
             Told::Absent { host, instance, at } => {
                 self.instances.entry(instance).or_default().absent = Some((host, at));
@@ -342,6 +350,7 @@ impl Coordinator {
     fn forget(&mut self, lead: &Lead<'_>) {
         self.liveness.keep(|id| lead.ha().hosts.get(id).is_some());
         self.looked.retain(|_, at| lead.now < *at + pace::BREAKER);
+        self.begun.retain(|_, (_, at)| lead.now < *at + pace::REDUCED);
         self.granted.retain(|id, _| lead.ha().hosts.get(*id).is_some());
         self.booted.retain(|id, _| lead.ha().hosts.get(*id).is_some());
         let open = |instance| lead.ha().restarts.get(instance).is_some_and(|restart| restart.well.is_none());
@@ -425,6 +434,31 @@ impl Coordinator {
         }
         turns.push_back(lead.now);
         true
+    }
+
+    /// Whether the recovery of a host may begin now. Where many are lost at once (T1 to T6) hosts are recovered one after
+    /// another: those that are left are not flooded, and what was wrong about the deaths shows before all is moved.
+    fn recovers_in_turn(&mut self, case: &Case, host: &Host, lead: &Lead<'_>) -> bool {
+        let ha = lead.ha();
+        let hindered = ha.paused(Act::Recover) > lead.clock || case.held(Act::Recover).is_some();
+        if hindered || lead.mode(Some(host.id)) != Mode::Enforce {
+            // It begins nothing, and takes no turn of another.
+            return true;
+        }
+        let scopes = Scope::all_of(host).into_iter();
+        let open: Vec<_> =
+            scopes.filter(|scope| ha.is_reduced(*scope) || !scope.trips(ha.count(*scope)).is_empty()).collect();
+        let free = |scope: &Scope| match self.begun.get(scope) {
+            Some((other, at)) => *other == host.id || lead.now >= at + pace::REDUCED,
+            None => true,
+        };
+        let begins = open.iter().all(free);
+        for scope in open.into_iter().filter(|_| begins) {
+            if self.begun.get(&scope).is_none_or(|(other, _)| *other != host.id) {
+                self.begun.insert(scope, (host.id, lead.now));
+            }
+        }
+        begins
     }
 
     fn barrier(&self, intent: Uuid) -> Barrier {

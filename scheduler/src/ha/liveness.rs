@@ -69,6 +69,10 @@ impl Default for Timers {
 const SAME: u64 = 500;
 /// Intervals between signs of life that are remembered of a host.
 const INTERVALS: usize = 200;
+/// Guests that came to a stand within so long did so at once, milliseconds.
+const STALLING: u64 = 60_000;
+/// Moments at which guests of a host came to a stand that are remembered.
+const STALLS: usize = 256;
 /// Hosts that must see a storage heartbeat stand still.
 const READERS: usize = 2;
 /// What agents say is wrong.
@@ -144,6 +148,10 @@ struct Watch {
     against: Option<u64>,
     /// Since when the management group is heard without a break.
     heard: Option<u64>,
+    /// Its guests that stand still, since when that is no backend's fault, and when which number of them came to it.
+    stalls: Option<Vec<Stall>>,
+    stalled: Option<u64>,
+    stalling: VecDeque<(u64, String, u32)>,
     /// When it was suspected.
     suspicions: VecDeque<u64>,
     /// Since when its agent says that something is wrong: libvirt, nova-compute.
@@ -186,6 +194,30 @@ pub struct Heard {
     pub away: u64,
 }
 
+/// Guests of a host that stand still for I/O errors, of those that write to one place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stall {
+    /// Where: `rbd:POOL`, `nfs:SERVER`, …; `local`: on the host alone.
+    pub backend: String,
+    /// Guests of the host that write there.
+    pub guests: u32,
+    /// Those of them that stand still.
+    pub stalled: u32,
+}
+
+impl Stall {
+    /// Where a host's own disks lie.
+    pub const LOCAL: &str = "local";
+    /// So many of a host are no chance.
+    const MANY: u32 = 3;
+    /// Or so many of a hundred.
+    const SHARE: u32 = 30;
+
+    fn is_much(&self) -> bool {
+        self.stalled >= Self::MANY || self.stalled > 0 && self.stalled * 100 >= self.guests * Self::SHARE
+    }
+}
+
 /// What a member of pallium has heard of its agents.
 #[derive(Clone, Copy, Debug)]
 pub struct Digest<'a> {
@@ -220,13 +252,23 @@ pub struct Liveness {
     blind: bool,
     /// What is wrong with so many hosts at once that it is not theirs.
     common: Degraded,
+    /// A storage backend stands still.
+    outage: bool,
     hosts: BTreeMap<HostId, Watch>,
 }
 
 impl Liveness {
     /// Of a leadership that begins now.
     pub fn new(timers: Timers, now: u64) -> Self {
-        Self { timers, began: now, looked: now, blind: false, common: Degraded::default(), hosts: BTreeMap::new() }
+        Self {
+            timers,
+            began: now,
+            looked: now,
+            blind: false,
+            common: Degraded::default(),
+            outage: false,
+            hosts: BTreeMap::new(),
+        }
     }
 
     /// Time goes on. A process that slept begins anew: what it did not hear was its own fault.
@@ -262,6 +304,38 @@ impl Liveness {
             }
         }
         self.common = self.common(now);
+        self.look_for_stalls(now);
+    }
+
+    /// Guests that stand still are the fault of their host while those of all others that write to the same place go on;
+    /// many of several hosts within a minute are the backend's.
+    fn look_for_stalls(&mut self, now: u64) {
+        let mut stalled: BTreeMap<String, u32> = BTreeMap::new();
+        let mut stalling: BTreeMap<String, u32> = BTreeMap::new();
+        for watch in self.hosts.values_mut() {
+            let mut of_host: BTreeMap<&str, u32> = BTreeMap::new();
+            watch.stalling.retain(|(at, ..)| now.saturating_sub(*at) < STALLING);
+            for (_, backend, count) in watch.stalling.iter().filter(|(_, backend, _)| backend != Stall::LOCAL) {
+                *of_host.entry(backend).or_default() += count;
+            }
+            for (backend, _) in of_host.into_iter().filter(|(_, count)| *count >= Stall::MANY) {
+                *stalling.entry(backend.to_owned()).or_default() += 1;
+            }
+            for stall in watch.stalls.iter().flatten() {
+                *stalled.entry(stall.backend.clone()).or_default() += u32::from(stall.stalled > 0);
+            }
+        }
+        self.outage = self.common.has(Degraded::STORAGE) || stalling.values().any(|hosts| *hosts >= 2);
+        for watch in self.hosts.values_mut() {
+            let alone = |stall: &&Stall| stall.backend == Stall::LOCAL || stalled.get(&stall.backend) == Some(&1);
+            let own = watch.stalls.iter().flatten().filter(|stall| stall.is_much()).any(|stall| alone(&stall));
+            watch.stalled = watch.stalled.or(Some(now)).filter(|_| own);
+        }
+    }
+
+    /// T8: a storage backend stands still, by the guests that came to wait for it, or by the storage heartbeats of many.
+    pub fn is_outage(&self) -> bool {
+        self.outage
     }
 
     /// A network that comes and goes, or a storage backend that stands still, is the fault of no host: what would open
@@ -285,9 +359,10 @@ impl Liveness {
         watch.suspicions.iter().filter(|at| now.saturating_sub(**at) < flap_window).count() >= flap_limit
     }
 
-    /// Others have seen its storage heartbeat stand still for long, and it is heard itself.
+    /// Others have seen its storage heartbeat stand still for long, or its guests do, and it is heard itself.
     fn lacks_storage(&self, watch: &Watch, now: u64) -> bool {
-        let long = watch.storage.negative.is_some_and(|since| now.saturating_sub(since) >= self.timers.ill);
+        let mut since = [watch.storage.negative, watch.stalled].into_iter().flatten();
+        let long = since.any(|since| now.saturating_sub(since) >= self.timers.ill);
         long && self.age(watch, now) < patience(&self.timers, watch)
     }
 
@@ -430,6 +505,22 @@ impl Liveness {
         }
     }
 
+    /// Where guests of a host stand still: all of it, as its agent lists them.
+    pub fn stalls(&mut self, host: HostId, stalls: Vec<Stall>, now: u64) {
+        let watch = self.hosts.entry(host).or_default();
+        // What stood still before this leader heard of it is of no moment that it knows.
+        if let Some(known) = &watch.stalls {
+            for stall in &stalls {
+                let before = known.iter().find(|other| other.backend == stall.backend).map_or(0, |stall| stall.stalled);
+                let more = stall.stalled.saturating_sub(before);
+                if more > 0 && watch.stalling.len() < STALLS {
+                    watch.stalling.push_back((now, stall.backend.clone(), more));
+                }
+            }
+        }
+        watch.stalls = Some(stalls);
+    }
+
     /// What is wrong with a host that lives, given what the state says is. What a former leader saw stays until
     /// this one has looked for as long.
     pub fn degraded(&self, host: HostId, known: Degraded, now: u64) -> Degraded {
@@ -438,7 +529,7 @@ impl Liveness {
         let watched = now.saturating_sub(self.began) >= timers.flap_window;
         let flaps = self.suspected_of_late(watch, now) || known.has(Degraded::FLAPS) && !watched;
         let mut degraded = if flaps { Degraded::FLAPS } else { Degraded::default() };
-        let since = watch.storage.negative.unwrap_or(self.began);
+        let since = watch.storage.negative.or(watch.stalled).unwrap_or(self.began);
         let young = watch.storage.positive.is_none() && now.saturating_sub(since) < timers.ill;
         if self.lacks_storage(watch, now) || known.has(Degraded::STORAGE) && young {
             degraded = degraded.and(Degraded::STORAGE);

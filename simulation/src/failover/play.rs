@@ -4,7 +4,7 @@
 use scheduler::ha::coordinator::lease::Ask;
 use scheduler::ha::coordinator::{Due, Lead, Told};
 use scheduler::ha::host::{Degraded, HostId};
-use scheduler::ha::liveness::{Digest, Heard, Says};
+use scheduler::ha::liveness::{Digest, Heard, Says, Stall};
 use scheduler::ha::order::{Change, Groups, Role};
 use scheduler::ha::policy::Mode;
 use scheduler::ha::proof::LeaseMode;
@@ -214,6 +214,8 @@ impl World {
                 continue;
             }
             let ill = if host.libvirt { Degraded::default() } else { Degraded::LIBVIRT };
+            let stall = Stall { backend: "rbd:volumes".to_owned(), guests: 20, stalled: host.stalled };
+            let stalls = if host.stalled > 0 { vec![stall] } else { Vec::new() };
             let (id, boot, greets) = (host.id, host.boot(), host.greets);
             let ask = Ask { host: id, boot, seq: host.asks };
             let tells = self.leader.is_some() && now >= host.told + CRASHED;
@@ -224,6 +226,7 @@ impl World {
                     let ceiling = Mode::Enforce;
                     let lead = Lead { tables, voters: &self.voters, targets: &targets, ceiling, clock: now, now };
                     leading.coordinator.tell(Told::Health(id, ill), now);
+                    leading.coordinator.tell(Told::Stalls(id, stalls), now);
                     if tells {
                         for &instance in host.crashed.difference(&host.guests) {
                             leading.coordinator.tell(Told::Crashed { host: id, instance }, now);

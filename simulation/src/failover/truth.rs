@@ -77,6 +77,8 @@ pub struct TrueHost {
     pub compute: bool,
     /// Its libvirt answers.
     pub libvirt: bool,
+    /// Guests of others that it has, on one storage backend, and those of them that stand still.
+    pub stalled: u32,
     /// Its lease ends then, by its own clock in the world's time; 0: it has none.
     pub lease: u64,
     /// Its watchdog was fed last then; none: it has no watchdog that is armed.
@@ -120,6 +122,7 @@ impl TrueHost {
             answered: None,
             compute: true,
             libvirt: true,
+            stalled: 0,
             lease: 0,
             fed: None,
             slow: 0,

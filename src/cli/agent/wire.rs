@@ -1,8 +1,10 @@
 //! Between the agent's plain types and the messages of `pallium.ha.v1`.
 
+use std::collections::BTreeSet;
+
 use agent::report::{
-    Body, Directive, DomainEvent, DomainState, Envelope, Event, Goodbye, Hello, Instance, Instances, Lifecycle, Order,
-    Watchdog,
+    Body, Directive, Disk, DomainEvent, DomainState, Envelope, Event, Goodbye, Hello, Instance, Instances, Lifecycle,
+    Order, Watchdog,
 };
 use api::proto::ha;
 use uuid::Uuid;
@@ -104,6 +106,7 @@ fn instances(told: Instances) -> ha::AgentInstances {
         state_reason: instance.state_reason,
         autostart: instance.autostart,
         migrating: instance.migrating,
+        backends: backends(&instance.disks),
     };
     ha::AgentInstances {
         whole: told.whole,
@@ -113,6 +116,10 @@ fn instances(told: Instances) -> ha::AgentInstances {
 }
 
 fn event(told: DomainEvent) -> ha::AgentEvent {
+    let reason = match &told.event {
+        Event::IoError { reason, .. } => reason.clone(),
+        _ => String::new(),
+    };
     let (kind, detail, text) = match told.event {
         Event::Lifecycle { event, detail } => {
             let kind = match event {
@@ -141,11 +148,18 @@ fn event(told: DomainEvent) -> ha::AgentEvent {
         }
     };
     let (instance, kind) = (told.instance.to_string(), kind.to_owned());
-    ha::AgentEvent { instance, name: told.name, kind, detail, text }
+    ha::AgentEvent { instance, name: told.name, kind, detail, text, reason }
 }
 
 fn uuids(texts: &[String]) -> Result<Vec<Uuid>, String> {
     texts.iter().map(|text| Uuid::parse_str(text).map_err(|error| format!("'{text}': {error}"))).collect()
+}
+
+/// Where a guest writes, each place once.
+fn backends(disks: &[Disk]) -> Vec<String> {
+    let written = disks.iter().filter(|disk| !disk.readonly);
+    let places = written.map(|disk| if disk.shared { disk.backend.as_str() } else { "local" });
+    places.collect::<BTreeSet<_>>().into_iter().map(str::to_owned).collect()
 }
 
 /// A directive; none: one that this version does not know.

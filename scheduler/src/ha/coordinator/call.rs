@@ -5,6 +5,7 @@ use uuid::Uuid;
 use super::Barrier;
 use crate::ha::breaker::Trips;
 use crate::ha::host::{Degraded, HostId};
+use crate::ha::liveness::Stall;
 use crate::ha::order::{Change, NovaRead};
 use crate::ha::proof::PowerRead;
 use crate::ha::recovery::Recorded;
@@ -308,6 +309,8 @@ pub enum Told {
     },
     /// What is wrong with a host that lives, by its agent: all of it.
     Health(HostId, Degraded),
+    /// Where guests of a host stand still for I/O errors: all of it.
+    Stalls(HostId, Vec<Stall>),
     /// What somebody sees of the breaker's reasons that cannot be counted: a storage backend stands still, or
     /// Nova cannot act. It holds for half a minute.
     Trouble(Trips),

@@ -27,7 +27,11 @@ impl Coordinator {
             Phase::Fenced => {
                 // Back before anything was done about its instances: they are started where their disks are.
                 let back = self.in_place(case, host, lead) && !host.forced_down;
-                Self::go(case, if back { Phase::AwaitReturn } else { Phase::NovaDown }, due);
+                if back {
+                    Self::go(case, Phase::AwaitReturn, due);
+                } else if self.recovers_in_turn(case, host, lead) {
+                    Self::go(case, Phase::NovaDown, due);
+                }
             }
             Phase::NovaDown => self.nova_down(case, host, lead, due),
             Phase::Planning => self.planning(case, host, lead, due),

@@ -112,7 +112,7 @@ impl Coordinator {
         }
     }
 
-    /// A case of its cluster that is not recovered, an operator's pause, or calls of a former leader.
+    /// A case of its cluster that is not recovered, a breaker under which nothing moves, an operator's pause, or calls of a former leader.
     fn yields(&self, host: &Host, lead: &Lead<'_>) -> bool {
         let ha = lead.ha();
         let cluster = host.places.cluster;
@@ -120,7 +120,8 @@ impl Coordinator {
             let there = ha.hosts.get(case.id.host).is_some_and(|host| host.places.cluster == cluster);
             there && case.phase.is_unrecovered()
         });
-        busy || ha.paused(Act::Recover) > lead.clock || self.liveness.is_quiet(lead.now)
+        let stopped = ha.stops_recover(host).is_some() || ha.paused(Act::Recover) > lead.clock;
+        busy || stopped || self.liveness.is_quiet(lead.now)
     }
 
     fn empty(&mut self, drain: &Drain, host: &Host, of: &[std::sync::Arc<Move>], lead: &Lead<'_>, due: &mut Vec<Due>) {

@@ -2,7 +2,8 @@
 
 use uuid::Uuid;
 
-use super::{Answer, Call, Coordinator, Due, InstanceFacts, Lead, MOST, Migration, pace};
+use super::{Answer, Call, Coordinator, Due, InstanceFacts, Lead, MOST, Migration, PART, pace};
+use crate::ha::breaker::Scope;
 use crate::ha::case::{Act, Case, Phase};
 use crate::ha::order::{Change, Clear, Ended, PermitCause};
 use crate::ha::planner;
@@ -54,9 +55,12 @@ impl Coordinator {
         let source = live().filter(|(recovery, _)| recovery.case == case.id).count();
         let target = live().filter(|(_, other)| other.target.host == attempt.target.host).count();
         let policy = |host| lead.ha().hosts.get(host).map(|host| policy::of(lead.tables, host)).unwrap_or_default();
-        let from = policy(case.id.host).from_source as usize;
-        let to = policy(attempt.target.host).to_target as usize;
-        let room = live().count() + begun < MOST && source + begun < from && target + begun < to;
+        let host = lead.ha().hosts.get(case.id.host);
+        let reduced = host.is_some_and(|host| Scope::all_of(host).into_iter().any(|scope| lead.ha().is_reduced(scope)));
+        let part = |limit: usize| if reduced { limit.div_ceil(PART) } else { limit };
+        let from = part(policy(case.id.host).from_source as usize);
+        let to = part(policy(attempt.target.host).to_target as usize);
+        let room = live().count() + begun < part(MOST) && source + begun < from && target + begun < to;
         room && self.may_call(case, lead)
     }
 

@@ -99,8 +99,10 @@ impl Coordinator {
         for scope in scopes {
             let region = scope == Scope::Region;
             let blind = if region && self.liveness.is_blind() { Trips::BLIND } else { Trips::default() };
+            let outage = if region && self.liveness.is_outage() { Trips::BACKEND } else { Trips::default() };
             let told = self.trouble.filter(|(_, at)| region && lead.now < at + pace::TROUBLE);
-            let seen = blind.or(told.map_or(Trips::default(), |(trips, _)| trips)).or(self.onset(scope, lead));
+            let seen =
+                blind.or(outage).or(told.map_or(Trips::default(), |(trips, _)| trips)).or(self.onset(scope, lead));
             let asked = self.looked.get(&scope).copied();
             if asked.is_some_and(|at| lead.now < at + pace::BREAKER) {
                 continue;

@@ -2,7 +2,7 @@
 
 use super::bench::{Bench, boot, host};
 use crate::ha::host::{Degraded, Detection};
-use crate::ha::liveness::{Digest, Heard, Liveness, Says, Timers};
+use crate::ha::liveness::{Digest, Heard, Liveness, Says, Stall, Timers};
 use crate::ha::order::Groups;
 
 /// A leader that began at 0 and heard host 1 every `every` ms until `until`, with up to `jitter` ms on top.
@@ -271,4 +271,55 @@ fn a_storage_heartbeat_stands_still_when_two_say_so() {
     assert_eq!(says(&[2]), Degraded::default());
     assert_eq!(says(&[2, 3]), Degraded::STORAGE);
     assert_eq!(says(&[2, 3, 4]), Degraded::STORAGE);
+}
+
+type Stalled = (u128, &'static str, u32, u32);
+
+/// From 100 s on so many guests of hosts stand still (host, place, guests, still); 12 hosts are heard.
+fn with_stalls(of: &[Stalled], until: u64) -> Liveness {
+    let mut liveness = Liveness::new(Timers::default(), 0);
+    for now in (0..until).step_by(500) {
+        let heard: Vec<_> = (1..=12).map(|n| Heard { host: host(n), age: 0, boot: boot(n, 0), away: 0 }).collect();
+        liveness.digest(&Digest { member: 1, in_quorum: true, blind: false, heard: &heard }, now);
+        for n in 1..=12 {
+            let stalls = of.iter().filter(|(on, ..)| *on == n && now >= 100_000);
+            let stalls =
+                stalls.map(|&(_, backend, guests, stalled)| Stall { backend: backend.to_owned(), guests, stalled });
+            liveness.stalls(host(n), stalls.collect(), now);
+        }
+        liveness.look(now);
+    }
+    liveness
+}
+
+#[test]
+fn guests_that_stand_still_are_the_fault_of_their_host_or_of_the_backend() {
+    let (none, ill) = (Degraded::default(), Degraded::STORAGE);
+    // Where guests stand still (host, place, guests, still), whose fault that is: of host 1, of the backend.
+    let rows: [(&[Stalled], Degraded, bool); 9] = [
+        (&[], none, false),
+        (&[(1, "rbd:a", 20, 2)], none, false),
+        (&[(1, "rbd:a", 20, 3)], ill, false),
+        (&[(1, "rbd:a", 6, 2)], ill, false),
+        (&[(1, "rbd:a", 20, 3), (2, "rbd:b", 20, 3)], ill, false),
+        (&[(1, "rbd:a", 20, 3), (2, "rbd:a", 20, 1)], none, false),
+        (&[(1, "rbd:a", 20, 3), (2, "rbd:a", 20, 3)], none, true),
+        (&[(1, "rbd:a", 2, 2), (2, "rbd:a", 2, 2)], none, false),
+        (&[(1, "local", 20, 3), (2, "local", 20, 3)], ill, false),
+    ];
+    for (of, fault, outage) in rows {
+        let mut liveness = with_stalls(of, 159_500);
+        assert_eq!(liveness.degraded(host(1), none, 159_500), none, "{of:?}: not yet for long");
+        assert_eq!(liveness.is_outage(), outage, "{of:?}");
+        liveness = with_stalls(of, 161_000);
+        assert_eq!(liveness.degraded(host(1), none, 161_000), fault, "{of:?}");
+        assert!(!liveness.is_outage(), "{of:?}: guests may stay paused for long, the backend is back");
+    }
+    // What a leader finds when it begins is of no moment that it knows.
+    let mut new = Liveness::new(Timers::default(), 0);
+    for n in [1, 2] {
+        new.stalls(host(n), vec![Stall { backend: "rbd:a".to_owned(), guests: 9, stalled: 9 }], 0);
+    }
+    new.look(500);
+    assert!(!new.is_outage());
 }

@@ -166,6 +166,25 @@ pub(super) const ALL: &[Scenario] = &[
         },
     },
     Scenario {
+        id: "DET-05b",
+        what: "guests of one host stand still for I/O errors",
+        run: |world| {
+            world.host_mut(1).stalled = 2;
+            world.run(90_000);
+            cordoned(world, None)?;
+            world.host_mut(1).stalled = 3;
+            untouched(world, 90_000)?;
+            cordoned(world, Some("does not reach its storage"))?;
+            world.kill_leader();
+            untouched(world, 90_000)?;
+            cordoned(world, Some("does not reach its storage"))?;
+            world.host_mut(1).stalled = 0;
+            world.run(10_000);
+            cordoned(world, None)?;
+            want(true, "cordoned, whoever leads, not fenced", "")
+        },
+    },
+    Scenario {
         id: "DET-08",
         what: "a member is paused 4 s of every 5 s",
         run: |world| {

@@ -1,8 +1,9 @@
 //! Storms and partitions: many at once.
 
 use scheduler::ha::Phase;
-use scheduler::ha::breaker::{Decision, ScopeName, Trips};
-use scheduler::ha::coordinator::Told;
+use scheduler::ha::breaker::{Decision, Scope, ScopeName};
+use scheduler::ha::drain::Over;
+use scheduler::ha::host::Maintenance;
 use scheduler::ha::order::{Change, Role};
 
 use super::{Scenario, VMS, cordoned, hang, recovered, untouched, want};
@@ -102,7 +103,21 @@ pub(super) const ALL: &[Scenario] = &[
             let off = (1..=5).all(|n| world.phase(n).is_some_and(Phase::is_proven));
             let dark = (6..=10).all(|n| world.phase(n).is_none_or(|phase| !phase.is_proven()));
             want(off && dark && world.fences() == 0, "", "those whose BMC says off are proven, no others")?;
-            want(world.all_moved(VMS), "five by P1, five wait for a person", "the instances of host 1 elsewhere")
+            let begun =
+                (1..=5).filter_map(|n| {
+                    world.ha().cases.get(host(n)).and_then(|case| {
+                        case.steps.iter().find(|step| step.phase == Phase::NovaDown).map(|step| step.at)
+                    })
+                });
+            let mut begun: Vec<_> = begun.collect();
+            begun.sort_unstable();
+            let apart = begun.len() == 5 && begun.windows(2).all(|two| two[1] - two[0] >= 29_000);
+            want(apart, "", &format!("a recovery begins every 30 s under the breaker: {begun:?}"))?;
+            want(
+                world.all_moved(VMS),
+                "five by P1, one in 30 s; five wait for a person",
+                "the instances of host 1 elsewhere",
+            )
         },
     },
     Scenario {
@@ -120,16 +135,29 @@ pub(super) const ALL: &[Scenario] = &[
         id: "STO-05",
         what: "a storage backend stands still for 5 min",
         run: |world| {
-            world.hosts.iter_mut().for_each(|host| host.storage = false);
+            world.hosts.iter_mut().for_each(|host| (host.storage, host.stalled) = (false, 15));
+            let open = world.until(10_000, |world| {
+                let breaker = world.ha().small.breakers.get(&Scope::Region);
+                breaker.is_some_and(|breaker| breaker.trips.stops_recover())
+            });
+            want(open, "", "T8, by the guests that stand still")?;
+            // A host that dies meanwhile waits, and so does a drain: what is moved now would stand still elsewhere.
+            hang(world, 2);
+            let drain = Change::DrainOpen { host: host(1), incarnation: 1, mode: Maintenance::Auto };
+            want(world.order(Role::Operator, drain).is_ok(), "", "a drain")?;
+            world.run(60_000);
+            let cancel = Change::DrainEnd { host: host(1), over: Over::Cancelled };
+            want(world.order(Role::Operator, cancel).is_ok(), "", "a drain that is taken back")?;
             for _ in 0..20 {
-                world.tell(Told::Trouble(Trips::BACKEND));
                 world.run(15_000);
                 cordoned(world, None)?;
             }
-            world.hosts.iter_mut().for_each(|host| host.storage = true);
+            want(world.taken.is_empty() && world.nova.moving.is_empty() && world.fences() == 0, "", "no moves")?;
+            world.hosts.iter_mut().for_each(|host| (host.storage, host.stalled) = (true, 0));
+            world.host_mut(2).hung = false;
+            let closed = world.until(300_000, |world| world.ha().small.breakers.is_empty());
+            want(closed, "", "the breaker closes by itself")?;
             hang(world, 1);
-            world.tell(Told::Trouble(Trips::BACKEND));
-            untouched(world, 25_000)?;
             recovered(world, 300_000)
         },
     },
