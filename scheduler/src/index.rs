@@ -141,7 +141,7 @@ impl Index {
         }
         index.rows = tables.rows();
         for &key in tables.aggregates.keys() {
-            index.refresh_aggregate(tables, overlay, key);
+            index.refresh_metadata(tables, key);
         }
         for consumer in tables.consumers() {
             if let Some(group) = consumer.group.as_deref().copied() {
@@ -286,6 +286,12 @@ impl Index {
     }
 
     pub(crate) fn refresh_aggregate(&mut self, tables: &Tables, overlay: &Overlay, key: Sym) {
+        self.refresh_metadata(tables, key);
+        // Policies select hosts by aggregate.
+        self.refresh_doubts(tables, overlay);
+    }
+
+    fn refresh_metadata(&mut self, tables: &Tables, key: Sym) {
         self.facts += 1;
         self.metadata.retain(|_, aggregates| {
             aggregates.remove(&key);
@@ -294,8 +300,6 @@ impl Index {
         for name in tables.aggregate(key).into_iter().flat_map(|aggregate| aggregate.metadata.keys()) {
             self.metadata.entry(name.clone()).or_default().insert(key);
         }
-        // Policies select hosts by aggregate.
-        self.refresh_doubts(tables, overlay);
     }
 
     pub(crate) fn group_members(&self, group: Uuid) -> impl Iterator<Item = Uuid> + '_ {

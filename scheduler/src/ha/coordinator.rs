@@ -17,7 +17,7 @@ mod planning;
 mod reentry;
 mod restart;
 mod restraint;
-mod watch;
+pub(in crate::ha) mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use uuid::Uuid;
 
 use super::breaker::{Scope, Trips};
 use super::case::{Act, Case, Phase};
-use super::host::{Detection, Host, HostId};
+use super::host::{Degraded, Detection, Host, HostId};
 use super::liveness::{Liveness, Timers};
 use super::masakari::{Notification, Report};
 use super::order::{Change, Leader, NovaRead};
@@ -193,6 +193,8 @@ pub struct Coordinator {
     hosts: BTreeMap<HostId, HostFacts>,
     instances: BTreeMap<Uuid, InstanceFacts>,
     looked: BTreeMap<Scope, u64>,
+    /// What is wrong with many hosts of a scope at once.
+    common: BTreeMap<Scope, Degraded>,
     /// When hosts of a zone were fenced.
     fenced: BTreeMap<Sym, VecDeque<u64>>,
     /// The last host of a scope whose recovery began under a breaker, and when.
@@ -226,6 +228,7 @@ impl Coordinator {
             hosts: BTreeMap::new(),
             instances: BTreeMap::new(),
             looked: BTreeMap::new(),
+            common: BTreeMap::new(),
             fenced: BTreeMap::new(),
             begun: BTreeMap::new(),
             led: now,
@@ -302,6 +305,7 @@ impl Coordinator {
         let mut due = Vec::new();
         self.hear(lead);
         self.liveness.look(lead.now);
+        self.look_for_common(lead);
         let ids: Vec<_> = lead.ha().hosts.iter().filter(|host| host.enabled).map(|host| host.id).collect();
         for id in ids {
             let Some(host) = lead.ha().hosts.get(id) else { continue };

@@ -12,7 +12,6 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::breaker::Scope;
 use super::host::{Degraded, Detection, Host, HostId};
 use super::order::{Groups, Leader};
 
@@ -250,8 +249,6 @@ pub struct Liveness {
     began: u64,
     looked: u64,
     blind: bool,
-    /// What is wrong with so many hosts at once that it is not theirs.
-    common: Degraded,
     /// A storage backend stands still.
     outage: bool,
     hosts: BTreeMap<HostId, Watch>,
@@ -260,15 +257,7 @@ pub struct Liveness {
 impl Liveness {
     /// Of a leadership that begins now.
     pub fn new(timers: Timers, now: u64) -> Self {
-        Self {
-            timers,
-            began: now,
-            looked: now,
-            blind: false,
-            common: Degraded::default(),
-            outage: false,
-            hosts: BTreeMap::new(),
-        }
+        Self { timers, began: now, looked: now, blind: false, outage: false, hosts: BTreeMap::new() }
     }
 
     /// Time goes on. A process that slept begins anew: what it did not hear was its own fault.
@@ -303,7 +292,6 @@ impl Liveness {
                 watch.heard = None;
             }
         }
-        self.common = self.common(now);
         self.look_for_stalls(now);
     }
 
@@ -325,7 +313,7 @@ impl Liveness {
                 *stalled.entry(stall.backend.clone()).or_default() += u32::from(stall.stalled > 0);
             }
         }
-        self.outage = self.common.has(Degraded::STORAGE) || stalling.values().any(|hosts| *hosts >= 2);
+        self.outage = stalling.values().any(|hosts| *hosts >= 2);
         for watch in self.hosts.values_mut() {
             let alone = |stall: &&Stall| stall.backend == Stall::LOCAL || stalled.get(&stall.backend) == Some(&1);
             let own = watch.stalls.iter().flatten().filter(|stall| stall.is_much()).any(|stall| alone(&stall));
@@ -333,25 +321,9 @@ impl Liveness {
         }
     }
 
-    /// T8: a storage backend stands still, by the guests that came to wait for it, or by the storage heartbeats of many.
+    /// T8: a storage backend stands still, by the guests that came to wait for it.
     pub fn is_outage(&self) -> bool {
         self.outage
-    }
-
-    /// A network that comes and goes, or a storage backend that stands still, is the fault of no host: what would open
-    /// the region's breaker if the hosts were silent is not counted against them.
-    fn common(&self, now: u64) -> Degraded {
-        let least = Scope::Region.threshold(self.hosts.len() as u64);
-        let many =
-            |ill: &dyn Fn(&Watch) -> bool| self.hosts.values().filter(|watch| ill(watch)).count() as u64 >= least;
-        let mut common = Degraded::default();
-        if many(&|watch| self.suspected_of_late(watch, now)) {
-            common = common.and(Degraded::FLAPS);
-        }
-        if many(&|watch| self.lacks_storage(watch, now)) {
-            common = common.and(Degraded::STORAGE);
-        }
-        common
     }
 
     fn suspected_of_late(&self, watch: &Watch, now: u64) -> bool {
@@ -530,7 +502,8 @@ impl Liveness {
         let flaps = self.suspected_of_late(watch, now) || known.has(Degraded::FLAPS) && !watched;
         let mut degraded = if flaps { Degraded::FLAPS } else { Degraded::default() };
         let since = watch.storage.negative.or(watch.stalled).unwrap_or(self.began);
-        let young = watch.storage.positive.is_none() && now.saturating_sub(since) < timers.ill;
+        let unseen = watch.storage.positive.is_none_or(|at| at < self.began);
+        let young = unseen && now.saturating_sub(since) < timers.ill;
         if self.lacks_storage(watch, now) || known.has(Degraded::STORAGE) && young {
             degraded = degraded.and(Degraded::STORAGE);
         }
@@ -543,7 +516,7 @@ impl Liveness {
                 degraded = degraded.and(what);
             }
         }
-        degraded.without(self.common)
+        degraded
     }
 
     /// Somebody who watches the host, and is neither its agent nor another group, says whether it runs. Any sign

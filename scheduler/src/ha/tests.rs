@@ -3,6 +3,7 @@
 mod admission;
 mod bench;
 mod cordon;
+mod cordon_any;
 mod hook;
 mod liveness;
 mod masakari;

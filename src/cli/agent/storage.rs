@@ -5,9 +5,9 @@
 //! Files on storage that is away block for as long as it is: this has a thread of its own, and what blocks says nothing.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -19,9 +19,7 @@ use super::Sight;
 
 /// Between two counts.
 const ROUND: Duration = Duration::from_secs(5);
-/// A counter that went on so lately is of a host that runs.
-const FRESH: Duration = Duration::from_secs(15);
-/// One that stood still for so long is not.
+/// A counter that stood still for so long is of a host that does not run, or has lost the storage.
 const STILL: Duration = Duration::from_secs(30);
 /// A round that takes longer: this host has trouble with the storage itself.
 const SLOW: Duration = Duration::from_secs(5);
@@ -64,8 +62,9 @@ impl Reader {
             };
             self.counters.insert(host, Counter { content, went_on });
             let Some(age) = went_on.map(|at| now.duration_since(at)) else { continue };
-            if age < FRESH || well && age >= STILL {
-                said.push(Sight { host: host.to_string(), group: "storage".to_owned(), runs: age < FRESH });
+            // That it went on is said once for each time: the leader knows for how long it believes that.
+            if age.is_zero() || well && age >= STILL {
+                said.push(Sight { host: host.to_string(), group: "storage".to_owned(), runs: age.is_zero() });
             }
         }
         said
@@ -131,15 +130,27 @@ pub fn start(folder: &Path, own: Uuid, neighbours: Vec<Uuid>) -> Heartbeat {
 
 /// What is there afterwards differs from what was there before, whichever boot and process wrote it.
 fn write(path: &Path, own: Uuid, count: u64) -> io::Result<()> {
-    let file = File::options().create(true).truncate(false).write(true).open(path)?;
+    let file = plain(File::options().create(true).write(true), path)?;
     let text = format!("{own} {} {count}", std::process::id());
     file.write_all_at(format!("{text:<width$}\n", width = BYTES - 1).as_bytes(), 0)?;
     file.sync_data()
 }
 
+/// Opens what must be a plain file: others write to the folder too, and a link, a pipe or a device under the name of a host
+/// would have this one write where it should not, or wait for ever.
+fn plain(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let file = options.custom_flags(flags.bits() as i32).open(path)?;
+    let kind = file.metadata()?;
+    if !kind.is_file() || kind.nlink() > 1 {
+        return Err(io::Error::other("it is no plain file of its own"));
+    }
+    Ok(file)
+}
+
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut content = Vec::with_capacity(BYTES);
-    File::open(path)?.take(BYTES as u64).read_to_end(&mut content)?;
+    plain(File::options().read(true), path)?.take(BYTES as u64).read_to_end(&mut content)?;
     Ok(content)
 }
 
@@ -166,7 +177,7 @@ mod tests {
         let well = |content| (true, content);
         // It stands still from the third round on.
         let rounds = [Some(1), Some(2), Some(2), Some(2), Some(2), Some(2), Some(2), Some(2), Some(3)].map(well);
-        assert_eq!(said(&rounds), [nothing, runs, runs, runs, nothing, nothing, nothing, still, runs]);
+        assert_eq!(said(&rounds), [nothing, runs, nothing, nothing, nothing, nothing, nothing, still, runs]);
         // A file that is gone, one that never was, and one that never went on say nothing.
         let mut rounds = vec![well(Some(1)), well(Some(2))];
         rounds.extend([well(None); 9]);
@@ -197,6 +208,15 @@ mod tests {
             seen.push(content);
         }
         assert!(read(&dir.path().join("none")).is_err());
+        // What somebody else has put there is neither followed nor waited for.
+        let (link, pipe) = (dir.path().join("link"), dir.path().join("pipe"));
+        std::os::unix::fs::symlink(&path, &link).expect("a link");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo");
+        assert!(made.success());
+        std::fs::hard_link(&path, dir.path().join("twin")).expect("a second name");
+        for bad in ["link", "pipe", "twin"].map(|name| dir.path().join(name)) {
+            assert!(write(&bad, OTHER, 1).is_err() && read(&bad).is_err(), "{}", bad.display());
+        }
         assert!(write(&dir.path().join("no/folder"), OTHER, 1).is_err(), "the folder is the operator's to make");
     }
 }

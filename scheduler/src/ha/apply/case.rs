@@ -314,7 +314,8 @@ impl Cx<'_> {
             case.reentry.unforced = now;
         }
         let case = self.case(case_id)?;
-        let lost = !forced_down && matches!(case.phase, Phase::Planning | Phase::Evacuating);
+        // Either is missed, and set again before anything more is moved.
+        let lost = !(forced_down && disabled) && matches!(case.phase, Phase::Planning | Phase::Evacuating);
         self.with_host(id, |host| (host.forced_down, host.disabled) = (forced_down, disabled));
         let step = self.step(Phase::NovaDown);
         if lost && let Some(case) = self.ha_mut().case_mut(id) {

@@ -1,16 +1,56 @@
 //! What is believed of hosts, and whether so many at once is to be believed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Coordinator, Due, Lead, pace};
-use crate::ha::breaker::{Scope, ScopeName, Trips};
+use crate::ha::breaker::{Count, Scope, ScopeName, Trips};
 use crate::ha::case::{Case, Cause, Phase};
-use crate::ha::host::{Detection, Host};
+use crate::ha::host::{Degraded, Detection, Host};
 use crate::ha::order::Change;
 use crate::ha::policy::{self, Mode};
 use crate::ha::recovery::Life;
 
+/// What is wrong at once with as many hosts of a scope as open its breaker when they are silent. A network that comes and
+/// goes, a storage backend that stands still, an agent that looks at the wrong unit or socket everywhere: the fault of
+/// no host, and no reason to place nothing there.
+pub(in crate::ha) fn common<'a>(
+    hosts: impl Iterator<Item = (&'a Host, Degraded)> + Clone,
+) -> BTreeMap<Scope, Degraded> {
+    let mut ill: BTreeMap<Scope, [u64; ILLS.len()]> = BTreeMap::new();
+    for (host, degraded) in hosts.clone().filter(|(_, degraded)| !degraded.is_empty()) {
+        for scope in Scope::all_of(host) {
+            let counts = ill.entry(scope).or_default();
+            for (count, what) in counts.iter_mut().zip(ILLS) {
+                *count += u64::from(degraded.has(what));
+            }
+        }
+    }
+    let mut all: BTreeMap<Scope, u64> = ill.keys().map(|scope| (*scope, 0)).collect();
+    if !all.is_empty() {
+        for scope in hosts.flat_map(|(host, _)| Scope::all_of(host)) {
+            all.entry(scope).and_modify(|count| *count += 1);
+        }
+    }
+    let common = ill.into_iter().map(|(scope, counts)| {
+        let hosts = all[&scope];
+        let many = |count: u64| !scope.trips(Count { hosts, unavailable: count }).is_empty();
+        let common = counts.into_iter().zip(ILLS).filter(|(count, _)| many(*count));
+        (scope, common.fold(Degraded::default(), |all, (_, what)| all.and(what)))
+    });
+    common.filter(|(_, common)| !common.is_empty()).collect()
+}
+
+/// What many hosts may have at once. That they go down on purpose is the word of each.
+const ILLS: [Degraded; 4] = [Degraded::FLAPS, Degraded::STORAGE, Degraded::COMPUTE, Degraded::LIBVIRT];
+
 impl Coordinator {
+    /// Looks at what many hosts have at once.
+    pub(super) fn look_for_common(&mut self, lead: &Lead<'_>) {
+        let hosts = lead.ha().hosts.iter().filter(|host| host.enabled && host.is_open());
+        let hosts = hosts.map(|host| (&**host, self.liveness.degraded(host.id, host.degraded, lead.now)));
+        self.common = common(hosts.collect::<Vec<_>>().into_iter());
+    }
+
     pub(super) fn detect(&mut self, host: &Host, lead: &Lead<'_>, due: &mut Vec<Due>) {
         let dead = |case: &Case| case.fences > 0 && !matches!(case.phase, Phase::AwaitReturn | Phase::Returning);
         let fenced = lead.ha().cases.get(host.id).is_some_and(|case| dead(case));
@@ -33,7 +73,9 @@ impl Coordinator {
                 age: opinion.age,
             }));
         }
-        let degraded = self.liveness.degraded(host.id, host.degraded, lead.now);
+        let common = Scope::all_of(host).into_iter().filter_map(|scope| self.common.get(&scope));
+        let common = common.fold(Degraded::default(), |all, ill| all.and(*ill));
+        let degraded = self.liveness.degraded(host.id, host.degraded, lead.now).without(common);
         if degraded != host.degraded {
             let incarnation = host.incarnation;
             due.push(Due::Propose(Change::Degraded { host: host.id, incarnation, degraded }));
@@ -99,7 +141,9 @@ impl Coordinator {
         for scope in scopes {
             let region = scope == Scope::Region;
             let blind = if region && self.liveness.is_blind() { Trips::BLIND } else { Trips::default() };
-            let outage = if region && self.liveness.is_outage() { Trips::BACKEND } else { Trips::default() };
+            let missed = self.common.get(&scope).is_some_and(|ill| ill.has(Degraded::STORAGE));
+            let outage =
+                if region && (missed || self.liveness.is_outage()) { Trips::BACKEND } else { Trips::default() };
             let told = self.trouble.filter(|(_, at)| region && lead.now < at + pace::TROUBLE);
             let seen =
                 blind.or(outage).or(told.map_or(Trips::default(), |(trips, _)| trips)).or(self.onset(scope, lead));

@@ -18,7 +18,7 @@ use crate::request::{Caller, Candidate, Candidates, Group, Request};
 use crate::{Domain, Engine, Settings, Settled, SmolStr};
 
 /// The caller's order, and nothing dropped but what failover keeps out.
-fn engine() -> Engine {
+pub fn engine() -> Engine {
     let mut engine = Engine::new(Registry::default(), Settings { cordon: true, ..Settings::default() });
     let pipeline = PipelineResource {
         api_version: "cortex.cloud/v1alpha1".into(),
