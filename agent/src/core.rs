@@ -252,9 +252,9 @@ impl Core {
                 self.libvirt.answered_ns = Some(now.boot_ns);
                 self.table.replace(asked, instances);
             }
-            Seen::One(_, uuid, instance) => {
+            Seen::One(asked, uuid, instance) => {
                 self.libvirt.answered_ns = Some(now.boot_ns);
-                self.table.set(uuid, instance.map(|instance| *instance));
+                self.table.set(asked, uuid, instance.map(|instance| *instance));
             }
             Seen::Happened(event) => self.happened(event, now),
             Seen::Dropped(events) => {

@@ -12,7 +12,8 @@ use crate::report::{Instance, Instances};
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     instances: BTreeMap<Uuid, Instance>,
-    /// When libvirt was asked for the last whole list; none: it never was.
+    /// When libvirt was asked for what it answered last; none: it never gave a whole list. What is here is of then: an event
+    /// since has asked for one instance, and a libvirt that does not answer tells nothing.
     asked_ns: Option<u64>,
     /// A whole list is wanted.
     whole: bool,
@@ -29,7 +30,8 @@ impl Table {
     }
 
     /// What one is now; `None`: it is gone. Only what is new is to be said.
-    pub fn set(&mut self, uuid: Uuid, instance: Option<Instance>) {
+    pub fn set(&mut self, asked_ns: u64, uuid: Uuid, instance: Option<Instance>) {
+        self.asked_ns = self.asked_ns.map(|known| known.max(asked_ns));
         let known = self.instances.get(&uuid);
         if known == instance.as_ref() {
             return;

@@ -11,7 +11,7 @@ use scheduler::ha::HostId;
 use scheduler::ha::coordinator::lease::{Ask, Grant};
 use scheduler::ha::host::Degraded;
 use scheduler::ha::liveness::{Digest, Heard, Says, Stall};
-use scheduler::ha::order::Groups;
+use scheduler::ha::order::{Groups, Leader};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -59,6 +59,18 @@ pub struct Domains {
     pub age: u64,
     /// Instances that libvirt knows, in whatever state.
     pub instances: BTreeSet<Uuid>,
+    /// Those of them that execute, and are not on their way here or away.
+    #[serde(default)]
+    pub running: BTreeSet<Uuid>,
+}
+
+/// What an agent has listed of its host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Guests {
+    /// Instances that libvirt knows, in whatever state.
+    pub listed: BTreeSet<Uuid>,
+    /// Those of them that execute, and are not on their way here or away.
+    pub running: BTreeSet<Uuid>,
 }
 
 /// An agent has taken a permit in: it is on its disk, and its check lets the guest begin.
@@ -116,11 +128,15 @@ pub struct All {
 struct Listed {
     boot: Uuid,
     at: Instant,
-    instances: BTreeSet<Uuid>,
+    guests: Guests,
 }
 
 #[derive(Debug, Default)]
 struct Memory {
+    /// The leadership that this node has, and since when.
+    leads: Option<(Leader, Instant)>,
+    /// When hosts were last seen to run, by others than their agents.
+    runs: BTreeMap<HostId, Instant>,
     signs: BTreeMap<HostId, (Instant, Uuid)>,
     /// Hosts that said goodbye, and when they are to be back.
     away: BTreeMap<HostId, Instant>,
@@ -291,16 +307,22 @@ impl Ears {
     /// An observer has seen other hosts.
     pub fn seen(&self, seen: impl IntoIterator<Item = Seen>) {
         let mut memory = self.memory();
-        memory.seen.extend(seen);
+        for seen in seen {
+            if seen.says == Says::Runs && (memory.runs.len() < HOSTS || memory.runs.contains_key(&seen.host)) {
+                memory.runs.insert(seen.host, clock::now());
+            }
+            memory.seen.push(seen);
+        }
         let over = memory.seen.len().saturating_sub(SEEN);
         memory.seen.drain(..over);
     }
 
-    /// An agent has listed all domains of its host.
-    pub fn listed(&self, host: HostId, boot: Uuid, instances: BTreeSet<Uuid>) {
+    /// An agent has listed all domains of its host, as they were so long ago.
+    pub fn listed(&self, host: HostId, boot: Uuid, guests: Guests, age: Duration) {
+        let at = clock::now().checked_sub(age).unwrap_or_else(clock::now);
         let mut memory = self.memory();
         if memory.domains.len() < HOSTS || memory.domains.contains_key(&host) {
-            memory.domains.insert(host, Listed { boot, at: clock::now(), instances });
+            memory.domains.insert(host, Listed { boot, at, guests });
             memory.untold.insert(host);
         }
     }
@@ -311,6 +333,7 @@ impl Ears {
         memory.signs.retain(|host, _| known(*host));
         memory.away.retain(|host, _| known(*host));
         memory.domains.retain(|host, _| known(*host));
+        memory.runs.retain(|host, _| known(*host));
         memory.untold.retain(|host| known(*host));
         memory.ill.retain(|host, _| known(*host));
         memory.crashed.retain(|host, _| known(*host));
@@ -319,10 +342,10 @@ impl Ears {
     }
 
     /// The list of a host's domains and its age, if its agent gave one in that boot.
-    pub fn domains(&self, host: HostId, boot: Uuid) -> Option<(Duration, BTreeSet<Uuid>)> {
+    pub fn domains(&self, host: HostId, boot: Uuid) -> Option<(Duration, Guests)> {
         let memory = self.memory();
         let listed = memory.domains.get(&host).filter(|listed| listed.boot == boot)?;
-        Some((clock::since(listed.at), listed.instances.clone()))
+        Some((clock::since(listed.at), listed.guests.clone()))
     }
 
     /// Time since a host's last sign of life that this node, or a member that told it, has heard.
@@ -334,6 +357,24 @@ impl Ears {
             Some(Duration::from_millis(heard.age) + clock::since(*at))
         });
         told.chain(own).min()
+    }
+
+    /// As whom this node leads; remembered, for it hears what members have heard from then on.
+    pub(crate) fn leads(&self, leader: Option<Leader>) {
+        let mut memory = self.memory();
+        if memory.leads.map(|(known, _)| known) != leader {
+            memory.leads = leader.map(|leader| (leader, clock::now()));
+        }
+    }
+
+    /// Time since the youngest sign of life of a host, of any kind, that this leader can exclude: what was seen before its
+    /// leadership began it does not know.
+    pub fn youngest(&self, host: HostId) -> Duration {
+        let age = self.age(host);
+        let memory = self.memory();
+        let led = memory.leads.map_or(Duration::ZERO, |(_, since)| clock::since(since));
+        let runs = memory.runs.get(&host).map(|at| clock::since(*at));
+        age.into_iter().chain(runs).fold(led, Duration::min)
     }
 
     /// What is to be told the leader now. What is told once is forgotten.
@@ -350,8 +391,8 @@ impl Ears {
         let untold = std::mem::take(&mut memory.untold);
         let domains = untold.iter().filter_map(|host| {
             let listed = memory.domains.get(host)?;
-            let (boot, age, instances) = (listed.boot, millis(listed.at), listed.instances.clone());
-            Some(Domains { host: *host, boot, age, instances })
+            let (boot, age, Guests { listed, running }) = (listed.boot, millis(listed.at), listed.guests.clone());
+            Some(Domains { host: *host, boot, age, instances: listed, running })
         });
         let domains = domains.collect();
         let fresh = |host| memory.signs.get(host).is_some_and(|(at, _)| clock::since(*at) < FRESH);
@@ -384,11 +425,11 @@ impl Ears {
         let mut memory = self.memory();
         memory.hold(told.held.drain(..));
         wait(&mut memory.asked, told.asks.drain(..).map(|ask| (member, ask)));
-        for Domains { host, boot, age, instances } in told.domains.drain(..) {
+        for Domains { host, boot, age, instances, running } in told.domains.drain(..) {
             let at = now.checked_sub(Duration::from_millis(age)).unwrap_or(now);
             let newer = memory.domains.get(&host).is_none_or(|known| known.at < at);
             if newer && (memory.domains.len() < HOSTS || memory.domains.contains_key(&host)) {
-                memory.domains.insert(host, Listed { boot, at, instances });
+                memory.domains.insert(host, Listed { boot, at, guests: Guests { listed: instances, running } });
             }
         }
         memory.members.insert(member, (now, told));
@@ -462,7 +503,8 @@ mod tests {
         let (member, leader) = (Ears::default(), Ears::default());
         let (host, boot, guest) = (HostId(Uuid::from_u128(1)), Uuid::from_u128(2), Uuid::from_u128(3));
         member.heard(host, boot);
-        member.listed(host, boot, BTreeSet::from([guest]));
+        let guests = Guests { listed: BTreeSet::from([guest]), running: BTreeSet::new() };
+        member.listed(host, boot, guests, Duration::from_secs(3));
         member.seen([Seen { by: HostId::default(), host, group: Groups::DATA, says: Says::Silent }]);
         tokio::time::advance(Duration::from_millis(400)).await;
         leader.take(2, member.overheard());
@@ -470,8 +512,8 @@ mod tests {
         let all = leader.all(1);
         assert_eq!(all.members[0].1.heard, [Heard { host, age: 500, boot, away: 0 }]);
         assert_eq!(all.seen.len(), 1);
-        let (age, instances) = leader.domains(host, boot).expect("it was told");
-        assert_eq!((age.as_millis(), instances.contains(&guest)), (500, true));
+        let (age, guests) = leader.domains(host, boot).expect("it was told");
+        assert_eq!((age.as_millis(), guests.listed.contains(&guest)), (3_500, true), "as old as libvirt's answer");
         assert_eq!(leader.domains(host, Uuid::nil()), None, "of another boot");
         let again = member.overheard();
         assert!(again.seen.is_empty() && again.domains.is_empty() && again.heard[0].age == 500);
@@ -479,6 +521,30 @@ mod tests {
         // One that fell silent is left out.
         tokio::time::advance(STALE).await;
         assert_eq!(leader.all(1).members.len(), 1, "its own");
+    }
+
+    /// What a person confirms is refused while anything was seen of the host lately, or may have been before this node led.
+    #[tokio::test(start_paused = true)]
+    async fn the_youngest_sign_of_life_is_of_any_kind_and_no_older_than_the_leadership() {
+        let (ears, host) = (Ears::default(), HostId(Uuid::from_u128(1)));
+        let leader = Leader { term: 1, node: 1 };
+        let youngest = async |wait: u64| {
+            tokio::time::advance(Duration::from_secs(wait)).await;
+            ears.youngest(host).as_secs()
+        };
+        assert_eq!(youngest(60).await, 0, "it does not lead");
+        ears.leads(Some(leader));
+        ears.leads(Some(leader));
+        assert_eq!(youngest(9).await, 9, "it led for so long, and heard nothing");
+        ears.heard(host, Uuid::nil());
+        assert_eq!(youngest(7).await, 7);
+        let sight = |says| Seen { by: HostId::default(), host, group: Groups::STORAGE, says };
+        ears.seen([sight(Says::Silent)]);
+        assert_eq!(youngest(4).await, 11);
+        ears.seen([sight(Says::Runs)]);
+        assert_eq!(youngest(2).await, 2);
+        ears.leads(Some(Leader { term: 2, ..leader }));
+        assert_eq!(youngest(1).await, 1, "another leadership");
     }
 
     /// An ask goes up once and its grant down once, by way of the member that has the session; so does a permit

@@ -9,7 +9,7 @@ use scheduler::{HostReport, InstanceReport};
 use serde_json::{Value, json};
 
 use crate::server::{BINARY, Server, run};
-use crate::spec::{host, uuid};
+use crate::spec::{create, host, uuid};
 use crate::support::agents::{Agent, hello, id, watched};
 use crate::support::nodes::{Node, ready, settled, three, until};
 
@@ -203,6 +203,13 @@ fn the_agent_lets_only_permitted_guests_start() {
         until("the permitted guest", async || starts(&socket, &uuid(7)).ok()).await;
         let denied = starts(&socket, &uuid(8)).expect_err("no permit");
         assert!(denied.contains(&uuid(8)), "{denied}");
+        // A new instance may start where it was placed, before any report lists it; and not any more once it is given up.
+        let placed = server.hook(&create(&uuid(9), &["a".to_owned()], 1, 1024)).await;
+        assert_eq!(placed.hosts(), ["a"], "{}", placed.text);
+        until("the new guest", async || starts(&socket, &uuid(9)).ok()).await;
+        let released = server.send("DELETE", &format!("/v1/instances/{}", uuid(9)), "").await.expect("an answer");
+        assert_eq!(released.status, 200, "{}", released.text);
+        until("no such guest", async || starts(&socket, &uuid(9)).err()).await;
         let hosts = until("a host that is heard", async || {
             let hosts: Value = serde_json::from_str(&server.ctl(&["ha", "hosts", "-o", "json"]).ok()?).ok()?;
             hosts["hosts"][0]["age_ms"].is_u64().then_some(hosts)

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use raft::Freshness;
-use raft::ears::{Held, Seen};
+use raft::ears::{Guests, Held, Seen};
+use scheduler::Domain;
+use scheduler::consumer::Purpose;
 use scheduler::ha::coordinator::lease::Ask;
 use scheduler::ha::host::{Degraded, Fencer, Hello, Host, Machine, Watchdog};
 use scheduler::ha::liveness::{Says, Stall};
@@ -67,7 +69,13 @@ impl Place {
             && failover.gives_leases()
             && policy::lease(tables, host).mode == LeaseMode::Strict;
         let life = Life { host: host.id, incarnation: host.incarnation };
-        Self { life, quarantined: host.quarantined, holds, leased }
+        // What is started in place is started before it is let in, once Nova has it up again.
+        let back = failover.cases.get(host.id).filter(|case| case.phase == Phase::Returning);
+        let starts = back.is_some_and(|case| {
+            let own = case.reentry.life == host.incarnation;
+            own && !host.forced_down && case.reentry.begun(Step::StartNova).is_some()
+        });
+        Self { life, quarantined: host.quarantined && !starts, holds, leased }
     }
 }
 
@@ -90,12 +98,28 @@ fn may_begin(failover: &Failover) -> impl Iterator<Item = (Life, Uuid)> {
     placed.chain(failover.moves.iter().filter(|known| known.is_live()).map(|known| (known.to, known.instance)))
 }
 
+/// What was placed on a host by a decision, or is listed there, and has no place yet: its first start is here, wherever the
+/// reports of hosts are. What has a place elsewhere gets here by its guards only.
+fn new_on(tables: &Tables, host: &Host, permits: &mut BTreeSet<Uuid>) {
+    let name = tables.names.text(host.nova_host);
+    let provider = tables.row_of_node(Domain::Nova, name, None).and_then(|row| tables.provider(row));
+    // Nearly always each has its permit.
+    let Some(provider) = provider.filter(|provider| provider.consumers.len() > permits.len()) else { return };
+    let consumers = provider.consumers.iter().filter_map(|slot| tables.consumer_at(*slot));
+    let placed = consumers.filter(|consumer| consumer.purpose == Purpose::Instance);
+    permits.extend(placed.map(|consumer| consumer.uuid).filter(|uuid| tables.failover().permits.get(*uuid).is_none()));
+}
+
 impl Places {
     fn of(tables: &Tables) -> Self {
         let failover = tables.failover();
         let mut permits: BTreeMap<Life, BTreeSet<Uuid>> = BTreeMap::new();
         for (life, instance) in may_begin(failover) {
             permits.entry(life).or_default().insert(instance);
+        }
+        for host in failover.hosts.iter().filter(|host| host.enabled && host.is_open()) {
+            let life = Life { host: host.id, incarnation: host.incarnation };
+            new_on(tables, host, permits.entry(life).or_default());
         }
         Self {
             commands: tables.counters().commands,
@@ -183,6 +207,8 @@ struct Session {
     domains: BTreeSet<Uuid>,
     /// Those of them that crashed and were not started since.
     crashed: BTreeSet<Uuid>,
+    /// Those of them that execute.
+    running: BTreeSet<Uuid>,
     /// Where each of them writes, and whether it stands still for an I/O error.
     writes: BTreeMap<Uuid, (Vec<String>, bool)>,
     /// Those whose own disk is full: no host and no backend is at fault.
@@ -246,6 +272,7 @@ pub(crate) async fn session(
         last: (first.agent_epoch, first.seq),
         domains: BTreeSet::new(),
         crashed: BTreeSet::new(),
+        running: BTreeSet::new(),
         writes: BTreeMap::new(),
         full: BTreeSet::new(),
         listed: false,
@@ -479,6 +506,9 @@ impl Session {
             read.collect::<Result<BTreeSet<_>, ApiError>>()
         };
         let (present, gone) = (read(present.collect())?, read(gone.iter().collect())?);
+        let runs = told.present.iter().filter(|instance| executes(instance)).map(|instance| &instance.uuid);
+        let runs = read(runs.collect())?;
+        self.running = if told.whole { runs } else { &(&(&self.running - &present) - &gone) | &runs };
         let crashed = told.present.iter().filter(|instance| has_crashed(instance)).map(|instance| &instance.uuid);
         let crashed = read(crashed.collect())?;
         self.crashed = if told.whole { crashed } else { &(&(&self.crashed - &present) - &gone) | &crashed };
@@ -509,7 +539,8 @@ impl Session {
         if self.listed && self.life.incarnation != 0 {
             let ears = self.service.node.ears();
             ears.stalls(self.host, self.stalls());
-            ears.listed(self.host, self.boot, self.domains.clone());
+            let guests = Guests { listed: self.domains.clone(), running: self.running.clone() };
+            ears.listed(self.host, self.boot, guests, Duration::from_millis(told.age_ms));
             ears.crashed(self.host, self.crashed.clone());
         }
         Ok(())
@@ -649,6 +680,11 @@ fn has_crashed(instance: &ha::AgentInstance) -> bool {
         "shut_off" => matches!(instance.state_reason, 3 | 6),
         _ => false,
     }
+}
+
+/// Whether a guest executes here, and is not on its way here or away.
+fn executes(instance: &ha::AgentInstance) -> bool {
+    matches!(instance.state.as_str(), "running" | "blocked") && !instance.migrating
 }
 
 /// Whether a guest is paused for an I/O error, by libvirt's code (`VIR_DOMAIN_PAUSED_IOERROR`).

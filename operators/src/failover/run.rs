@@ -349,9 +349,10 @@ async fn domains(node: &Node, host: HostId) -> Option<Told> {
         Some((core.state().tables().failover().hosts.get(host)?.boot?, core.clock()))
     };
     let (boot, clock) = node.lead(look).await.ok().flatten()?;
-    let (age, instances) = node.ears().domains(host, boot)?;
+    let (age, guests) = node.ears().domains(host, boot)?;
     let at = clock.saturating_sub(age.as_millis() as u64);
-    Some(Told::Domains { host, running: instances.into_iter().collect(), at })
+    let (listed, running) = (guests.listed.into_iter().collect(), guests.running.into_iter().collect());
+    Some(Told::Domains { host, listed, running, at })
 }
 
 /// The act barrier of this node.

@@ -56,7 +56,7 @@ impl View for Seen {
 
     fn absent(&self, host: HostId, instance: Uuid) -> Option<u64> {
         let boot = self.tables.failover().hosts.get(host)?.boot?;
-        let (age, instances) = self.node.ears().domains(host, boot)?;
-        (!instances.contains(&instance)).then(|| self.clock.saturating_sub(age.as_millis() as u64))
+        let (age, guests) = self.node.ears().domains(host, boot)?;
+        (!guests.listed.contains(&instance)).then(|| self.clock.saturating_sub(age.as_millis() as u64))
     }
 }

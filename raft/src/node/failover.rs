@@ -37,14 +37,16 @@ impl Local {
     pub fn leadership(&self) -> Option<Leader> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        self.owner.leads().then(|| Leader { term: metrics.current_term, node: metrics.id })
+        let leader = self.owner.leads().then(|| Leader { term: metrics.current_term, node: metrics.id });
+        self.ears.leads(leader);
+        leader
     }
 
     /// What only the leader can say of a change that somebody else asks for.
     fn measured(&self, change: Change) -> Change {
         match change {
             Change::DeathProof { host, incarnation, evidence: Evidence::Operator { token, .. } } => {
-                let youngest = self.ears.age(host).map(|age| age.as_millis() as u64);
+                let youngest = Some(self.ears.youngest(host).as_millis() as u64);
                 Change::DeathProof { host, incarnation, evidence: Evidence::Operator { token, youngest } }
             }
             change => change,

@@ -102,6 +102,14 @@ const PART: usize = 4;
 /// Guests that crashed and wait for a look.
 const GUESTS: usize = 4_096;
 
+/// What an agent lists of its host.
+#[derive(Clone, Debug)]
+struct Domains {
+    listed: Vec<Uuid>,
+    running: Vec<Uuid>,
+    at: u64,
+}
+
 #[derive(Clone, Debug, Default)]
 struct HostFacts {
     /// The life that they are of: what was read before says nothing of another.
@@ -120,7 +128,7 @@ struct HostFacts {
     failed: Option<u64>,
     /// When an intent to fence it was proposed last.
     intended: Option<u64>,
-    domains: Option<(Vec<Uuid>, u64)>,
+    domains: Option<Domains>,
     asked_domains: u64,
     compute: Option<(u64, ComputeRead)>,
     /// Since when something that it had is not started, and may be.
@@ -271,8 +279,8 @@ impl Coordinator {
                 facts.read = None;
                 facts.missing = if sentinel { facts.missing.or(Some(now)) } else { None };
             }
-            Told::Domains { host, running, at } => {
-                self.hosts.entry(host).or_default().domains = Some((running, at));
+            Told::Domains { host, listed, running, at } => {
+                self.hosts.entry(host).or_default().domains = Some(Domains { listed, running, at });
             }
             Told::Compute(host, read) => self.hosts.entry(host).or_default().compute = Some((now, read)),
             Told::Progress { instance, remaining } => self.progress(instance, remaining, now),

@@ -180,7 +180,9 @@ impl World {
                 let at = self.core.state().now().max(now);
                 let host = self.by_id(id);
                 let answers = host.is_heard() && host.libvirt;
-                answers.then(|| Told::Domains { host: id, running: host.guests.iter().copied().collect(), at })
+                let running: Vec<_> = host.guests.iter().copied().collect();
+                let listed = host.guests.union(&host.halves).copied().collect();
+                answers.then_some(Told::Domains { host: id, listed, running, at })
             }
             Call::Restart { instance, host, barrier } => {
                 let denied = self.is_denied(instance, host);
@@ -223,7 +225,8 @@ impl World {
                 let at = self.core.state().now().max(now);
                 let host = self.by_id(host);
                 let answers = host.is_heard() && host.libvirt;
-                (answers && !host.guests.contains(&instance)).then_some(Told::Absent { host: host.id, instance, at })
+                let there = host.guests.contains(&instance) || host.halves.contains(&instance);
+                (answers && !there).then_some(Told::Absent { host: host.id, instance, at })
             }
         }
     }

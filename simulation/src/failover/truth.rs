@@ -77,6 +77,8 @@ pub struct TrueHost {
     pub compute: bool,
     /// Its libvirt answers.
     pub libvirt: bool,
+    /// Halves of live migrations: known to its libvirt, and not executing.
+    pub halves: BTreeSet<Uuid>,
     /// Guests of others that it has, on one storage backend, and those of them that stand still.
     pub stalled: u32,
     /// Its lease ends then, by its own clock in the world's time; 0: it has none.
@@ -122,6 +124,7 @@ impl TrueHost {
             answered: None,
             compute: true,
             libvirt: true,
+            halves: BTreeSet::new(),
             stalled: 0,
             lease: 0,
             fed: None,

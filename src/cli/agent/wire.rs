@@ -38,7 +38,7 @@ pub fn report(envelope: Envelope) -> ha::AgentReport {
         }
         // That the host runs is in every report; how long is for people.
         Body::Uptime(_) => {}
-        Body::Instances(told) => report.instances = Some(instances(told)),
+        Body::Instances(told) => report.instances = Some(instances(told, boot_ns)),
         Body::DomainEvent(told) => report.event = Some(event(told)),
         Body::EventsDropped { events } => report.events_dropped = Some(events),
         Body::Goodbye { reason, expected_down_s } => {
@@ -88,7 +88,7 @@ fn watchdog(device: Watchdog) -> Option<ha::AgentWatchdog> {
     })
 }
 
-fn instances(told: Instances) -> ha::AgentInstances {
+fn instances(told: Instances, now_ns: u64) -> ha::AgentInstances {
     let instance = |instance: Instance| ha::AgentInstance {
         uuid: instance.uuid.to_string(),
         name: instance.name,
@@ -112,6 +112,7 @@ fn instances(told: Instances) -> ha::AgentInstances {
         whole: told.whole,
         present: told.present.into_iter().map(instance).collect(),
         gone: told.gone.iter().map(Uuid::to_string).collect(),
+        age_ms: now_ns.saturating_sub(told.asked_boot_ns) / 1_000_000,
     }
 }
 

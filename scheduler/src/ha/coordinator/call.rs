@@ -255,13 +255,15 @@ pub enum Told {
         /// The answer.
         answer: Answer,
     },
-    /// All domains that run on a host.
+    /// All domains of a host.
     Domains {
         /// The host.
         host: HostId,
-        /// What runs there.
+        /// What libvirt knows there, in whatever state.
+        listed: Vec<Uuid>,
+        /// What of it executes, and is not on its way here or away.
         running: Vec<Uuid>,
-        /// When the list was taken in, replicated milliseconds.
+        /// Of when the list is, replicated milliseconds.
         at: u64,
     },
     /// What Nova says of a host that comes back.

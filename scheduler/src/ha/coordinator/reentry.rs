@@ -51,7 +51,8 @@ impl Coordinator {
             _ if facts.stepped.is_none_or(|at| lead.now >= at + pace::NOVA) => {
                 facts.stepped = Some(lead.now);
                 let compute = facts.compute.as_ref().map(|(_, read)| read.clone());
-                let seen = Box::new(Seen { compute, domains: facts.domains.clone() });
+                let domains = facts.domains.as_ref().map(|known| (known.listed.clone(), known.at));
+                let seen = Box::new(Seen { compute, domains });
                 due.push(Due::Propose(Change::Reenter { case: case.id, step, op, seen }));
             }
             _ => {}

@@ -125,7 +125,7 @@ impl Coordinator {
         }
         let barrier = self.barrier(known.op);
         let listed = self.hosts.get(&life.host).and_then(|facts| facts.domains.as_ref());
-        let runs = listed.is_some_and(|(domains, at)| *at > known.at && domains.contains(&instance));
+        let runs = listed.is_some_and(|domains| domains.at > known.at && domains.running.contains(&instance));
         let facts = self.instances.entry(instance).or_default();
         let refused = matches!(facts.answer, Some((op, Answer::Refused { .. })) if op == known.op);
         let outcome = |well| Due::Propose(Change::RestartOutcome { instance, op: known.op, well });
@@ -229,13 +229,16 @@ impl Coordinator {
         let source = super::source_of(case);
         let proven = ha.proven(source, lead.tables.counters().epoch)?;
         let facts = self.hosts.entry(host).or_default();
-        let list = facts.domains.as_ref().filter(|(_, at)| *at > proven);
-        let found = list.map(|(domains, at)| (domains.contains(&instance), *at));
+        let list = facts.domains.as_ref().filter(|domains| domains.at > proven);
+        let found = list.map(|domains| (domains.listed.contains(&instance), domains.at));
+        // Half of a migration is there and does not execute, or may not go on: neither a place nor none.
+        let runs = list.is_some_and(|domains| domains.running.contains(&instance));
         if found.is_none() && (facts.asked_domains == 0 || lead.now >= facts.asked_domains + pace::NOVA) {
             facts.asked_domains = lead.now.max(1);
             due.push(Due::Call(Call::ListDomains(host)));
         }
         if let Some((true, at)) = found
+            && runs
             && let Some(there) = ha.hosts.get(host).filter(|there| there.is_open())
         {
             let to = Life { host, incarnation: there.incarnation };

@@ -325,6 +325,22 @@ pub(super) const ALL: &[Scenario] = &[
         },
     },
     Scenario {
+        id: "EVA-21",
+        what: "the source of a live migration dies with half of it at the destination",
+        run: |world| {
+            if let Some(server) = world.nova.servers.get_mut(&vm(1)) {
+                server.destination = Some(host(2));
+            }
+            world.host_mut(2).halves.insert(vm(1));
+            world.host_mut(1).cut();
+            world.run(400_000);
+            let there = world.ha().permits.get(vm(1)).is_some_and(|known| known.life.host == host(2));
+            let others = (2..=VMS).all(|n| world.taken.contains_key(&vm(n)));
+            let left = !there && others && !world.taken.contains_key(&vm(1));
+            want(left, "left for a person, neither adopted nor evacuated", "the half is no place of it")
+        },
+    },
+    Scenario {
         id: "EVA-27",
         what: "one in error and stopped before is evacuated",
         run: |world| {
