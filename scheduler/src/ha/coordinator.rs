@@ -446,8 +446,9 @@ impl Coordinator {
             return true;
         }
         let scopes = Scope::all_of(host).into_iter();
-        let open: Vec<_> =
-            scopes.filter(|scope| ha.is_reduced(*scope) || !scope.trips(ha.count(*scope)).is_empty()).collect();
+        let open: Vec<_> = scopes
+            .filter(|scope| ha.is_reduced(*scope) || !scope.trips(ha.count(*scope, lead.clock)).is_empty())
+            .collect();
         let free = |scope: &Scope| match self.begun.get(scope) {
             Some((other, at)) => *other == host.id || lead.now >= at + pace::REDUCED,
             None => true,
