@@ -97,6 +97,8 @@ pub(crate) mod pace {
 
 /// Evacuations at once everywhere. How many from one host and to one says its policy.
 const MOST: usize = 64;
+/// Evacuations at once from the hosts of one cell.
+const FROM_CELL: usize = 24;
 /// The part of all these limits that is used under a breaker.
 const PART: usize = 4;
 /// Guests that crashed and wait for a look.
