@@ -93,7 +93,7 @@ pub(super) const ALL: &[Scenario] = &[
     },
     Scenario {
         id: "EVA-28",
-        what: "two hosts of a cell with 40 instances, and one of another cell",
+        what: "two hosts of a cell with 40 instances, one of another",
         run: |world| {
             *world = World::spread(40, 60, 8, |v| [1, 2, 21][(v % 3) as usize]);
             world.nova.takes = 60_000;
