@@ -3,10 +3,10 @@
 use scheduler::ha::Phase;
 use scheduler::ha::breaker::{Decision, Scope, ScopeName, Trips};
 use scheduler::ha::drain::Over;
-use scheduler::ha::host::Maintenance;
+use scheduler::ha::host::{Detection, Maintenance};
 use scheduler::ha::order::{Change, Role};
 
-use super::{Scenario, VMS, cordoned, hang, recovered, untouched, want};
+use super::{Scenario, VMS, cordoned, detection, hang, recovered, untouched, want};
 use crate::failover::nova::Trouble;
 use crate::failover::truth::{Bmc, host};
 use crate::failover::world::World;
@@ -20,23 +20,33 @@ fn counted(world: &World, rack: u32) -> bool {
     })
 }
 
+/// Every breaker closes by itself.
+fn closed(world: &mut World, within: u64) -> Result<String, String> {
+    let closed = world.until(within, |world| world.ha().small.breakers.is_empty());
+    want(closed, "", "the breakers closed again")
+}
+
 /// Those of this family.
 pub(super) const ALL: &[Scenario] = &[
     Scenario {
         id: "STO-01",
         what: "a rack loses its management network",
         run: |world| {
+            *world = World::new(40, VMS, 8);
             for n in 1..=10 {
                 world.host_mut(n).reaches = [false; 3];
             }
             untouched(world, 300_000)?;
+            let isolated = (1..=10).all(|n| detection(world, n) == Some(Detection::Isolated));
+            want(isolated && counted(world, 0), "", "all ten Isolated, and T1 of their cluster")?;
             // Too many to be believed: Nova's own view of its services is left to decide.
             cordoned(world, None)?;
             for n in 1..=10 {
                 world.host_mut(n).reaches = [true; 3];
             }
-            let closed = world.until(400_000, |world| world.ha().small.breakers.is_empty());
-            want(closed, "breaker opens and closes, nothing fenced", "the breaker closed again")
+            closed(world, 180_000)?;
+            untouched(world, 120_000)?;
+            want(true, "all Isolated, T1 opens and closes, nothing fenced", "")
         },
     },
     Scenario {
@@ -140,11 +150,21 @@ pub(super) const ALL: &[Scenario] = &[
         id: "STO-04",
         what: "10 hosts are cut off with a minority",
         run: |world| {
+            *world = World::new(40, VMS, 8);
             for n in 1..=10 {
                 let host = world.host_mut(n);
                 (host.reaches, host.storage, host.data) = ([false; 3], false, false);
             }
-            untouched(world, 300_000)
+            untouched(world, 300_000)?;
+            let unreachable = (1..=10).all(|n| detection(world, n) == Some(Detection::Unreachable));
+            want(unreachable && counted(world, 0), "", "all ten Unreachable, and T1 of their cluster")?;
+            for n in 1..=10 {
+                let host = world.host_mut(n);
+                (host.reaches, host.storage, host.data) = ([true; 3], true, true);
+            }
+            closed(world, 180_000)?;
+            untouched(world, 120_000)?;
+            want(true, "all Unreachable, T1 opens and closes, nothing fenced", "")
         },
     },
     Scenario {
