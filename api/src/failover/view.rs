@@ -80,9 +80,9 @@ pub(super) fn losses(tables: &Tables, most: usize) -> ha::FailoverLossesResponse
 fn breaker(tables: &Tables, scope: Scope) -> ha::FailoverBreaker {
     let failover = tables.failover();
     let text = |sym| tables.names.text(sym);
-    let count = failover.count(scope);
-    let known = failover.small.breakers.get(&scope);
     let now = tables.counters().now;
+    let count = failover.count(scope, now);
+    let known = failover.small.breakers.get(&scope);
     let answer = known.and_then(|breaker| breaker.answer.as_ref()).filter(|(_, until)| *until > now);
     ha::FailoverBreaker {
         scope: match scope {

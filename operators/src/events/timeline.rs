@@ -191,7 +191,7 @@ fn breakers(tables: &Tables, cluster: Uuid) -> Vec<Event> {
             Scope::Cell(cell) => format!("cell:{}", text(cell)),
             Scope::Cluster(block) => format!("cluster:{}", text(block)),
         };
-        let count = tables.failover().count(*scope);
+        let count = tables.failover().count(*scope, counters.now);
         let ago = counters.now.saturating_sub(breaker.since);
         Event {
             id: Uuid::new_v5(&cluster, format!("breaker/{scope_name}/{}", breaker.since).as_bytes()),

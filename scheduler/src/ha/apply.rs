@@ -397,7 +397,8 @@ impl Cx<'_> {
         if act == Act::Recover {
             let host = self.host(case.id.host)?;
             if let Some((scope, trips)) = self.ha().stops_recover(host) {
-                return Err(Refusal::Breaker { scope: self.scope_name(scope), trips, count: self.ha().count(scope) });
+                let count = self.ha().count(scope, self.now());
+                return Err(Refusal::Breaker { scope: self.scope_name(scope), trips, count });
             }
         }
         Ok(())

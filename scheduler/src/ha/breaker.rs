@@ -5,7 +5,9 @@
 use bitcode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
+use super::case::Cause;
 use super::host::{Detection, Host, HostId, Maintenance};
+use super::proof::Kind;
 use super::stop::Stop;
 use super::table::Failover;
 use crate::names::Sym;
@@ -140,6 +142,8 @@ pub const ANSWERED: usize = 256;
 const COOL: u64 = 80;
 /// Milliseconds below it until it closes.
 const COOLDOWN: u64 = 120_000;
+/// Milliseconds that a host counts after its death, however soon it was recovered.
+pub const STORM: u64 = 300_000;
 
 /// An open breaker.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
@@ -159,7 +163,7 @@ pub struct Breaker {
 pub struct Count {
     /// Hosts that failover acts on and that are not in maintenance.
     pub hosts: u64,
-    /// Those that are suspected, isolated, unreachable, being fenced, or dead and not recovered.
+    /// Those that are suspected, isolated, unreachable, being fenced, dead and not recovered, or died just now.
     pub unavailable: u64,
 }
 
@@ -205,26 +209,40 @@ impl Scope {
 
 impl Failover {
     /// Counts a scope. A host whose recovery is not over counts however long ago it died, so that a slow
-    /// cascade is seen too; what was unreachable before a person put it into maintenance does not.
-    pub fn count(&self, scope: Scope) -> Count {
+    /// cascade is seen too, and one that died just now counts although it was recovered, so that a cascade that spreads
+    /// no faster than that is; what was unreachable before a person put it into maintenance does not.
+    pub fn count(&self, scope: Scope, now: u64) -> Count {
         let mut count = Count::default();
         for host in self.hosts.iter().filter(|host| host.enabled && scope.has(host)) {
             let unrecovered = self.cases.get(host.id).is_some_and(|case| case.phase.is_unrecovered());
-            if host.maintenance != Maintenance::None && !unrecovered {
+            let lost = unrecovered || self.died(host, now);
+            if host.maintenance != Maintenance::None && !lost {
                 continue;
             }
             count.hosts += 1;
             let silent =
                 matches!(host.belief.detection, Detection::Suspect | Detection::Isolated | Detection::Unreachable);
-            count.unavailable += u64::from(silent || unrecovered);
+            count.unavailable += u64::from(silent || lost);
         }
         count
+    }
+
+    /// Whether a host was lost within the window. One that boots without having been missed is none that died.
+    fn died(&self, host: &Host, now: u64) -> bool {
+        let missed = |life| {
+            let case = self.cases.get(host.id).filter(|case| case.id.incarnation == life);
+            case.is_some_and(|case| case.cause != Cause::Rebooted)
+        };
+        host.proofs.iter().any(|proof| {
+            let fresh = now < proof.at.saturating_add(STORM);
+            fresh && (proof.evidence.kind() != Kind::P3 || missed(proof.incarnation))
+        })
     }
 
     /// What stops fencing of a host, if anything does: scope, reasons, count.
     pub fn stops_kill(&self, host: &Host, now: u64) -> Option<(Scope, Trips, Count)> {
         Scope::all_of(host).into_iter().find_map(|scope| {
-            let count = self.count(scope);
+            let count = self.count(scope, now);
             let known = self.small.breakers.get(&scope);
             let stored = known.map_or(Trips::default(), |breaker| breaker.trips);
             let counted = scope.trips(count);
@@ -260,7 +278,7 @@ impl Failover {
     /// What a look at a scope makes of its breaker: none, or an open one. It never closes by time alone:
     /// the count must be low for a while, or an operator answers.
     pub(crate) fn looked(&self, scope: Scope, seen: Trips, now: u64) -> Option<Breaker> {
-        let count = self.count(scope);
+        let count = self.count(scope, now);
         let trips = scope.trips(count).or(seen.seen());
         let known = self.small.breakers.get(&scope);
         if !trips.is_empty() {

@@ -97,6 +97,8 @@ pub(crate) mod pace {
 
 /// Evacuations at once everywhere. How many from one host and to one says its policy.
 const MOST: usize = 64;
+/// Evacuations at once from the hosts of one cell.
+const FROM_CELL: usize = 24;
 /// The part of all these limits that is used under a breaker.
 const PART: usize = 4;
 /// Guests that crashed and wait for a look.
@@ -458,8 +460,9 @@ impl Coordinator {
             return true;
         }
         let scopes = Scope::all_of(host).into_iter();
-        let open: Vec<_> =
-            scopes.filter(|scope| ha.is_reduced(*scope) || !scope.trips(ha.count(*scope)).is_empty()).collect();
+        let open: Vec<_> = scopes
+            .filter(|scope| ha.is_reduced(*scope) || !scope.trips(ha.count(*scope, lead.clock)).is_empty())
+            .collect();
         let free = |scope: &Scope| match self.begun.get(scope) {
             Some((other, at)) => *other == host.id || lead.now >= at + pace::REDUCED,
             None => true,

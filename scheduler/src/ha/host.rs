@@ -75,6 +75,11 @@ pub enum Fencer {
 }
 
 impl Fencer {
+    /// Whether it switches the power off; the others wait for their proof beside it.
+    pub fn is_bmc(self) -> bool {
+        matches!(self, Self::Redfish | Self::Ipmi)
+    }
+
     /// Its name.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -349,6 +354,11 @@ impl Host {
     /// Whether its present life has begun and was not proven over.
     pub fn is_open(&self) -> bool {
         self.boot.is_some()
+    }
+
+    /// The first level from one on that switches its power off.
+    pub fn level(&self, from: usize) -> Option<(usize, Fencer)> {
+        self.fencers.iter().copied().enumerate().skip(from).find(|(_, fencer)| fencer.is_bmc())
     }
 
     /// The proof that a life is over, if there is one. A machine lives one life at a time: what proves one

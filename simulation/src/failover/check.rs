@@ -96,7 +96,7 @@ impl World {
         let begun = ha.cases.get(id).and_then(|case| case.op(barrier.intent)).map_or(0, |op| op.at);
         // As it was when the intent was applied: an onset since then does not count.
         let many = Scope::all_of(host).into_iter().find(|scope| {
-            let count = ha.count(*scope);
+            let count = ha.count(*scope, self.now);
             let known = ha.small.breakers.get(scope);
             let answered = known.is_some_and(|breaker| breaker.answer.is_some());
             let over = count.unavailable >= scope.threshold(count.hosts) && count.hosts > 4;

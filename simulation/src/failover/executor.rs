@@ -1,7 +1,7 @@
 //! Calls on their way: the barrier that a sender must pass, and what the other side does.
 
 use scheduler::ha::coordinator::{Answer, Barrier, Call, Migration, Told};
-use scheduler::ha::host::HostId;
+use scheduler::ha::host::{Fencer, HostId};
 use scheduler::ha::order::{Leader, NovaRead};
 use scheduler::ha::proof::{Power, PowerRead};
 use scheduler::ha::recovery::{Recorded, VmState};
@@ -101,10 +101,12 @@ impl World {
         let now = self.now;
         match call {
             Call::ReadPower(id) => self.read_power(id),
-            Call::PowerOff { host: id, .. } => {
+            Call::PowerOff { host: id, barrier } => {
+                let op = self.ha().cases.get(id).and_then(|case| case.op(barrier.intent));
+                let ipmi = op.is_some_and(|op| op.fencer == Fencer::Ipmi);
                 let host = self.by_id(id);
                 host.fences += 1;
-                match host.bmc {
+                match if ipmi { host.ipmi } else { host.bmc } {
                     Bmc::Well | Bmc::Strange if host.on => host.off_at = Some(now + 1_500),
                     Bmc::Refuses if host.on => host.off_at = host.off_at.or(Some(now + 6_000)),
                     _ => {}

@@ -43,8 +43,10 @@ pub struct TrueHost {
     pub data: bool,
     /// Boots so far.
     pub boots: u128,
-    /// Its BMC.
+    /// Its BMC, by Redfish.
     pub bmc: Bmc,
+    /// The same by IPMI, where that switches.
+    pub ipmi: Bmc,
     /// When a power-off takes effect.
     pub off_at: Option<u64>,
     /// Guests that execute on it.
@@ -108,6 +110,7 @@ impl TrueHost {
             data: true,
             boots: 0,
             bmc: Bmc::Well,
+            ipmi: Bmc::Well,
             off_at: None,
             guests: BTreeSet::new(),
             crashed: BTreeSet::new(),

@@ -463,7 +463,7 @@ impl World {
     }
 }
 
-fn spec(n: u128) -> HostSpec {
+pub(super) fn spec(n: u128) -> HostSpec {
     let rack = (n - 1) / 10;
     HostSpec {
         id: host(n),

@@ -62,8 +62,7 @@ impl Cx<'_> {
     /// Section C.5 of the specification.
     fn is_safe(&self, case: &Case, host: &Host, fencer: Fencer, machine: &Machine, voters: &[u64]) -> Result<()> {
         let unsafe_ = |why: String| Err(Refusal::Unsafe { host: host.id, why });
-        let by_bmc = matches!(fencer, Fencer::Redfish | Fencer::Ipmi);
-        if by_bmc && !Stop::FenceIdentity.lets(host.machine.is(machine)) {
+        if fencer.is_bmc() && !Stop::FenceIdentity.lets(host.machine.is(machine)) {
             return unsafe_(format!("the BMC is that of {machine}, the inventory says {}: mend it", host.machine));
         }
         if !Stop::NotManual.lets(host.maintenance != Maintenance::Manual) {

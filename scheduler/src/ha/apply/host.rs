@@ -6,8 +6,8 @@ use super::{Cx, Result, invalid, text};
 use crate::apply::Touched;
 use crate::ha::case::Phase;
 use crate::ha::host::{
-    BOOTS, Belief, Degraded, Detection, FENCERS, Fencer, Hello, Host, HostId, HostSpec, Incarnation, Maintenance,
-    PROOFS, Places, Watchdog,
+    BOOTS, Belief, Degraded, Detection, FENCERS, Hello, Host, HostId, HostSpec, Incarnation, Maintenance, PROOFS,
+    Places, Watchdog,
 };
 use crate::ha::order::{Done, Groups};
 use crate::ha::proof::{Evidence, Proof};
@@ -82,7 +82,7 @@ impl Cx<'_> {
         if spec.fencers.len() > FENCERS {
             return Err(invalid("fencers", &spec.fencers.len().to_string(), "8 at most"));
         }
-        let by_bmc = spec.fencers.iter().any(|fencer| matches!(fencer, Fencer::Redfish | Fencer::Ipmi));
+        let by_bmc = spec.fencers.iter().any(|fencer| fencer.is_bmc());
         if by_bmc && (spec.bmc.is_none() || (spec.machine.uuid.is_none() && spec.machine.serial.is_none())) {
             return Err(invalid(
                 "fencers",

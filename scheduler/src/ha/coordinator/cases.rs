@@ -2,7 +2,7 @@
 
 use super::{Call, Coordinator, Due, Lead, pace};
 use crate::ha::case::{Act, Case, Cause, FenceOp, FenceOutcome, Phase};
-use crate::ha::host::{Detection, Fencer, Host, Maintenance};
+use crate::ha::host::{Detection, Host, Maintenance};
 use crate::ha::order::Change;
 use crate::ha::policy;
 use crate::ha::proof::{Evidence, Power};
@@ -90,8 +90,8 @@ impl Coordinator {
         self.fence(case, host, 0, lead, due);
     }
 
-    /// An intent at a level, once the BMC has said who it is.
-    fn fence(&mut self, case: &Case, host: &Host, level: usize, lead: &Lead<'_>, due: &mut Vec<Due>) {
+    /// An intent at the first level from one on that is a BMC's, once that has said who it is.
+    fn fence(&mut self, case: &Case, host: &Host, from: usize, lead: &Lead<'_>, due: &mut Vec<Due>) {
         // Heard again, if only just now: whatever is believed still, it is not fenced.
         let silent = self.stays_silent(case, host, lead);
         let facts = self.hosts.entry(host.id).or_default();
@@ -105,13 +105,12 @@ impl Coordinator {
             || host.exempt > now
             || host.maintenance == Maintenance::Manual
             || lead.ha().stops_kill(host, now).is_some();
-        let Some(&fencer) = host.fencers.get(level) else { return };
+        let Some((level, fencer)) = host.level(from) else { return };
         let machine = read.machine.clone();
-        let by_bmc = matches!(fencer, Fencer::Redfish | Fencer::Ipmi);
         let again = facts.intended.is_none_or(|at| lead.now >= at + pace::INTEND);
         // What is not done takes no turn from what is.
         let acts = || lead.mode(Some(host.id)) == policy::Mode::Enforce;
-        if fresh && again && !hindered && by_bmc && (!acts() || self.takes_turn(case, host, lead)) {
+        if fresh && again && !hindered && (!acts() || self.takes_turn(case, host, lead)) {
             self.hosts.entry(host.id).or_default().intended = Some(lead.now);
             due.push(Due::Propose(Change::FenceIntent {
                 case: case.id,
@@ -168,9 +167,9 @@ impl Coordinator {
                 let raw = facts.reads.back().map_or("no answer", |(_, read)| &read.raw).to_owned();
                 Self::outcome(case, op, Power::Unknown, &raw, due);
             }
-            let by_bmc = |fencer: &Fencer| matches!(fencer, Fencer::Redfish | Fencer::Ipmi);
             let next = usize::from(op.level) + 1;
-            if host.fencers.get(next).is_some_and(by_bmc) {
+            // What stands in the way of the next level for as long again, and a person is asked.
+            if host.level(next).is_some() && lead.now < since + 2 * pace::GIVE_UP {
                 self.fence(case, host, next, lead, due);
             } else {
                 self.hosts.entry(host.id).or_default().failed = Some(lead.now);

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{Answer, Call, Coordinator, Due, InstanceFacts, Lead, MOST, Migration, PART, pace};
+use super::{Answer, Call, Coordinator, Due, FROM_CELL, InstanceFacts, Lead, MOST, Migration, PART, pace};
 use crate::ha::breaker::Scope;
 use crate::ha::case::{Act, Case, Phase};
 use crate::ha::order::{Change, Clear, Ended, PermitCause};
@@ -25,13 +25,12 @@ impl Coordinator {
             Self::go(case, Phase::Planning, due);
             return;
         }
-        let mut begun = 0;
         for recovery in &of_case {
             let Some(attempt) = &recovery.attempt else { continue };
             match (recovery.status, attempt.state) {
                 (Status::Planned, _) if !fits(recovery) => {}
-                (Status::Planned, AttemptState::Claimed) if self.may_begin(case, attempt, begun, lead) => {
-                    begun += usize::from(self.begin(case, recovery, attempt, lead, due));
+                (Status::Planned, AttemptState::Claimed) if self.may_begin(case, attempt, lead, due) => {
+                    self.begin(case, recovery, attempt, lead, due);
                 }
                 (Status::Stopping(_), _) => self.stop_again(recovery, attempt, lead, due),
                 (Status::Evacuating, _) => self.follow(case, recovery, attempt, lead, due),
@@ -49,37 +48,41 @@ impl Coordinator {
         !stopped && !self.liveness.is_quiet(lead.now)
     }
 
-    /// No new attempt above the limits either. One that is called again is among those that are alive.
-    fn may_begin(&self, case: &Case, attempt: &Attempt, begun: usize, lead: &Lead<'_>) -> bool {
-        let live = || lead.ha().recoveries.iter().filter_map(|recovery| Some((recovery, recovery.live()?)));
-        let source = live().filter(|(recovery, _)| recovery.case == case.id).count();
-        let target = live().filter(|(_, other)| other.target.host == attempt.target.host).count();
+    /// No new attempt above the limits either: those that are alive count, and those that this step begins.
+    fn may_begin(&self, case: &Case, attempt: &Attempt, lead: &Lead<'_>, due: &[Due]) -> bool {
+        let alive = lead.ha().recoveries.iter();
+        let alive = alive.filter_map(|recovery| Some((recovery.case, recovery.live()?.target)));
+        // What is not done takes no room from what is.
+        let acts = |host| host == case.id.host || lead.mode(Some(host)) == policy::Mode::Enforce;
+        let begun = due.iter().filter_map(|due| match due {
+            Due::Propose(Change::AttemptIntent { case, target, .. }) if acts(case.host) => Some((*case, *target)),
+            _ => None,
+        });
+        let live: Vec<_> = alive.chain(begun).collect();
+        let cell_of = |host| lead.ha().hosts.get(host).map(|host| host.places.cell);
+        let source = live.iter().filter(|(known, _)| *known == case.id).count();
+        let target = live.iter().filter(|(_, target)| target.host == attempt.target.host).count();
+        let cell = cell_of(case.id.host);
+        let in_cell = live.iter().filter(|(known, _)| cell_of(known.host) == cell).count();
         let policy = |host| lead.ha().hosts.get(host).map(|host| policy::of(lead.tables, host)).unwrap_or_default();
         let host = lead.ha().hosts.get(case.id.host);
         let reduced = host.is_some_and(|host| Scope::all_of(host).into_iter().any(|scope| lead.ha().is_reduced(scope)));
         let part = |limit: usize| if reduced { limit.div_ceil(PART) } else { limit };
         let from = part(policy(case.id.host).from_source as usize);
         let to = part(policy(attempt.target.host).to_target as usize);
-        let room = live().count() + begun < part(MOST) && source + begun < from && target + begun < to;
+        let room = live.len() < part(MOST) && in_cell < part(FROM_CELL) && source < from && target < to;
         room && self.may_call(case, lead)
     }
 
-    /// An intent, once Nova has said how the instance stands. True when it is proposed.
-    fn begin(
-        &mut self,
-        case: &Case,
-        recovery: &Recovery,
-        attempt: &Attempt,
-        lead: &Lead<'_>,
-        due: &mut Vec<Due>,
-    ) -> bool {
+    /// An intent, once Nova has said how the instance stands.
+    fn begin(&mut self, case: &Case, recovery: &Recovery, attempt: &Attempt, lead: &Lead<'_>, due: &mut Vec<Due>) {
         let op =
             self.name(recovery.instance, case, "evacuate", u64::from(attempt.number) << 8 | u64::from(attempt.calls));
         let facts = self.instances.entry(recovery.instance).or_default();
         let fresh = facts.read.as_ref().filter(|(at, ..)| lead.now <= at + pace::READ);
         let Some((_, nova, _)) = fresh else {
             read_server(facts, recovery.instance, pace::NOVA, lead, due);
-            return false;
+            return;
         };
         let mut nova = nova.clone();
         // Proposed again and again, or not even that.
@@ -94,7 +97,7 @@ impl Coordinator {
             if !nova.moving && nova.sentinel {
                 self.found_there(case, recovery.instance, nova.host, lead, due);
             }
-            return false;
+            return;
         }
         // A drain was bringing it elsewhere when its host died.
         let drained = lead.ha().moves.get(recovery.instance).filter(|known| known.is_live());
@@ -111,7 +114,7 @@ impl Coordinator {
                 },
             };
             if clear.is_none() {
-                return false;
+                return;
             }
             nova.destination = Some((host, clear));
         }
@@ -125,7 +128,6 @@ impl Coordinator {
             nova: Box::new(nova),
         }));
         facts.read = None;
-        true
     }
 
     fn follow(&mut self, case: &Case, recovery: &Recovery, attempt: &Attempt, lead: &Lead<'_>, due: &mut Vec<Due>) {

@@ -4,7 +4,7 @@ use expect_test::expect;
 
 use super::bench::{Bench, RUNS, hello, host, life, op, twice, vm};
 use crate::ha::Stop;
-use crate::ha::breaker::{Decision, ScopeName, Trips};
+use crate::ha::breaker::{Decision, Scope, ScopeName, Trips};
 use crate::ha::case::{Cause, Phase};
 use crate::ha::host::Detection;
 use crate::ha::order::{Change, Clear, Done, Ended, PermitCause, To};
@@ -170,6 +170,24 @@ fn a_breaker_stops_fencing_but_not_the_recovery_of_what_is_proven_dead() {
     bench.now += 24 * 3_600_000;
     bench.must(Change::BreakerSet { scope: scope(), seen: Trips::default() });
     assert!(!bench.ha().small.breakers.is_empty());
+}
+
+#[test]
+fn a_death_counts_for_five_minutes_however_soon_it_is_recovered_and_a_boot_is_none() {
+    let mut bench = Bench::new();
+    bench.pending(1);
+    bench.must(Change::DeathProof { host: host(1), incarnation: 1, evidence: twice(1) });
+    let died = bench.host(1).proofs[0].at;
+    bench.must(Change::IncarnationOpen { host: host(2), hello: Box::new(hello(2, 1)) });
+    bench.tamper(|ha| ha.close(host(1)));
+    let lost = |bench: &Bench, now| bench.ha().count(Scope::Region, now).unavailable;
+    assert_eq!([lost(&bench, died), lost(&bench, died + 299_999), lost(&bench, died + 300_000)], [1, 1, 0]);
+    // The same of a boot that ended a case; what it is called in the case of a boot is no death.
+    bench.pending(3);
+    bench.must(Change::IncarnationOpen { host: host(3), hello: Box::new(hello(3, 1)) });
+    bench.phase(3, Phase::AwaitReturn);
+    let later = died + 300_000;
+    assert_eq!(lost(&bench, later), 1);
 }
 
 #[test]

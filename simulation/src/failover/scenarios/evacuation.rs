@@ -92,6 +92,31 @@ pub(super) const ALL: &[Scenario] = &[
         },
     },
     Scenario {
+        id: "EVA-28",
+        what: "two hosts of a cell with 40 instances, one of another",
+        run: |world| {
+            *world = World::spread(40, 60, 8, |v| [1, 2, 21][(v % 3) as usize]);
+            world.nova.takes = 60_000;
+            let mut most = (0, 0);
+            for n in [1, 2, 21] {
+                world.host_mut(n).cut();
+                world.run(7_000);
+            }
+            while world.now < 900_000 && world.ha().cases.iter().any(|case| case.phase != Phase::AwaitReturn) {
+                world.run(500);
+                let open = world.nova.moving.iter().copied().filter(|moving| moving.over.is_none());
+                let (there, here): (Vec<_>, Vec<_>) = open.partition(|moving| moving.source == host(21));
+                most = (most.0.max(here.len()), most.1.max(there.len()));
+            }
+            let moved = world.taken.len() == 60 && world.taken.values().all(|count| *count == 1);
+            want(
+                moved && most == (24, 20),
+                "24 at once from the first, 20 from the other",
+                &format!("24, 20: {most:?}"),
+            )
+        },
+    },
+    Scenario {
         id: "EVA-10",
         what: "two hosts with four members of an anti-affinity group, three left",
         run: |world| {

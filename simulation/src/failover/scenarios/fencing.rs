@@ -1,11 +1,24 @@
 //! Fencing: power-offs, and BMCs that lie.
 
 use scheduler::ha::Phase;
-use scheduler::ha::host::Maintenance;
+use scheduler::ha::case::FenceOp;
+use scheduler::ha::host::{Fencer, HostSpec, Maintenance};
 use scheduler::ha::order::{Change, Role, Voter};
 
 use super::{Scenario, asked, called, hang, leased, policy, recovered, returned, untouched, want};
 use crate::failover::truth::{Bmc, host};
+use crate::failover::world::{World, spec};
+
+/// What fences host 1.
+fn fenced_by(world: &mut World, fencers: &[Fencer]) -> Result<String, String> {
+    let spec = HostSpec { fencers: fencers.to_vec(), ..spec(1) };
+    want(world.order(Role::Coordinator, Change::HostUpsert(Box::new(spec))).is_ok(), "", "other fencers")
+}
+
+/// Fence operations of the case of host 1.
+fn ops(world: &World) -> &[FenceOp] {
+    world.ha().cases.get(host(1)).map_or(&[], |case| &case.ops)
+}
 
 /// Those of this family.
 pub(super) const ALL: &[Scenario] = &[
@@ -36,6 +49,43 @@ pub(super) const ALL: &[Scenario] = &[
             world.run(300_000);
             let asks = world.ha().cases.get(host(1)).is_some_and(|case| case.needs_operator.is_some());
             want(asks && world.taken.is_empty(), "not believed, an operator is asked", "no proof, NeedsOperator")
+        },
+    },
+    Scenario {
+        id: "FEN-03b",
+        what: "the same by Redfish, and IPMI is behind a watchdog",
+        run: |world| {
+            fenced_by(world, &[Fencer::Redfish, Fencer::WatchdogLease, Fencer::Ipmi])?;
+            hang(world, 1);
+            world.bmc(1, Bmc::Lies);
+            recovered(world, 180_000)?;
+            let by: Vec<_> = ops(world).iter().map(|op| (op.level, op.fencer)).collect();
+            want(by == [(0, Fencer::Redfish), (2, Fencer::Ipmi)], "the next level is tried", &format!("both; {by:?}"))
+        },
+    },
+    Scenario {
+        id: "FEN-03c",
+        what: "a watchdog and a person are in front of Redfish",
+        run: |world| {
+            fenced_by(world, &[Fencer::WatchdogLease, Fencer::Manual, Fencer::Redfish])?;
+            hang(world, 1);
+            recovered(world, 120_000)?;
+            want(ops(world).len() == 1, "what only waits does not hold it up", "one power-off, by Redfish")
+        },
+    },
+    Scenario {
+        id: "FEN-03d",
+        what: "a BMC does nothing, the host is heard before the next",
+        run: |world| {
+            fenced_by(world, &[Fencer::Redfish, Fencer::Ipmi])?;
+            hang(world, 1);
+            world.bmc(1, Bmc::Lies);
+            world.until(60_000, |world| world.fences() > 0);
+            world.run(15_000);
+            world.host_mut(1).hung = false;
+            world.run(120_000);
+            let one = ops(world).iter().all(|op| op.fencer == Fencer::Redfish);
+            want(one && asked(world), "not gone on with, an operator is asked", "Redfish alone, NeedsOperator")
         },
     },
     Scenario {

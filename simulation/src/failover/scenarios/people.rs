@@ -26,7 +26,9 @@ pub(super) const ALL: &[Scenario] = &[
             restore(world, backup);
             hang(world, 5);
             world.run(600_000);
+            let paused = world.ha().small.epoch < world.core.state().tables().counters().epoch;
             let still = world.fences() == fences && world.taken == taken;
+            want(paused, "", "paused until a person releases it")?;
             want(still, "paused: nothing on old authority", "no fence and no evacuation after the restore")
         },
     },

@@ -1,15 +1,30 @@
 //! Storms and partitions: many at once.
 
 use scheduler::ha::Phase;
-use scheduler::ha::breaker::{Decision, Scope, ScopeName};
+use scheduler::ha::breaker::{Decision, Scope, ScopeName, Trips};
 use scheduler::ha::drain::Over;
-use scheduler::ha::host::Maintenance;
+use scheduler::ha::host::{Detection, Maintenance};
 use scheduler::ha::order::{Change, Role};
 
-use super::{Scenario, VMS, cordoned, hang, recovered, untouched, want};
+use super::{Scenario, VMS, cordoned, detection, hang, recovered, untouched, want};
 use crate::failover::nova::Trouble;
 use crate::failover::truth::{Bmc, host};
 use crate::failover::world::World;
+
+/// The breaker of a rack is open for too many that are away.
+fn counted(world: &World, rack: u32) -> bool {
+    let mut open = world.ha().small.breakers.iter();
+    open.any(|(scope, breaker)| {
+        let of_rack = matches!(scope, Scope::Cluster(name) if world.core.state().tables().names.text(*name) == format!("rack-{rack}"));
+        of_rack && breaker.trips.or(Trips::COUNT) == breaker.trips
+    })
+}
+
+/// Every breaker closes by itself.
+fn closed(world: &mut World, within: u64) -> Result<String, String> {
+    let closed = world.until(within, |world| world.ha().small.breakers.is_empty());
+    want(closed, "", "the breakers closed again")
+}
 
 /// Those of this family.
 pub(super) const ALL: &[Scenario] = &[
@@ -17,17 +32,21 @@ pub(super) const ALL: &[Scenario] = &[
         id: "STO-01",
         what: "a rack loses its management network",
         run: |world| {
+            *world = World::new(40, VMS, 8);
             for n in 1..=10 {
                 world.host_mut(n).reaches = [false; 3];
             }
             untouched(world, 300_000)?;
+            let isolated = (1..=10).all(|n| detection(world, n) == Some(Detection::Isolated));
+            want(isolated && counted(world, 0), "", "all ten Isolated, and T1 of their cluster")?;
             // Too many to be believed: Nova's own view of its services is left to decide.
             cordoned(world, None)?;
             for n in 1..=10 {
                 world.host_mut(n).reaches = [true; 3];
             }
-            let closed = world.until(400_000, |world| world.ha().small.breakers.is_empty());
-            want(closed, "breaker opens and closes, nothing fenced", "the breaker closed again")
+            closed(world, 180_000)?;
+            untouched(world, 120_000)?;
+            want(true, "all Isolated, T1 opens and closes, nothing fenced", "")
         },
     },
     Scenario {
@@ -45,17 +64,24 @@ pub(super) const ALL: &[Scenario] = &[
     },
     Scenario {
         id: "STO-07",
-        what: "three of ten hang one after another",
+        what: "two of ten hang, and a third 200 s later",
         run: |world| {
-            for n in [2, 3] {
-                hang(world, n);
-                world.bmc(n, Bmc::Lies);
-            }
-            world.run(100_000);
-            let before = world.fences();
             hang(world, 1);
-            world.run(200_000);
-            want(world.host(1).fences == 0 && before > 0, "the third opens the breaker", "no fence of the third")
+            hang(world, 2);
+            let began = world.now;
+            recovered(world, 180_000)?;
+            world.run(began + 200_000 - world.now);
+            want(world.host(2).fences > 0 && world.phase(2) == Some(Phase::AwaitReturn), "", "both recovered")?;
+            want(world.ha().small.breakers.is_empty(), "", "no breaker for two of ten")?;
+            hang(world, 3);
+            let open = world.until(60_000, |world| counted(world, 0));
+            want(open, "", "the third opens the breaker, although the others are recovered")?;
+            // They count for 300 s after they died, and the breaker closes 120 s after that.
+            let died = world.ha().hosts.get(host(2)).and_then(|host| host.proofs.first()).map_or(0, |proof| proof.at);
+            let fenced = world.until(600_000, |world| world.host(3).fences > 0);
+            want(fenced && world.now >= died + 420_000, "", "the third fenced once the breaker has closed")?;
+            let over = world.until(120_000, |world| world.phase(3) == Some(Phase::AwaitReturn));
+            want(over, "the third opens it, though two are recovered", "the third recovered in the end")
         },
     },
     Scenario {
@@ -124,11 +150,21 @@ pub(super) const ALL: &[Scenario] = &[
         id: "STO-04",
         what: "10 hosts are cut off with a minority",
         run: |world| {
+            *world = World::new(40, VMS, 8);
             for n in 1..=10 {
                 let host = world.host_mut(n);
                 (host.reaches, host.storage, host.data) = ([false; 3], false, false);
             }
-            untouched(world, 300_000)
+            untouched(world, 300_000)?;
+            let unreachable = (1..=10).all(|n| detection(world, n) == Some(Detection::Unreachable));
+            want(unreachable && counted(world, 0), "", "all ten Unreachable, and T1 of their cluster")?;
+            for n in 1..=10 {
+                let host = world.host_mut(n);
+                (host.reaches, host.storage, host.data) = ([true; 3], true, true);
+            }
+            closed(world, 180_000)?;
+            untouched(world, 120_000)?;
+            want(true, "all Unreachable, T1 opens and closes, nothing fenced", "")
         },
     },
     Scenario {
@@ -169,6 +205,8 @@ pub(super) const ALL: &[Scenario] = &[
                 world.host_mut(n).boot_up();
                 world.run(10_000);
             }
+            // Nobody missed them: that is no storm.
+            want(world.ha().small.breakers.is_empty(), "", "no breaker for boots")?;
             let home = world.until(300_000, |world| world.all_home(VMS) && world.ha().cases.is_empty());
             want(home && world.taken.is_empty(), "P3 for each, restarted in place", "all at home, none moved")
         },
