@@ -299,7 +299,8 @@ impl Work {
         // They end with this task: a set aborts what is in it when it is dropped.
         let mut tasks = JoinSet::new();
         tasks.spawn(hook::serve(listener, Arc::clone(self.core.gate())));
-        let (libvirt, asks) = (self.settings.libvirt.clone(), Arc::clone(&self.asks));
+        let (mut libvirt, asks) = (self.settings.libvirt.clone(), Arc::clone(&self.asks));
+        libvirt.shared_paths.extend(host::shared_mounts(&self.settings.root));
         tasks.spawn(async move { libvirt::watch(libvirt, host::boot_ns, seen, &asks).await });
         tasks.spawn(look(Arc::clone(&self.settings), Arc::clone(self.core.gate()), looked));
         tasks.spawn(compute(Arc::clone(&self.settings), computed));

@@ -50,6 +50,35 @@ fn text(path: impl AsRef<Path>) -> Option<String> {
     fs::read_to_string(path).ok()
 }
 
+/// File systems that other hosts reach too, by the names that the kernel has for them.
+const SHARED: [&str; 13] = [
+    "nfs",
+    "nfs4",
+    "ceph",
+    "fuse.ceph",
+    "fuse.ceph-fuse",
+    "fuse.glusterfs",
+    "glusterfs",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "ocfs2",
+    "gfs2",
+    "cifs",
+];
+
+/// Where they are mounted, each with a `/` at its end.
+pub fn shared_mounts(root: &Path) -> Vec<String> {
+    let mounts = text(root.join("proc/1/mountinfo")).unwrap_or_default();
+    let shared = mounts.lines().filter_map(|line| {
+        let (mount, source) = line.split_once(" - ")?;
+        let kind = source.split(' ').next()?;
+        let at = mount.split(' ').nth(4)?;
+        SHARED.contains(&kind).then(|| format!("{}/", at.trim_end_matches('/')))
+    });
+    shared.collect()
+}
+
 /// Load of one minute; 0 when it cannot be read.
 pub fn load1(root: &Path) -> f32 {
     let load = text(root.join("proc/loadavg"));
@@ -169,12 +198,27 @@ mod tests {
     use std::os::unix::fs::symlink;
     use std::path::Path;
 
-    use super::{Compute, is_virtual, load1, pressure, resumes, suspends};
+    use super::{Compute, is_virtual, load1, pressure, resumes, shared_mounts, suspends};
 
     fn put(root: &Path, path: &str, text: &str) {
         let path = root.join(path);
         fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
         fs::write(path, text).expect("a file");
+    }
+
+    #[test]
+    fn what_other_hosts_reach_too_is_told_by_the_kind_of_its_mount() {
+        let root = tempfile::tempdir().expect("a folder");
+        assert!(shared_mounts(root.path()).is_empty());
+        let mounts = "\
+22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+40 22 0:51 / /var/lib/nova/instances rw,relatime shared:9 - nfs4 filer:/nova rw,vers=4.2
+41 22 0:52 /a /srv/ceph rw - ceph 10.0.0.1:/ rw
+42 22 0:53 / /nfs-like rw - tmpfs nfs rw
+broken
+";
+        put(root.path(), "proc/1/mountinfo", mounts);
+        assert_eq!(shared_mounts(root.path()), ["/var/lib/nova/instances/", "/srv/ceph/"]);
     }
 
     #[test]

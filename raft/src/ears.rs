@@ -62,6 +62,9 @@ pub struct Domains {
     /// Those of them that execute, and are not on their way here or away.
     #[serde(default)]
     pub running: BTreeSet<Uuid>,
+    /// Those that write to a disk which no other host reaches.
+    #[serde(default)]
+    pub local: BTreeSet<Uuid>,
 }
 
 /// What an agent has listed of its host.
@@ -71,6 +74,8 @@ pub struct Guests {
     pub listed: BTreeSet<Uuid>,
     /// Those of them that execute, and are not on their way here or away.
     pub running: BTreeSet<Uuid>,
+    /// Those that write to a disk which no other host reaches.
+    pub local: BTreeSet<Uuid>,
 }
 
 /// An agent has taken a permit in: it is on its disk, and its check lets the guest begin.
@@ -141,6 +146,8 @@ struct Memory {
     /// Hosts that said goodbye, and when they are to be back.
     away: BTreeMap<HostId, Instant>,
     seen: Vec<Seen>,
+    /// The leader that was told last.
+    tells: Option<u64>,
     /// Hosts whose list has not been told yet.
     untold: BTreeSet<HostId>,
     domains: BTreeMap<HostId, Listed>,
@@ -348,6 +355,20 @@ impl Ears {
         Some((clock::since(listed.at), listed.guests.clone()))
     }
 
+    /// Whether the last list of a host, of whatever boot, says that an instance wrote to a disk which no other host reaches.
+    pub fn is_local(&self, host: HostId, instance: Uuid) -> bool {
+        self.memory().domains.get(&host).is_some_and(|known| known.guests.local.contains(&instance))
+    }
+
+    /// Who is told from now on: another leader than before knows nothing of what was told once.
+    pub(crate) fn tells(&self, leader: u64) {
+        let mut memory = self.memory();
+        if memory.tells != Some(leader) {
+            memory.tells = Some(leader);
+            memory.untold = memory.domains.keys().copied().collect();
+        }
+    }
+
     /// Time since a host's last sign of life that this node, or a member that told it, has heard.
     pub fn age(&self, host: HostId) -> Option<Duration> {
         let memory = self.memory();
@@ -391,8 +412,9 @@ impl Ears {
         let untold = std::mem::take(&mut memory.untold);
         let domains = untold.iter().filter_map(|host| {
             let listed = memory.domains.get(host)?;
-            let (boot, age, Guests { listed, running }) = (listed.boot, millis(listed.at), listed.guests.clone());
-            Some(Domains { host: *host, boot, age, instances: listed, running })
+            let (boot, age, guests) = (listed.boot, millis(listed.at), listed.guests.clone());
+            let Guests { listed: instances, running, local } = guests;
+            Some(Domains { host: *host, boot, age, instances, running, local })
         });
         let domains = domains.collect();
         let fresh = |host| memory.signs.get(host).is_some_and(|(at, _)| clock::since(*at) < FRESH);
@@ -425,11 +447,11 @@ impl Ears {
         let mut memory = self.memory();
         memory.hold(told.held.drain(..));
         wait(&mut memory.asked, told.asks.drain(..).map(|ask| (member, ask)));
-        for Domains { host, boot, age, instances, running } in told.domains.drain(..) {
+        for Domains { host, boot, age, instances, running, local } in told.domains.drain(..) {
             let at = now.checked_sub(Duration::from_millis(age)).unwrap_or(now);
             let newer = memory.domains.get(&host).is_none_or(|known| known.at < at);
             if newer && (memory.domains.len() < HOSTS || memory.domains.contains_key(&host)) {
-                memory.domains.insert(host, Listed { boot, at, guests: Guests { listed: instances, running } });
+                memory.domains.insert(host, Listed { boot, at, guests: Guests { listed: instances, running, local } });
             }
         }
         memory.members.insert(member, (now, told));
@@ -503,7 +525,7 @@ mod tests {
         let (member, leader) = (Ears::default(), Ears::default());
         let (host, boot, guest) = (HostId(Uuid::from_u128(1)), Uuid::from_u128(2), Uuid::from_u128(3));
         member.heard(host, boot);
-        let guests = Guests { listed: BTreeSet::from([guest]), running: BTreeSet::new() };
+        let guests = Guests { listed: BTreeSet::from([guest]), local: BTreeSet::from([guest]), ..Guests::default() };
         member.listed(host, boot, guests, Duration::from_secs(3));
         member.seen([Seen { by: HostId::default(), host, group: Groups::DATA, says: Says::Silent }]);
         tokio::time::advance(Duration::from_millis(400)).await;
@@ -515,8 +537,15 @@ mod tests {
         let (age, guests) = leader.domains(host, boot).expect("it was told");
         assert_eq!((age.as_millis(), guests.listed.contains(&guest)), (3_500, true), "as old as libvirt's answer");
         assert_eq!(leader.domains(host, Uuid::nil()), None, "of another boot");
+        assert!(leader.is_local(host, guest) && !leader.is_local(host, host.0));
         let again = member.overheard();
         assert!(again.seen.is_empty() && again.domains.is_empty() && again.heard[0].age == 500);
+
+        // Another leader is told again what it cannot know: the host may be dead by then.
+        for (leader, told) in [(1, 1), (1, 0), (3, 1)] {
+            member.tells(leader);
+            assert_eq!(member.overheard().domains.len(), told, "{leader}");
+        }
 
         // One that fell silent is left out.
         tokio::time::advance(STALE).await;

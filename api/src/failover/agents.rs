@@ -539,7 +539,9 @@ impl Session {
         if self.listed && self.life.incarnation != 0 {
             let ears = self.service.node.ears();
             ears.stalls(self.host, self.stalls());
-            let guests = Guests { listed: self.domains.clone(), running: self.running.clone() };
+            let local = self.writes.iter().filter(|(_, (backends, _))| backends.iter().any(|at| at == Stall::LOCAL));
+            let local = local.map(|(instance, _)| *instance).collect();
+            let guests = Guests { listed: self.domains.clone(), running: self.running.clone(), local };
             ears.listed(self.host, self.boot, guests, Duration::from_millis(told.age_ms));
             ears.crashed(self.host, self.crashed.clone());
         }

@@ -7,7 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use raft::Node;
 use scheduler::consumer::Purpose;
 use scheduler::ha::planner::Targets;
-use scheduler::ha::recovery::Life;
+use scheduler::ha::recovery::{Life, Stays};
 use scheduler::intent::Intent;
 use scheduler::request::{Group, Options};
 use scheduler::state::Tables;
@@ -50,6 +50,12 @@ impl Targets for Ranked<'_> {
         }
         (consumer.flavor, consumer.project, consumer.user).hash(&mut hasher);
         Some(hasher.finish())
+    }
+
+    /// Nova would build it anew from its image: what was on the disk is lost, and is not while it waits for its host.
+    fn stays(&self, instance: Uuid) -> Option<Stays> {
+        let host = self.tables.failover().permits.get(instance)?.life.host;
+        self.node.ears().is_local(host, instance).then_some(Stays::LocalDisk)
     }
 
     fn ranked(&self, instance: Uuid, source: Life, group: Option<&Group>) -> Vec<Life> {

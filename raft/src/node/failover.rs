@@ -134,6 +134,7 @@ impl Node {
     pub async fn tell_leader(&self) {
         let local = &self.0.local;
         let Some(leader) = local.leader() else { return };
+        local.ears.tells(leader.node);
         let ask = Ask::Overheard(Box::new(local.ears.overheard()));
         match local.peers.ask(&leader, Lane::Forward, ask, TELL).await {
             Ok(answer) => {

@@ -159,7 +159,9 @@ fn uuids(texts: &[String]) -> Result<Vec<Uuid>, String> {
 /// Where a guest writes, each place once.
 fn backends(disks: &[Disk]) -> Vec<String> {
     let written = disks.iter().filter(|disk| !disk.readonly);
-    let places = written.map(|disk| if disk.shared { disk.backend.as_str() } else { "local" });
+    // Whose a block device is does not show: volumes of iSCSI and Fibre Channel are such.
+    let local = |disk: &Disk| !disk.shared && matches!(disk.backend.as_str(), "file" | "dir");
+    let places = written.map(|disk| if local(disk) { "local" } else { disk.backend.as_str() });
     places.collect::<BTreeSet<_>>().into_iter().map(str::to_owned).collect()
 }
 
