@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -30,8 +31,14 @@ impl Node {
     }
 }
 
+/// A port that nobody listens at, below those that the system gives to whoever asks for any: until its server starts another test
+/// must not be given it.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 10_000 + (std::process::id() % 200) as u16 * 100;
+    let port = || first + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
+    let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    std::iter::repeat_with(port).take(2_000).find(free).expect("a free port")
 }
 
 /// Three nodes to be; with a folder of certificates they trust nobody without one.
