@@ -38,7 +38,7 @@ pub const NAME: usize = 255;
 /// Bytes of the name of a policy.
 pub const POLICY_NAME: usize = 63;
 /// Evacuations at once from one host, at most and if nothing is said.
-pub const FROM_SOURCE: u32 = 24;
+pub const FROM_SOURCE: u32 = 32;
 /// Evacuations at once to one host, if nothing is said, and at most.
 pub const TO_TARGET: (u32, u32) = (4, 16);
 /// Hosts of a cluster that may be drained at once, at most.

@@ -194,7 +194,7 @@ prop_compose! {
         lease in prop::option::of(prop_oneof![Just(LeaseMode::Off), Just(LeaseMode::Strict)]),
         after in prop::option::of(prop_oneof![Just(0), (60_u64..86_400).prop_map(|seconds| seconds * 1_000)]),
         flags in prop::array::uniform5(prop::option::of(any::<bool>())),
-        numbers in (prop::option::of(1_u32..=24), prop::option::of(1_u32..=16), prop::option::of(1_u32..=1_000)),
+        numbers in (prop::option::of(1_u32..=32), prop::option::of(1_u32..=16), prop::option::of(1_u32..=1_000)),
     ) -> Rules {
         let [power_on, in_place, error_instances, keep_spare, force_complete] = flags;
         let (from_source, to_target, drains) = numbers;
