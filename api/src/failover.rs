@@ -5,6 +5,7 @@ pub(crate) mod agents;
 mod drain;
 mod grpc;
 mod hosts;
+mod places;
 mod policy;
 pub(crate) mod requests;
 mod view;
