@@ -422,6 +422,7 @@ impl Core {
             nova_compute_ok: self.vitals.nova_compute_ok,
             domains_active: self.libvirt.active,
             unasked_starts: self.unasked,
+            waiting: self.locked().waiting().collect(),
             load1: self.vitals.load1,
             pressure: self.vitals.pressure,
             lease: self.lease.echo(),

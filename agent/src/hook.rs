@@ -1,14 +1,15 @@
 //! The permit check: libvirt's qemu hook asks the agent over a unix socket before a guest starts.
 //!
-//! One line each way, then the connection ends: `start UUID`, `compute` or `check NUMBER`; `allow`, or
-//! `deny WHY`. [`ask`] is the hook's side; it denies when it gets no answer, unless it was told otherwise.
+//! A line there, and one back, then the connection ends: `start UUID`, `incoming UUID`, `compute` or `check NUMBER`;
+//! `allow`, or `deny WHY`. A start without a permit is answered `wait` first: Nova may be moving the instance here, and then
+//! its permit follows in a few seconds. [`ask`] is the hook's side; it denies when it gets no answer, unless it was told otherwise.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
@@ -18,7 +19,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::libvirt::uuid_of;
-use crate::permits::Gate;
+use crate::permits::{Denied, Gate};
 
 /// Where the agent listens, unless told otherwise.
 pub const SOCKET: &str = "/run/pallium/agent.sock";
@@ -28,6 +29,10 @@ const LINE: u64 = 512;
 const QUESTIONS: usize = 64;
 /// What an answer may take.
 const DEADLINE: Duration = Duration::from_secs(3);
+/// How long a start waits for its permit to follow.
+const FOLLOWS: Duration = Duration::from_secs(30);
+/// Between two looks for it.
+const LOOK: Duration = Duration::from_millis(100);
 /// Longest description of a domain that a hook reads, bytes.
 const DESCRIPTION: u64 = 4 << 20;
 /// The operation by which the agent asks whether the hook reaches it. libvirt has none of that name.
@@ -67,7 +72,7 @@ pub async fn serve(listener: UnixListener, gate: Arc<Mutex<Gate>>) {
             Ok((stream, _)) => {
                 let gate = Arc::clone(&gate);
                 tokio::spawn(async move {
-                    let _ = timeout(DEADLINE, answer(stream, &gate)).await;
+                    let _ = timeout(DEADLINE + FOLLOWS, answer(stream, &gate)).await;
                     drop(turn);
                 });
             }
@@ -100,10 +105,21 @@ pub fn listen(socket: &Path) -> std::io::Result<UnixListener> {
 async fn answer(mut stream: UnixStream, gate: &Mutex<Gate>) -> std::io::Result<()> {
     let (read, mut write) = stream.split();
     let mut line = String::new();
-    tokio::io::BufReader::new(read.take(LINE)).read_line(&mut line).await?;
-    let answer = match judge(&line, gate) {
+    timeout(DEADLINE, tokio::io::BufReader::new(read.take(LINE)).read_line(&mut line)).await??;
+    let mut judged = judge(&line, gate);
+    if let Err(Refused::Follows(instance)) = judged {
+        write.write_all(b"wait\n").await?;
+        let until = tokio::time::Instant::now() + FOLLOWS;
+        while judged.is_err() && tokio::time::Instant::now() < until {
+            tokio::time::sleep(LOOK).await;
+            judged = locked(gate).may_start(instance, Instant::now()).map_err(Refused::Denied);
+        }
+        locked(gate).waited(instance);
+    }
+    let answer = match judged {
         Ok(()) => "allow\n".to_owned(),
         Err(why) => {
+            let why = why.to_string();
             tracing::warn!(question = line.trim(), why, "denied");
             format!("deny {why}\n")
         }
@@ -111,18 +127,39 @@ async fn answer(mut stream: UnixStream, gate: &Mutex<Gate>) -> std::io::Result<(
     write.write_all(answer.as_bytes()).await
 }
 
-fn judge(line: &str, gate: &Mutex<Gate>) -> Result<(), String> {
-    let mut gate = gate.lock().unwrap_or_else(PoisonError::into_inner);
+/// Why a question is not answered with `allow`.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+enum Refused {
+    #[error("{0}")]
+    Denied(Denied),
+    /// Its permit may follow.
+    #[error("{}", Denied::NotPermitted(*.0))]
+    Follows(Uuid),
+    #[error("the question is none of `start UUID`, `incoming UUID`, `compute`, `check UUID`")]
+    Strange,
+}
+
+fn locked(gate: &Mutex<Gate>) -> MutexGuard<'_, Gate> {
+    gate.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A start that may wait is counted among those that do.
+fn judge(line: &str, gate: &Mutex<Gate>) -> Result<(), Refused> {
+    let mut gate = locked(gate);
     let mut words = line.split_whitespace();
     let uuid = |word: Option<&str>| word.and_then(|word| word.parse::<Uuid>().ok());
     match (words.next(), uuid(words.next())) {
-        (Some("start"), Some(instance)) => gate.may_start(instance).map_err(|denied| denied.to_string()),
-        (Some("compute"), None) => gate.may_compute().map_err(|denied| denied.to_string()),
+        (Some("start"), Some(instance)) => gate.may_start(instance, Instant::now()).map_err(|denied| match denied {
+            Denied::NotPermitted(_) if gate.wait(instance) => Refused::Follows(instance),
+            denied => Refused::Denied(denied),
+        }),
+        (Some("incoming"), Some(instance)) => gate.arrives(instance, Instant::now()).map_err(Refused::Denied),
+        (Some("compute"), None) => gate.may_compute().map_err(Refused::Denied),
         (Some("check"), Some(number)) => {
             gate.checked(number);
             Ok(())
         }
-        _ => Err("the question is none of `start UUID`, `compute`, `check UUID`".to_owned()),
+        _ => Err(Refused::Strange),
     }
 }
 
@@ -133,12 +170,13 @@ fn judge(line: &str, gate: &Mutex<Gate>) -> Result<(), String> {
 fn question(arguments: &[String], description: impl Read) -> Result<Option<String>, String> {
     let argument = |at: usize| arguments.get(at).map(String::as_str);
     match (argument(1), argument(2)) {
-        (Some("prepare" | "start"), Some("begin")) => {
+        (Some(operation @ ("prepare" | "start" | "migrate")), Some("begin")) => {
             let mut xml = String::new();
             let read = description.take(DESCRIPTION).read_to_string(&mut xml);
             read.map_err(|error| format!("cannot read the domain's description: {error}"))?;
             let uuid = uuid_of(&xml).ok_or("standard input describes no domain with a uuid")?;
-            Ok(Some(format!("start {uuid}\n")))
+            let asked = if operation == "migrate" { "incoming" } else { "start" };
+            Ok(Some(format!("{asked} {uuid}\n")))
         }
         (Some(CHECK), _) => Ok(Some(format!("check {}\n", argument(0).unwrap_or_default()))),
         (Some("compute"), None) => Ok(Some("compute\n".to_owned())),
@@ -152,8 +190,12 @@ pub fn ask(socket: &Path, on_silence: OnSilence, arguments: &[String], descripti
     let Some(question) = question(arguments, description)? else { return Ok(()) };
     let (path, (told, answered)) = (socket.to_owned(), std::sync::mpsc::channel());
     // On a thread of its own: connecting to a stopped agent has no time limit.
-    std::thread::spawn(move || told.send(exchange(&path, &question)));
-    let answer = match answered.recv_timeout(DEADLINE) {
+    std::thread::spawn(move || exchange(&path, &question, |answer| told.send(answer).is_ok()));
+    let mut answer = answered.recv_timeout(DEADLINE);
+    if matches!(&answer, Ok(Ok(first)) if first == "wait\n") {
+        answer = answered.recv_timeout(FOLLOWS + DEADLINE);
+    }
+    let answer = match answer {
         Ok(Ok(answer)) => answer,
         silence => {
             let why = match silence {
@@ -176,14 +218,31 @@ pub fn ask(socket: &Path, on_silence: OnSilence, arguments: &[String], descripti
     }
 }
 
-fn exchange(socket: &Path, question: &str) -> std::io::Result<String> {
-    let mut stream = std::os::unix::net::UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(DEADLINE))?;
-    stream.set_write_timeout(Some(DEADLINE))?;
-    stream.write_all(question.as_bytes())?;
-    let mut line = String::new();
-    BufReader::new(stream.take(LINE)).read_line(&mut line)?;
-    if line.ends_with('\n') { Ok(line) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) }
+/// Asks, and tells each line of the answer as it comes: one, or `wait` and then one.
+fn exchange(socket: &Path, question: &str, mut tell: impl FnMut(std::io::Result<String>) -> bool) {
+    let begin = || {
+        let mut stream = std::os::unix::net::UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(FOLLOWS + DEADLINE))?;
+        stream.set_write_timeout(Some(DEADLINE))?;
+        stream.write_all(question.as_bytes())?;
+        Ok(BufReader::new(stream.take(2 * LINE)))
+    };
+    let mut lines = match begin() {
+        Ok(lines) => lines,
+        Err(error) => {
+            tell(Err(error));
+            return;
+        }
+    };
+    loop {
+        let mut line = String::new();
+        let read = lines.read_line(&mut line);
+        let whole = if line.ends_with('\n') { Ok(line) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) };
+        let waits = matches!(&whole, Ok(line) if line == "wait\n");
+        if !tell(read.and(whole)) || !waits {
+            return;
+        }
+    }
 }
 
 /// Whether libvirt's hook reaches this agent: calls it as libvirt would, and sees the question come in.
@@ -230,14 +289,15 @@ mod tests {
     const XML: &str = "<domain><uuid>00000000-0000-0000-0000-000000000007</uuid></domain>";
 
     #[test]
-    fn only_starts_are_asked_about() {
+    fn only_what_begins_is_asked_about() {
         let table = [
             (vec!["i-1", "prepare", "begin", "-"], XML, Ok(Some("start 00000000-0000-0000-0000-000000000007\n"))),
             (vec!["i-1", "start", "begin", "-"], XML, Ok(Some("start 00000000-0000-0000-0000-000000000007\n"))),
             (vec!["i-1", "reconnect", "begin", "-"], XML, Ok(None)),
             (vec!["i-1", "started", "begin", "-"], XML, Ok(None)),
             (vec!["i-1", "stopped", "end", "-"], XML, Ok(None)),
-            (vec!["i-1", "migrate", "begin", "-"], XML, Ok(None)),
+            (vec!["i-1", "migrate", "begin", "-"], XML, Ok(Some("incoming 00000000-0000-0000-0000-000000000007\n"))),
+            (vec!["i-1", "release", "end", "-"], XML, Ok(None)),
             (vec!["7", CHECK, "begin", "-"], "", Ok(Some("check 7\n"))),
             (vec!["i-1", "prepare", "begin", "-"], "<domain/>", Err(())),
             (vec![], XML, Err(())),

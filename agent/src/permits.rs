@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -12,6 +13,12 @@ use crate::report::INSTANCES;
 
 /// Questions that are remembered, to see a start that nobody asked about.
 const ASKED: usize = 1_024;
+/// A migration that libvirt announces begins in so long, or was given up.
+const ARRIVES: Duration = Duration::from_secs(30);
+/// Migrations that are announced at once.
+const ARRIVALS: usize = 256;
+/// Starts that wait for a permit; more are denied at once.
+const WAITING: usize = 16;
 
 /// What is kept on disk, so that a new start of the agent in the same boot need not wait for a server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +88,9 @@ pub enum Refused {
 pub struct Gate {
     kept: Option<Kept>,
     asked: VecDeque<Uuid>,
+    /// Guests that a migration from a source that runs is bringing here, and until when.
+    arrivals: VecDeque<(Uuid, Instant)>,
+    waiting: BTreeSet<Uuid>,
     checks: VecDeque<Uuid>,
 }
 
@@ -91,8 +101,38 @@ impl Gate {
         Self { kept: kept.filter(same), ..Self::default() }
     }
 
+    /// libvirt is about to take a migration in: the guest executes at its source until it executes here, and libvirt
+    /// itself lets it do so in one place only. So it needs no permit yet; in quarantine, or before a Hello, nothing comes in.
+    pub fn arrives(&mut self, instance: Uuid, now: Instant) -> Result<(), Denied> {
+        let kept = self.kept.as_ref().ok_or(Denied::NotGreeted)?;
+        if kept.quarantined {
+            return Err(Denied::Quarantined);
+        }
+        self.arrivals.retain(|(other, until)| *other != instance && now < *until);
+        if self.arrivals.len() == ARRIVALS {
+            self.arrivals.pop_front();
+        }
+        self.arrivals.push_back((instance, now + ARRIVES));
+        Ok(())
+    }
+
+    /// A start that was denied for want of a permit waits for one. False: as many as may do.
+    pub fn wait(&mut self, instance: Uuid) -> bool {
+        self.waiting.len() < WAITING && self.waiting.insert(instance)
+    }
+
+    /// It waits no more.
+    pub fn waited(&mut self, instance: Uuid) {
+        self.waiting.remove(&instance);
+    }
+
+    /// Starts that wait for a permit.
+    pub fn waiting(&self) -> impl Iterator<Item = Uuid> {
+        self.waiting.iter().copied()
+    }
+
     /// Whether the instance may start here now. The question is remembered.
-    pub fn may_start(&mut self, instance: Uuid) -> Result<(), Denied> {
+    pub fn may_start(&mut self, instance: Uuid, now: Instant) -> Result<(), Denied> {
         if !self.asked.contains(&instance) {
             if self.asked.len() == ASKED {
                 self.asked.pop_front();
@@ -102,7 +142,9 @@ impl Gate {
         let kept = self.kept.as_ref().ok_or(Denied::NotGreeted)?;
         if kept.quarantined {
             Err(Denied::Quarantined)
-        } else if kept.permits.contains(&instance) {
+        } else if kept.permits.contains(&instance)
+            || self.arrivals.iter().any(|(known, until)| *known == instance && now < *until)
+        {
             Ok(())
         } else {
             Err(Denied::NotPermitted(instance))
@@ -125,6 +167,7 @@ impl Gate {
 
     /// The instance has started: whether anybody asked before it did.
     pub fn started(&mut self, instance: Uuid) -> bool {
+        self.arrivals.retain(|(known, _)| *known != instance);
         let at = self.asked.iter().position(|asked| *asked == instance);
         at.and_then(|at| self.asked.remove(at)).is_some()
     }
@@ -195,9 +238,11 @@ impl Gate {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use uuid::Uuid;
 
-    use super::{Denied, Gate, Kept, Refused};
+    use super::{ARRIVES, Denied, Gate, Kept, Refused, WAITING};
     use crate::report::INSTANCES;
 
     fn id(number: u128) -> Uuid {
@@ -212,18 +257,28 @@ mod tests {
     #[test]
     fn it_is_closed_until_a_hello_was_answered() {
         let mut gate = Gate::new(id(1), Some(id(9)), None);
-        assert_eq!((gate.may_start(id(7)), gate.may_compute()), (Err(Denied::NotGreeted), Err(Denied::NotGreeted)));
+        assert_eq!(
+            (gate.may_start(id(7), Instant::now()), gate.may_compute()),
+            (Err(Denied::NotGreeted), Err(Denied::NotGreeted))
+        );
         assert_eq!(gate.change(1, false, &[id(7)], &[]), Err(Refused::OtherLife { given: 1, known: None }));
         gate.quarantine(false);
-        assert_eq!(gate.may_start(id(7)), Err(Denied::NotGreeted), "an end of quarantine opens nothing");
+        assert_eq!(
+            gate.may_start(id(7), Instant::now()),
+            Err(Denied::NotGreeted),
+            "an end of quarantine opens nothing"
+        );
         gate.welcome(Kept { quarantined: true, ..kept(1, 4, &[7]) }).expect("welcome");
-        assert_eq!((gate.may_start(id(7)), gate.may_compute()), (Err(Denied::Quarantined), Ok(())));
+        assert_eq!((gate.may_start(id(7), Instant::now()), gate.may_compute()), (Err(Denied::Quarantined), Ok(())));
         gate.hold_compute(true);
         assert_eq!(gate.may_compute(), Err(Denied::Held));
         gate.hold_compute(false);
         assert_eq!(gate.may_compute(), Ok(()));
         gate.quarantine(false);
-        assert_eq!((gate.may_start(id(7)), gate.may_start(id(8))), (Ok(()), Err(Denied::NotPermitted(id(8)))));
+        assert_eq!(
+            (gate.may_start(id(7), Instant::now()), gate.may_start(id(8), Instant::now())),
+            (Ok(()), Err(Denied::NotPermitted(id(8))))
+        );
     }
 
     #[test]
@@ -232,7 +287,7 @@ mod tests {
         gate.welcome(kept(1, 4, &[7, 8])).expect("welcome");
         assert_eq!(gate.change(5, false, &[id(9)], &[]), Err(Refused::OtherLife { given: 5, known: Some(4) }));
         gate.change(4, false, &[id(9)], &[id(7)]).expect("changed");
-        let starts = |gate: &mut Gate| [7, 8, 9].map(|number| gate.may_start(id(number)).is_ok());
+        let starts = |gate: &mut Gate| [7, 8, 9].map(|number| gate.may_start(id(number), Instant::now()).is_ok());
         assert_eq!(starts(&mut gate), [false, true, true]);
         gate.change(4, true, &[id(7)], &[]).expect("changed");
         assert_eq!(starts(&mut gate), [true, false, false]);
@@ -247,15 +302,42 @@ mod tests {
     fn what_was_kept_counts_for_its_boot_and_cluster() {
         for (boot, cluster, open) in [(1, Some(9), true), (2, Some(9), false), (1, Some(8), false), (1, None, false)] {
             let mut gate = Gate::new(id(boot), cluster.map(id), Some(kept(1, 4, &[7])));
-            assert_eq!(gate.may_start(id(7)).is_ok(), open, "boot {boot}, cluster {cluster:?}");
+            assert_eq!(gate.may_start(id(7), Instant::now()).is_ok(), open, "boot {boot}, cluster {cluster:?}");
         }
     }
 
     #[test]
     fn a_start_without_a_question_is_seen() {
         let mut gate = Gate::default();
-        gate.may_start(id(7)).expect_err("closed");
+        gate.may_start(id(7), Instant::now()).expect_err("closed");
         assert!(gate.started(id(7)), "it asked, whatever the answer was");
         assert!(!gate.started(id(7)), "one question is for one start");
+    }
+
+    /// What Nova moves by itself: a live migration comes in for a while and once, other starts wait in bounds.
+    #[test]
+    fn a_migration_comes_in_and_a_start_waits() {
+        let now = Instant::now();
+        let mut gate = Gate::default();
+        assert_eq!(gate.arrives(id(7), now), Err(Denied::NotGreeted));
+        gate.welcome(Kept { quarantined: true, ..kept(1, 4, &[]) }).expect("welcome");
+        assert_eq!(gate.arrives(id(7), now), Err(Denied::Quarantined));
+        gate.quarantine(false);
+        gate.arrives(id(7), now).expect("comes in");
+        assert_eq!(
+            (gate.may_start(id(7), now), gate.may_start(id(8), now)),
+            (Ok(()), Err(Denied::NotPermitted(id(8))))
+        );
+        gate.quarantine(true);
+        assert_eq!(gate.may_start(id(7), now), Err(Denied::Quarantined));
+        gate.quarantine(false);
+        assert_eq!(gate.may_start(id(7), now + ARRIVES), Err(Denied::NotPermitted(id(7))), "it was given up");
+        assert!(gate.started(id(7)));
+        assert_eq!(gate.may_start(id(7), now), Err(Denied::NotPermitted(id(7))), "one migration is one start");
+        let waits = (0..=WAITING as u128).map(|n| gate.wait(id(n))).filter(|waits| *waits).count();
+        assert_eq!((waits, gate.waiting().count()), (WAITING, WAITING));
+        assert!(!gate.wait(id(0)), "it waits already");
+        gate.waited(id(0));
+        assert!(gate.wait(id(99)));
     }
 }

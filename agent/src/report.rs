@@ -128,7 +128,7 @@ pub struct Watchdog {
 }
 
 /// That it lives, and how well.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Heartbeat {
     /// libvirt answered within its deadline (5 s).
     pub libvirt_ok: bool,
@@ -141,6 +141,8 @@ pub struct Heartbeat {
     /// Guests that libvirt started in this epoch of the agent without asking it. Anything but 0: the
     /// permit check is not in force.
     pub unasked_starts: u32,
+    /// Instances whose start waits for a permit.
+    pub waiting: Vec<Uuid>,
     /// Load of one minute.
     pub load1: f32,
     /// Pressure (PSI, some, 10 s), per cent.

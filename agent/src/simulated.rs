@@ -114,7 +114,7 @@ impl Host {
     /// Whether it would let the instance start.
     pub fn may_start(&self, instance: Uuid) -> bool {
         let mut gate = self.core.gate().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        gate.may_start(instance).is_ok()
+        gate.may_start(instance, std::time::Instant::now()).is_ok()
     }
 
     /// It leaves on purpose.

@@ -65,6 +65,9 @@ pub struct Domains {
     /// Those that write to a disk which no other host reaches.
     #[serde(default)]
     pub local: BTreeSet<Uuid>,
+    /// Those that are shut off.
+    #[serde(default)]
+    pub off: BTreeSet<Uuid>,
 }
 
 /// What an agent has listed of its host.
@@ -76,6 +79,8 @@ pub struct Guests {
     pub running: BTreeSet<Uuid>,
     /// Those that write to a disk which no other host reaches.
     pub local: BTreeSet<Uuid>,
+    /// Those that are shut off: no process has their disks.
+    pub off: BTreeSet<Uuid>,
 }
 
 /// An agent has taken a permit in: it is on its disk, and its check lets the guest begin.
@@ -107,6 +112,9 @@ pub struct Overheard {
     /// Guests that crashed by themselves and were not started since, of hosts that were heard just now.
     #[serde(default)]
     pub crashed: Vec<(HostId, Uuid)>,
+    /// Guests that begin, or run, without a permit there, of hosts that were heard just now.
+    #[serde(default)]
+    pub strangers: Vec<(HostId, Uuid)>,
     /// Where guests stand still for I/O errors, of hosts that were heard just now.
     #[serde(default)]
     pub stalls: Vec<(HostId, Stall)>,
@@ -116,6 +124,15 @@ pub struct Overheard {
     /// The member has lost half of its sessions in one sweep.
     #[serde(default)]
     pub blind: bool,
+}
+
+/// What the leader tells a member in return.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relayed {
+    /// Leases for the agents of its sessions.
+    pub grants: Vec<(HostId, Grant)>,
+    /// Hosts whose domains are to be listed anew.
+    pub lists: Vec<HostId>,
 }
 
 /// What the leader has of all members.
@@ -157,6 +174,11 @@ struct Memory {
     taken: Vec<Held>,
     /// Guests that crashed and were not started since, by their agents' lists.
     crashed: BTreeMap<HostId, BTreeSet<Uuid>>,
+    /// Guests without a permit, by the same.
+    strangers: BTreeMap<HostId, BTreeSet<Uuid>>,
+    /// Hosts whose list is to be made anew, as far as this node's agents were not told; what members have to be told.
+    lists: BTreeSet<HostId>,
+    wanted: BTreeMap<HostId, BTreeSet<u64>>,
     /// Where guests stand still, by the same.
     stalls: BTreeMap<HostId, Vec<Stall>>,
     /// Of agents that speak to this node, not told yet.
@@ -254,6 +276,29 @@ impl Ears {
         }
     }
 
+    /// Guests of a host that begin, or run, without a permit there: all of them.
+    pub fn strangers(&self, host: HostId, instances: BTreeSet<Uuid>) {
+        let mut memory = self.memory();
+        if instances.is_empty() {
+            memory.strangers.remove(&host);
+        } else if memory.strangers.len() < HOSTS {
+            memory.strangers.insert(host, instances);
+        }
+    }
+
+    /// For the leader: the domains of a host are to be listed anew, by the agent that speaks to one of the members.
+    pub fn list_anew(&self, host: HostId) {
+        let mut memory = self.memory();
+        let members = memory.members.keys().copied().collect();
+        memory.wanted.insert(host, members);
+        memory.lists.insert(host);
+    }
+
+    /// Whether the agent of a host, which speaks to this node, is to list its domains anew. It is said once.
+    pub fn wants_list(&self, host: HostId) -> bool {
+        self.memory().lists.remove(&host)
+    }
+
     /// Where guests of a host stand still for I/O errors: all of it.
     pub fn stalls(&self, host: HostId, stalls: Vec<Stall>) {
         let mut memory = self.memory();
@@ -284,15 +329,25 @@ impl Ears {
         }
     }
 
-    /// For the leader: leases for the agents of a member, which is about to be answered.
-    pub fn relay(&self, member: u64) -> Vec<(HostId, Grant)> {
-        self.memory().relayed.remove(&member).unwrap_or_default()
+    /// For the leader: what goes to the agents of a member, which is about to be answered.
+    pub fn relay(&self, member: u64) -> Relayed {
+        let mut memory = self.memory();
+        let grants = memory.relayed.remove(&member).unwrap_or_default();
+        let asked = memory.wanted.iter_mut().filter_map(|(host, members)| members.remove(&member).then_some(*host));
+        let lists = asked.collect();
+        memory.wanted.retain(|_, members| !members.is_empty());
+        Relayed { grants, lists }
     }
 
-    /// What the leader granted to agents that speak to this node.
-    pub fn granted(&self, grants: Vec<(HostId, Grant)>) {
+    /// What the leader has for agents that speak to this node.
+    pub fn relayed(&self, relayed: Relayed) {
         let mut memory = self.memory();
-        for (host, grant) in grants {
+        for host in relayed.lists {
+            if memory.signs.contains_key(&host) {
+                memory.lists.insert(host);
+            }
+        }
+        for (host, grant) in relayed.grants {
             if memory.signs.contains_key(&host) {
                 memory.grants.insert(host, grant);
             }
@@ -344,6 +399,9 @@ impl Ears {
         memory.untold.retain(|host| known(*host));
         memory.ill.retain(|host, _| known(*host));
         memory.crashed.retain(|host, _| known(*host));
+        memory.strangers.retain(|host, _| known(*host));
+        memory.lists.retain(|host| known(*host));
+        memory.wanted.retain(|host, _| known(*host));
         memory.stalls.retain(|host, _| known(*host));
         memory.grants.retain(|host, _| known(*host));
     }
@@ -413,8 +471,8 @@ impl Ears {
         let domains = untold.iter().filter_map(|host| {
             let listed = memory.domains.get(host)?;
             let (boot, age, guests) = (listed.boot, millis(listed.at), listed.guests.clone());
-            let Guests { listed: instances, running, local } = guests;
-            Some(Domains { host: *host, boot, age, instances, running, local })
+            let Guests { listed: instances, running, local, off } = guests;
+            Some(Domains { host: *host, boot, age, instances, running, local, off })
         });
         let domains = domains.collect();
         let fresh = |host| memory.signs.get(host).is_some_and(|(at, _)| clock::since(*at) < FRESH);
@@ -422,12 +480,14 @@ impl Ears {
         let blind = memory.is_blind();
         let crashed = memory.crashed.iter().filter(|(host, _)| fresh(host));
         let crashed = crashed.flat_map(|(host, all)| all.iter().map(|one| (*host, *one))).take(WAITING).collect();
+        let strangers = memory.strangers.iter().filter(|(host, _)| fresh(host));
+        let strangers = strangers.flat_map(|(host, all)| all.iter().map(|one| (*host, *one))).take(WAITING).collect();
         let stalls = memory.stalls.iter().filter(|(host, _)| fresh(host));
         let stalls = stalls.flat_map(|(host, all)| all.iter().map(|one| (*host, one.clone()))).take(WAITING).collect();
         let seen = std::mem::take(&mut memory.seen);
         let held = std::mem::take(&mut memory.taken);
         let asks = std::mem::take(&mut memory.asks);
-        Overheard { heard, seen, domains, held, ill, crashed, stalls, asks, blind }
+        Overheard { heard, seen, domains, held, ill, crashed, strangers, stalls, asks, blind }
     }
 
     /// The leader has taken in what this node has heard.
@@ -447,11 +507,13 @@ impl Ears {
         let mut memory = self.memory();
         memory.hold(told.held.drain(..));
         wait(&mut memory.asked, told.asks.drain(..).map(|ask| (member, ask)));
-        for Domains { host, boot, age, instances, running, local } in told.domains.drain(..) {
+        for Domains { host, boot, age, instances, running, local, off } in told.domains.drain(..) {
             let at = now.checked_sub(Duration::from_millis(age)).unwrap_or(now);
             let newer = memory.domains.get(&host).is_none_or(|known| known.at < at);
             if newer && (memory.domains.len() < HOSTS || memory.domains.contains_key(&host)) {
-                memory.domains.insert(host, Listed { boot, at, guests: Guests { listed: instances, running, local } });
+                memory
+                    .domains
+                    .insert(host, Listed { boot, at, guests: Guests { listed: instances, running, local, off } });
             }
         }
         memory.members.insert(member, (now, told));
@@ -589,24 +651,37 @@ mod tests {
         let ask = Ask { host: hosts[0], boot, seq: 7 };
         member.ask(ask);
         member.crashed(hosts[1], BTreeSet::from([guest]));
+        member.strangers(hosts[1], BTreeSet::from([boot]));
         member.holds(vec![Held { host: hosts[2], boot, instance: guest }]);
         member.health(hosts[3], Degraded::LIBVIRT);
         leader.take(2, member.overheard());
         let all = leader.all(1);
         assert_eq!((&all.asks[..], &all.members[0].1.crashed[..]), (&[(2, ask)][..], &[(hosts[1], guest)][..]));
+        assert_eq!(all.members[0].1.strangers, [(hosts[1], boot)]);
         assert!(leader.is_held(hosts[2], boot, guest) && !leader.is_held(hosts[2], guest, guest));
         let ill: Vec<_> = all.members[0].1.health().filter(|(_, ill)| !ill.is_empty()).collect();
         assert_eq!(ill, [(hosts[3], Degraded::LIBVIRT)]);
         assert!(!all.members[0].1.blind);
 
         leader.give(1, 2, hosts[0], Grant { lease: 1, seq: 7, ttl: 20_000 });
-        member.granted(leader.relay(2));
+        leader.list_anew(hosts[3]);
+        leader.list_anew(HostId::default());
+        let relayed = leader.relay(2);
+        assert!(relayed.lists.contains(&hosts[3]) && leader.relay(2) == Relayed::default());
+        member.relayed(relayed);
+        let wants = |host| (member.wants_list(host), member.wants_list(host));
+        assert_eq!(
+            (wants(hosts[3]), wants(HostId::default())),
+            ((true, false), (false, false)),
+            "once, and of its own"
+        );
         assert_eq!(member.grant(hosts[0]).map(|grant| grant.seq), Some(7));
-        assert_eq!((member.grant(hosts[0]), leader.relay(2).len()), (None, 0));
+        assert_eq!(member.grant(hosts[0]), None);
 
         tokio::time::advance(FRESH).await;
         member.heard(hosts[0], boot);
         let told = member.overheard();
+        assert!(told.strangers.is_empty(), "their host is silent");
         assert!(told.blind && told.ill.is_empty() && told.asks.is_empty() && told.held.is_empty());
         tokio::time::advance(SWEEP).await;
         assert!(!member.overheard().blind, "they are not its any more");

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use self::nova::{Check, Model};
 use crate::server::{Server, run};
 use crate::spec::host;
-use crate::support::agents::{Agent, Permits, hello, watched};
+use crate::support::agents::{Agent, Guests, Permits, hello, watched};
 use crate::support::nodes::until;
 
 const HOSTS: [&str; 3] = ["a", "b", "c"];
@@ -25,6 +25,8 @@ struct Estate {
     server: Server,
     model: Model,
     instances: Vec<Uuid>,
+    guests: Vec<Guests>,
+    permits: BTreeMap<String, Permits>,
     _files: TempDir,
 }
 
@@ -53,15 +55,17 @@ impl Estate {
             told["hosts"][n]["nova_service"] = service.to_string().into();
         }
         let hosts = file("hosts.json", &told.to_string());
-        let estate = Self { server, model, instances, _files: files };
+        let (guests, permits) = Default::default();
+        let mut estate = Self { server, model, instances, guests, permits, _files: files };
         estate.report().await;
         until("the feature level", async || estate.server.ctl(&["ha", "apply", &hosts]).ok()).await;
-        let mut permits: BTreeMap<String, Permits> = BTreeMap::new();
         for (n, name) in (1..).zip(HOSTS) {
             let agent = Agent::begin(&estate.server, hello(n)).await.expect("it is known");
-            permits.insert(name.to_owned(), agent.permits.clone());
+            estate.permits.insert(name.to_owned(), agent.permits.clone());
+            estate.guests.push(agent.guests.clone());
             agent.beat(None);
         }
+        let permits = estate.permits.clone();
         let holds = move |host: &str, instance: Uuid| permits[host].holds(&instance.to_string());
         estate.model.cloud().check = Some(Check(Arc::new(holds)));
         let placed = async || {
@@ -174,5 +178,33 @@ fn a_host_is_emptied_and_given_back() {
         estate.check();
         let left = model.cloud().servers.values().filter(|server| server.host == from).count();
         assert_eq!(left, before - begun, "what was not begun stays");
+    });
+}
+
+/// A person has Nova move instances between watched hosts: a resize waits at its target's check until the former host
+/// says that it is off there, and Nova that it belongs here; what was live-migrated is let in, and its place follows.
+#[test]
+fn permits_follow_what_nova_moves_itself() {
+    run(async {
+        let estate = Estate::new().await;
+        let [resized, migrated] = [0, 1].map(|n| estate.instances[n].to_string());
+        let both = [resized.clone(), migrated.clone()];
+        estate.guests[0].set(&both, &[]);
+        let placed = async |host: &str, instance: &str| {
+            let holders: Vec<_> = HOSTS.into_iter().filter(|name| estate.permits[*name].holds(instance)).collect();
+            (holders == [host]).then_some(())
+        };
+        for instance in &both {
+            until("their first place", async || placed("a", instance).await).await;
+        }
+        estate.guests[0].set(&both[1..], &[]);
+        estate.guests[1].set(&[], &both[..1]);
+        estate.model.cloud().server(estate.instances[0]).host = "b".to_owned();
+        until("the place of the resized one", async || placed("b", &resized).await).await;
+        estate.guests[1].set(&both[..1], &[]);
+
+        estate.guests[0].set(&[], &[]);
+        estate.guests[2].set(&both[1..], &[]);
+        until("the place of the migrated one", async || placed("c", &migrated).await).await;
     });
 }

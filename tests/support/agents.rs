@@ -97,10 +97,27 @@ impl Dog {
     }
 }
 
+/// What an agent says of guests: those that are there, and those whose start waits.
+#[derive(Clone, Default)]
+pub struct Guests(Arc<Mutex<(Vec<ha::AgentInstance>, Vec<String>)>>);
+
+impl Guests {
+    pub fn set(&self, running: &[String], waiting: &[String]) {
+        let running = running.iter().map(|instance| ha::AgentInstance {
+            uuid: instance.clone(),
+            state: "running".to_owned(),
+            ..ha::AgentInstance::default()
+        });
+        *self.0.lock().expect("no panic") = (running.collect(), waiting.to_vec());
+    }
+}
+
 /// A session: reports go out, directives come in.
 pub struct Agent {
     /// What it was let start.
     pub permits: Permits,
+    /// What is on its host.
+    pub guests: Guests,
     /// Its watchdog, once it was told to arm it.
     pub dog: Dog,
     /// When its last report went out.
@@ -134,7 +151,16 @@ impl Agent {
             .into_inner();
         let (report, hello) = (ha::AgentReport { hello: None, ..hello.clone() }, hello.hello);
         let last = Arc::new(Mutex::new(Instant::now()));
-        Ok(Self { permits: Permits::default(), dog: Dog::default(), last, report, hello, reports, directives })
+        Ok(Self {
+            permits: Permits::default(),
+            guests: Guests::default(),
+            dog: Dog::default(),
+            last,
+            report,
+            hello,
+            reports,
+            directives,
+        })
     }
 
     /// Says something.
@@ -208,12 +234,13 @@ impl Agent {
             }
             let sights =
                 sees.iter().map(|host| ha::AgentSight { host: host.clone(), group: "data".to_owned(), runs: false });
-            let heartbeat = ha::AgentHeartbeat { libvirt_ok: true, ..ha::AgentHeartbeat::default() };
+            let (present, waiting_starts) = self.guests.0.lock().expect("no panic").clone();
+            let heartbeat = ha::AgentHeartbeat { libvirt_ok: true, waiting_starts, ..ha::AgentHeartbeat::default() };
             self.report.seq += 1;
             let report = ha::AgentReport {
                 heartbeat: Some(heartbeat),
                 sights: sights.collect(),
-                instances: Some(ha::AgentInstances { whole: true, ..ha::AgentInstances::default() }),
+                instances: Some(ha::AgentInstances { whole: true, present, ..ha::AgentInstances::default() }),
                 ..self.report.clone()
             };
             self.dog.sends(self.report.seq);

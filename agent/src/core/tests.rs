@@ -141,7 +141,7 @@ fn libvirt_is_well_while_it_answers() {
     core.connect();
     let ok = |core: &mut Core, now| {
         core.beat(Vitals::default());
-        all(core, now).iter().any(|envelope| matches!(envelope.body, Body::Heartbeat(beat) if beat.libvirt_ok))
+        all(core, now).iter().any(|envelope| matches!(&envelope.body, Body::Heartbeat(beat) if beat.libvirt_ok))
     };
     assert!(!ok(&mut core, at(1)), "not reached yet");
     core.see(Seen::Answered { rtt_ms: 1, active: 3 }, at(2));
@@ -161,7 +161,7 @@ fn only_its_own_cluster_tells_it_anything() {
     assert!(tell(&mut core, 2, cluster(), Order::Quarantine { on: false }).is_empty(), "no cluster yet");
     assert_eq!(tell(&mut core, 3, cluster(), welcome(&[7])), [Effect::KeepIdentity, Effect::KeepPermits]);
     let gate = core.gate().clone();
-    let may = |number| gate.lock().expect("not poisoned").may_start(id(number)).is_ok();
+    let may = |number| gate.lock().expect("not poisoned").may_start(id(number), std::time::Instant::now()).is_ok();
     assert!(may(7) && !may(8));
     // A stranger's words change nothing.
     for (number, order) in [
@@ -248,7 +248,7 @@ fn a_start_that_nobody_asked_about_ends_the_claim_that_permits_are_checked() {
     core.connect();
     all(&mut core, at(1));
     core.see(started(7), at(5));
-    core.gate().lock().expect("not poisoned").may_start(id(8)).expect_err("closed");
+    core.gate().lock().expect("not poisoned").may_start(id(8), std::time::Instant::now()).expect_err("closed");
     core.see(started(8), at(20));
     core.see(event(9, Event::Lifecycle { event: Lifecycle::Started, detail: 4 }), at(20));
     assert!(!names(&mut core, at(20)).contains(&"hello"), "young, asked, woken up");

@@ -31,6 +31,8 @@ const SILENT: Duration = Duration::from_secs(30);
 const INSTANCES: usize = 4_096;
 /// Directives that wait for an agent.
 const DIRECTIVES: usize = 16;
+/// Starts of a host that wait for a permit.
+const WAITING: usize = 16;
 /// Boots of a host that are read.
 const BOOTS: usize = 8;
 /// Places that a guest writes to that are looked at, and places of a host.
@@ -113,8 +115,9 @@ struct Session {
     domains: BTreeSet<Uuid>,
     /// Those of them that crashed and were not started since.
     crashed: BTreeSet<Uuid>,
-    /// Those of them that execute.
+    /// Those of them that execute, and those that are shut off.
     running: BTreeSet<Uuid>,
+    off: BTreeSet<Uuid>,
     /// Where each of them writes, and whether it stands still for an I/O error.
     writes: BTreeMap<Uuid, (Vec<String>, bool)>,
     /// Those whose own disk is full: no host and no backend is at fault.
@@ -179,6 +182,7 @@ pub(crate) async fn session(
         domains: BTreeSet::new(),
         crashed: BTreeSet::new(),
         running: BTreeSet::new(),
+        off: BTreeSet::new(),
         writes: BTreeMap::new(),
         full: BTreeSet::new(),
         listed: false,
@@ -370,6 +374,9 @@ impl Session {
             return self.hello(hello).await;
         }
         self.heard(self.life.incarnation != 0);
+        if self.service.node.ears().wants_list(self.host) {
+            self.say(ha::AgentDirective { report_now: Some(true), ..ha::AgentDirective::default() });
+        }
         self.acknowledged(report.ack_directive);
         if let Some(instances) = &report.instances {
             self.instances(instances)?;
@@ -382,7 +389,7 @@ impl Session {
         if let Some(beat) = &report.heartbeat
             && self.life.incarnation != 0
         {
-            self.beat(beat, report.seq);
+            self.beat(beat, report.seq)?;
         }
         if let Some(event) = &report.event {
             let ha::AgentEvent { instance, kind, detail, text, reason, .. } = event;
@@ -412,12 +419,15 @@ impl Session {
             read.collect::<Result<BTreeSet<_>, ApiError>>()
         };
         let (present, gone) = (read(present.collect())?, read(gone.iter().collect())?);
-        let runs = told.present.iter().filter(|instance| executes(instance)).map(|instance| &instance.uuid);
-        let runs = read(runs.collect())?;
-        self.running = if told.whole { runs } else { &(&(&self.running - &present) - &gone) | &runs };
-        let crashed = told.present.iter().filter(|instance| has_crashed(instance)).map(|instance| &instance.uuid);
-        let crashed = read(crashed.collect())?;
-        self.crashed = if told.whole { crashed } else { &(&(&self.crashed - &present) - &gone) | &crashed };
+        for (set, is) in [
+            (&mut self.running, executes as fn(&ha::AgentInstance) -> bool),
+            (&mut self.crashed, has_crashed),
+            (&mut self.off, |instance| instance.state == "shut_off"),
+        ] {
+            let those = told.present.iter().filter(|instance| is(instance)).map(|instance| &instance.uuid);
+            let those = read(those.collect())?;
+            *set = if told.whole { those } else { &(&(&*set - &present) - &gone) | &those };
+        }
         if told.whole {
             self.domains = present;
             self.listed = true;
@@ -447,7 +457,8 @@ impl Session {
             ears.stalls(self.host, self.stalls());
             let local = self.writes.iter().filter(|(_, (backends, _))| backends.iter().any(|at| at == Stall::LOCAL));
             let local = local.map(|(instance, _)| *instance).collect();
-            let guests = Guests { listed: self.domains.clone(), running: self.running.clone(), local };
+            let (listed, running, off) = (self.domains.clone(), self.running.clone(), self.off.clone());
+            let guests = Guests { listed, running, local, off };
             ears.listed(self.host, self.boot, guests, Duration::from_millis(told.age_ms));
             ears.crashed(self.host, self.crashed.clone());
         }
@@ -468,9 +479,13 @@ impl Session {
         stalled.map(|(backend, (guests, stalled))| Stall { backend: backend.to_owned(), guests, stalled }).collect()
     }
 
-    /// How the host is, and a request for a lease.
-    fn beat(&self, beat: &ha::AgentHeartbeat, seq: u64) {
+    /// How the host is, what begins or runs on it without a permit, and a request for a lease.
+    fn beat(&self, beat: &ha::AgentHeartbeat, seq: u64) -> Result<(), ApiError> {
         let ears = self.service.node.ears();
+        let waiting = beat.waiting_starts.iter().take(WAITING).map(|text| uuid("heartbeat.waiting_starts", text));
+        let begin = self.running.iter().copied().map(Ok).chain(waiting);
+        let strangers = begin.filter(|instance| !instance.as_ref().is_ok_and(|known| self.granted.contains(known)));
+        ears.strangers(self.host, strangers.collect::<Result<_, ApiError>>()?);
         let ills = [(!beat.libvirt_ok, Degraded::LIBVIRT), (beat.nova_compute_ok == Some(false), Degraded::COMPUTE)];
         let ill = ills.into_iter().filter(|(ill, _)| *ill).fold(Degraded::default(), |all, (_, ill)| all.and(ill));
         ears.health(self.host, ill);
@@ -486,6 +501,7 @@ impl Session {
         if self.asks {
             ears.ask(Ask { host: self.host, boot: self.boot, seq });
         }
+        Ok(())
     }
 
     /// What the leader granted is handed on; with the first lease the watchdog is armed.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use raft::Node;
+use raft::ears::Guests;
 use scheduler::ha::HostId;
 use scheduler::ha::coordinator::lease::{Ask, CONFIRMED};
 use scheduler::ha::coordinator::{Answer, Barrier, Call, Coordinator, Due, Lead, Told};
@@ -172,6 +173,8 @@ impl Leading {
                 coordinator.tell(Told::Crashed { host, instance }, now);
             }
         }
+        let strangers = all.members.iter().flat_map(|(_, told)| told.strangers.iter().copied()).collect();
+        coordinator.tell(Told::Strangers(strangers), now);
         self.asks.extend(all.asks);
         for seen in all.seen {
             coordinator.liveness.sight(seen.by, seen.host, seen.group, seen.says, now);
@@ -349,10 +352,13 @@ async fn domains(node: &Node, host: HostId) -> Option<Told> {
         Some((core.state().tables().failover().hosts.get(host)?.boot?, core.clock()))
     };
     let (boot, clock) = node.lead(look).await.ok().flatten()?;
+    // What is known is told; the next is as old as the question.
+    node.ears().list_anew(host);
     let (age, guests) = node.ears().domains(host, boot)?;
     let at = clock.saturating_sub(age.as_millis() as u64);
-    let (listed, running) = (guests.listed.into_iter().collect(), guests.running.into_iter().collect());
-    Some(Told::Domains { host, listed, running, at })
+    let Guests { listed, running, off, .. } = guests;
+    let (listed, running, off) = (Vec::from_iter(listed), Vec::from_iter(running), Vec::from_iter(off));
+    Some(Told::Domains { host, listed, running, off, at })
 }
 
 /// The act barrier of this node.

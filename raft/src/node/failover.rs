@@ -139,8 +139,8 @@ impl Node {
         match local.peers.ask(&leader, Lane::Forward, ask, TELL).await {
             Ok(answer) => {
                 local.ears.told();
-                if let Answer::Heard(Some(grants)) = answer {
-                    local.ears.granted(grants);
+                if let Answer::Heard(Some(relayed)) = answer {
+                    local.ears.relayed(relayed);
                 }
             }
             Err(error) => tracing::debug!(%error, leader = leader.node, "the leader was not told what agents said"),

@@ -11,15 +11,13 @@ use openraft::raft::{
 };
 use scheduler::core::Shadow;
 use scheduler::decision::Explanation;
-use scheduler::ha::HostId;
-use scheduler::ha::coordinator::lease::Grant;
 use scheduler::{Decision, Levels, Outcome, Request};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::acknowledged::Acknowledged;
-use crate::ears::Overheard;
+use crate::ears::{Overheard, Relayed};
 use crate::members::{Change, Changed, Report};
 use crate::refused::Refused;
 use crate::types::{LogId, SnapshotMeta, TypeConfig, Vote};
@@ -160,8 +158,8 @@ pub enum Answer {
     Shadows(Result<Vec<Shadow>, Refused>),
     /// To [`Ask::Report`].
     Report(Box<Report>),
-    /// To [`Ask::Overheard`]: leases for agents that speak to the sender; none: this node does not lead.
-    Heard(Option<Vec<(HostId, Grant)>>),
+    /// To [`Ask::Overheard`]: what goes to agents that speak to the sender; none: this node does not lead.
+    Heard(Option<Relayed>),
 }
 
 /// Who a node is.

@@ -12,6 +12,7 @@ mod call;
 mod cases;
 mod drain;
 mod evacuation;
+mod follow;
 pub mod lease;
 mod planning;
 mod reentry;
@@ -109,7 +110,15 @@ const GUESTS: usize = 4_096;
 struct Domains {
     listed: Vec<Uuid>,
     running: Vec<Uuid>,
+    off: Vec<Uuid>,
     at: u64,
+}
+
+impl Domains {
+    /// No process of the host has the instance: it is not there, or shut off.
+    fn is_without(&self, instance: Uuid) -> bool {
+        !self.listed.contains(&instance) || self.off.contains(&instance)
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -216,6 +225,8 @@ pub struct Coordinator {
     leases: u64,
     /// Guests that crashed by themselves.
     guests: BTreeMap<Uuid, HostId>,
+    /// Guests that begin, or run, where they have no permit, and since when, replicated milliseconds.
+    strangers: BTreeMap<(Uuid, HostId), Option<u64>>,
     /// The life of each host up to which it was looked for instances of former lives.
     booted: BTreeMap<HostId, u64>,
     trouble: Option<(Trips, u64)>,
@@ -245,6 +256,7 @@ impl Coordinator {
             granted: BTreeMap::new(),
             leases: 0,
             guests: BTreeMap::new(),
+            strangers: BTreeMap::new(),
             booted: BTreeMap::new(),
             trouble: None,
             progress: BTreeMap::new(),
@@ -281,8 +293,8 @@ impl Coordinator {
                 facts.read = None;
                 facts.missing = if sentinel { facts.missing.or(Some(now)) } else { None };
             }
-            Told::Domains { host, listed, running, at } => {
-                self.hosts.entry(host).or_default().domains = Some(Domains { listed, running, at });
+            Told::Domains { host, listed, running, off, at } => {
+                self.hosts.entry(host).or_default().domains = Some(Domains { listed, running, off, at });
             }
             Told::Compute(host, read) => self.hosts.entry(host).or_default().compute = Some((now, read)),
             Told::Progress { instance, remaining } => self.progress(instance, remaining, now),
@@ -293,6 +305,7 @@ impl Coordinator {
                 self.instances.entry(instance).or_default().answer = Some((op, answer));
             }
             Told::Crashed { host, instance } => self.stopped(host, instance),
+            Told::Strangers(strangers) => self.strange(strangers),
             Told::Health(host, ill) => self.liveness.health(host, ill, now),
             Told::Stalls(host, stalls) => self.liveness.stalls(host, stalls, now),
             Told::Trouble(trips) => self.trouble = Some((trips.seen(), now)),
@@ -324,6 +337,7 @@ impl Coordinator {
         if lead.ha().small.epoch == lead.tables.counters().epoch {
             self.breakers(lead, &mut due);
             self.crashed(lead, &mut due);
+            self.permits_follow(lead, &mut due);
             self.drains(lead, &mut due);
             let cases: Vec<_> = lead.ha().cases.iter().cloned().collect();
             for case in &cases {
@@ -369,12 +383,16 @@ impl Coordinator {
         self.booted.retain(|id, _| lead.ha().hosts.get(*id).is_some());
         let open = |instance| lead.ha().restarts.get(instance).is_some_and(|restart| restart.well.is_none());
         let guests = &self.guests;
+        let strangers = &self.strangers;
+        let strange = |instance| {
+            strangers.range((instance, HostId::default())..).next().is_some_and(|((is, _), _)| *is == instance)
+        };
         // Those of a host that comes back are read before anything is written about them.
         let returns = lead.ha().cases.iter().any(|case| case.phase == Phase::Returning);
         self.instances.retain(|instance, _| {
             let moving = lead.ha().moves.get(*instance).is_some();
             let known = moving || lead.ha().recoveries.get(*instance).is_some() || guests.contains_key(instance);
-            known || returns || open(*instance)
+            known || returns || open(*instance) || strange(*instance)
         });
         self.hosts.retain(|id, facts| {
             let watched = |host: &Host| host.belief.detection != Detection::Alive;

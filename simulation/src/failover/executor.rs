@@ -184,7 +184,7 @@ impl World {
                 let answers = host.is_heard() && host.libvirt;
                 let running: Vec<_> = host.guests.iter().copied().collect();
                 let listed = host.guests.union(&host.halves).copied().collect();
-                answers.then_some(Told::Domains { host: id, listed, running, at })
+                answers.then_some(Told::Domains { host: id, listed, running, off: Vec::new(), at })
             }
             Call::Restart { instance, host, barrier } => {
                 let denied = self.is_denied(instance, host);
@@ -203,7 +203,7 @@ impl World {
                 Some(Told::Restarted { instance, op: barrier.intent, answer })
             }
             Call::Migrate { instance, target, barrier, .. } => {
-                let answer = self.nova.migrate(instance, target, now);
+                let answer = self.nova.migrate(instance, target, None, now);
                 self.say(&format!("Nova: migrate {instance} to {target}: {answer:?}"));
                 let lost = matches!(self.nova.trouble, Trouble::LostAnswers | Trouble::Late(_));
                 let answer = if lost { Answer::Unknown } else { answer };

@@ -29,6 +29,15 @@ pub enum Trouble {
     Slow(u64),
 }
 
+/// A move that a person asks Nova for, past failover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ByHand {
+    /// A live migration.
+    Live,
+    /// It is stopped for it: a cold migration, or a resize. The target's libvirt asks since then whether it may start.
+    Cold(Option<u64>),
+}
+
 /// A migration.
 #[derive(Clone, Copy, Debug)]
 pub struct Moving {
@@ -48,6 +57,8 @@ pub struct Moving {
     pub clean: bool,
     /// A migration of what runs or could run on a living source, and no evacuation.
     pub live: bool,
+    /// A person asked for it, and not failover.
+    pub by_hand: Option<ByHand>,
 }
 
 /// An instance.
@@ -120,12 +131,13 @@ impl Nova {
             over: None,
             clean: false,
             live: false,
+            by_hand: None,
         });
         Answer::Taken
     }
 
     /// A migration away from a living host: `task_state` keeps a second one out.
-    pub fn migrate(&mut self, instance: Uuid, target: HostId, now: u64) -> Answer {
+    pub fn migrate(&mut self, instance: Uuid, target: HostId, by_hand: Option<ByHand>, now: u64) -> Answer {
         let stuck = self.stuck.contains(&instance);
         let Some(server) = self.servers.get_mut(&instance) else { return Answer::Refused { forever: true } };
         if server.destination.is_some() {
@@ -136,7 +148,7 @@ impl Nova {
         let id = Uuid::from_u128(0x9000_0000 + self.made);
         let source = server.host;
         let done = if stuck { u64::MAX } else { now + self.takes };
-        self.moving.push(Moving { id, instance, source, target, done, over: None, clean: true, live: true });
+        self.moving.push(Moving { id, instance, source, target, done, over: None, clean: true, live: true, by_hand });
         Answer::Taken
     }
 

@@ -11,11 +11,14 @@ use scheduler::ha::proof::LeaseMode;
 use scheduler::ha::recovery::{Life, VmState};
 use uuid::Uuid;
 
+use super::nova::{ByHand, Moving};
 use super::truth::TrueHost;
 use super::world::{Least, SOUND, TICK, WATCHDOG, World};
 
 /// What is still crashed is told again, milliseconds.
 const CRASHED: u64 = 60_000;
+/// A start waits for its permit so long, milliseconds.
+const FOLLOWS: u64 = 30_000;
 
 impl TrueHost {
     /// Its agent feeds the watchdog while its lease lives; unfed, it resets the host.
@@ -102,6 +105,10 @@ impl World {
             if moving.over.is_some() || now < moving.done {
                 continue;
             }
+            if let Some(ByHand::Cold(asked)) = moving.by_hand {
+                self.move_cold(at, asked);
+                continue;
+            }
             let source = self.by_id(moving.source);
             if moving.live && !(source.runs() && source.guests.contains(&moving.instance)) {
                 // Its source is gone, and so is what ran there; Nova goes on believing in it.
@@ -114,8 +121,12 @@ impl World {
             }
             // What is migrated begins where the state lets it.
             let life = self.present(moving.target);
-            let stray = moving.live && !life.is_some_and(|life| self.ha().may_begin(moving.instance, life));
-            let denied = stray || self.is_denied(moving.instance, moving.target);
+            let stray = match moving.by_hand {
+                // Its libvirt announces it, and nothing is let in by a host that nobody knows.
+                Some(_) => !self.ha().hosts.get(moving.target).is_some_and(|host| life.is_some() && !host.quarantined),
+                None => moving.live && !life.is_some_and(|life| self.ha().may_begin(moving.instance, life)),
+            };
+            let denied = stray || moving.by_hand.is_none() && self.is_denied(moving.instance, moving.target);
             let target = self.by_id(moving.target);
             // The target's libvirt refuses a domain that it has.
             let fails = !target.runs() || target.guests.contains(&moving.instance);
@@ -145,6 +156,47 @@ impl World {
         }
     }
 
+    /// What is stopped for its move is brought over, and waits at the target until it may start there: half a minute, and
+    /// then Nova gives it up, in error.
+    fn move_cold(&mut self, at: usize, asked: Option<u64>) {
+        let (now, moving) = (self.now, self.nova.moving[at]);
+        let well = |id| self.hosts.iter().any(|host| host.id == id && host.runs() && host.compute && host.libvirt);
+        let Some(asked) = asked else {
+            if well(moving.source) && well(moving.target) {
+                self.by_id(moving.source).guests.remove(&moving.instance);
+                self.nova.moving[at].by_hand = Some(ByHand::Cold(Some(now)));
+                if let Some(server) = self.nova.servers.get_mut(&moving.instance) {
+                    server.host = moving.target;
+                }
+            }
+            return;
+        };
+        let life = self.present(moving.target).filter(|_| well(moving.target));
+        let starts = life.is_some_and(|life| self.ha().may_begin(moving.instance, life));
+        if !starts && now < asked + FOLLOWS {
+            return;
+        }
+        self.nova.moving[at].over = Some(starts);
+        if starts {
+            self.by_id(moving.target).guests.insert(moving.instance);
+        }
+        if let Some(server) = self.nova.servers.get_mut(&moving.instance) {
+            server.destination = None;
+            (server.running, server.vm) = if starts { (true, server.vm) } else { (false, VmState::Error) };
+        }
+        self.say(&format!("Nova: {} was stopped and is moved to {}: {starts}", moving.instance, moving.target));
+    }
+
+    /// Guests that begin, or run, where they have no permit, as agents that are heard say.
+    fn strangers(&self) -> Vec<(HostId, Uuid)> {
+        let waits = |moving: &&Moving| moving.over.is_none() && matches!(moving.by_hand, Some(ByHand::Cold(Some(_))));
+        let waiting = self.nova.moving.iter().filter(waits).map(|moving| (moving.target, moving.instance));
+        let running = self.hosts.iter().flat_map(|host| host.guests.iter().map(|guest| (host.id, *guest)));
+        let heard = |id| self.hosts.iter().any(|host| host.id == id && host.is_heard() && host.libvirt);
+        let permitted = |(id, instance)| self.present(id).is_some_and(|life| self.ha().may_begin(instance, life));
+        waiting.chain(running).filter(|(id, instance)| heard(*id) && !permitted((*id, *instance))).collect()
+    }
+
     /// The life that a host is in, once it is known.
     pub(super) fn present(&self, id: HostId) -> Option<Life> {
         let boot = self.hosts.iter().find(|host| host.id == id)?.boot();
@@ -162,6 +214,7 @@ impl World {
     fn listen(&mut self) {
         let now = self.now;
         let silent = self.hosts.iter().filter(|host| host.power().is_none()).count();
+        let strangers = self.strangers();
         let Some(leading) = &mut self.leader else { return };
         let liveness = &mut leading.coordinator.liveness;
         for member in 0..3 {
@@ -181,6 +234,7 @@ impl World {
                 now,
             );
         }
+        leading.coordinator.tell(Told::Strangers(strangers), now);
         for moving in self.nova.moving.iter().filter(|moving| moving.live && moving.over.is_none()) {
             let remaining = moving.done.saturating_sub(now).min(1_000_000);
             leading.coordinator.tell(Told::Progress { instance: moving.instance, remaining }, now);

@@ -12,10 +12,11 @@ use scheduler::ha::host::Maintenance;
 use scheduler::ha::order::{Change, Role};
 use scheduler::ha::policy::{FailoverPolicy, Mode, Rules, Selector};
 use scheduler::ha::proof::{Evidence, Lease, LeaseMode, Token};
+use scheduler::ha::recovery::VmState;
 use scheduler::ha::{Phase, Policy};
 
-use super::nova::Trouble;
-use super::truth::{Bmc, host, vm};
+use super::nova::{ByHand, Trouble};
+use super::truth::{Bmc, TrueHost, host, vm};
 use super::world::{Flaw, World};
 
 /// A life.
@@ -121,11 +122,13 @@ fn settle(world: &mut World, rng: &mut SmallRng) {
 }
 
 /// Kinds of faults.
-pub const KINDS: u8 = 28;
+pub const KINDS: u8 = 29;
 /// It dies, and is back as soon as that is proven.
 const HAUNTS: u8 = 25;
 /// It goes down on purpose, and says so.
 const PLANNED: u8 = 27;
+/// A person has Nova move an instance, past failover.
+const BY_HAND: u8 = 28;
 /// The policy of a dry run that comes and goes.
 const TRIAL: &str = "trial";
 
@@ -191,6 +194,22 @@ fn harm(world: &mut World, kind: u8, n: u128, rng: &mut SmallRng) {
             let begun = world.ha().recoveries.get(instance).is_some_and(|known| known.live().is_some());
             if dead && !begun && world.nova.migrations(instance).all(|moving| moving.over.is_some()) {
                 world.nova.evacuate(instance, host(n), false, now);
+            }
+        }
+        BY_HAND => {
+            let instance = vm(rng.random_range(1..=10));
+            let by_hand = if rng.random_bool(0.5) { ByHand::Live } else { ByHand::Cold(None) };
+            // Nova itself refuses what its target's hypervisor, or its source's, cannot do.
+            let well = |host: &TrueHost| host.runs() && host.compute && host.libvirt;
+            let server = world.nova.servers.get(&instance).copied();
+            let moves = server.is_some_and(|server| {
+                let source = world.by_id(server.host);
+                let runs = well(source) && source.guests.contains(&instance);
+                let up = world.nova.services.get(&server.host).is_none_or(|(forced_down, _)| !forced_down);
+                runs && up && server.vm == VmState::Active && server.host != host(n) && well(world.host(n))
+            });
+            if moves {
+                world.nova.migrate(instance, host(n), Some(by_hand), now);
             }
         }
         23 => world.ambush = true,
@@ -305,7 +324,10 @@ fn calm(world: &mut World) {
         // One that crashed by itself stays so where no policy starts it again.
         let policy = world.ha().small.policy.in_place;
         let stays = !policy && world.hosts.iter().any(|host| host.crashed.contains(instance));
-        if runs == 0 && !told && !tired && !stays {
+        // What Nova gave up while a person had it moved is in error, and that person's.
+        let failed = world.nova.migrations(*instance).any(|moving| matches!(moving.by_hand, Some(ByHand::Cold(_))));
+        let failed = failed && server.vm == VmState::Error;
+        if runs == 0 && !told && !tired && !stays && !failed {
             left.push(format!("INV-26 instance {instance} runs nowhere, Nova has it on {}", server.host));
         }
         if runs == 1 && !told && permit != Some(server.host) {

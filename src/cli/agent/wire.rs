@@ -31,6 +31,7 @@ pub fn report(envelope: Envelope) -> ha::AgentReport {
                 nova_compute_ok: beat.nova_compute_ok,
                 domains_active: beat.domains_active,
                 unasked_starts: beat.unasked_starts,
+                waiting_starts: beat.waiting.iter().map(Uuid::to_string).collect(),
                 load1: beat.load1,
                 fed: beat.fed,
                 quarantined: beat.quarantined,

@@ -263,6 +263,8 @@ pub enum Told {
         listed: Vec<Uuid>,
         /// What of it executes, and is not on its way here or away.
         running: Vec<Uuid>,
+        /// Those that are shut off.
+        off: Vec<Uuid>,
         /// Of when the list is, replicated milliseconds.
         at: u64,
     },
@@ -309,6 +311,8 @@ pub enum Told {
         /// The instance.
         instance: Uuid,
     },
+    /// Guests that begin, or run, where they have no permit: all of them, by their agents.
+    Strangers(Vec<(HostId, Uuid)>),
     /// What is wrong with a host that lives, by its agent: all of it.
     Health(HostId, Degraded),
     /// Where guests of a host stand still for I/O errors: all of it.

@@ -136,11 +136,8 @@ impl Coordinator {
             due.push(outcome(true));
         } else if refused || lead.clock > known.at.saturating_add(pace::RESTART) {
             due.push(outcome(false));
-        } else if let Some(facts) = self.hosts.get_mut(&life.host)
-            && (facts.asked_domains == 0 || lead.now >= facts.asked_domains + pace::NOVA)
-        {
-            facts.asked_domains = lead.now.max(1);
-            due.push(Due::Call(Call::ListDomains(life.host)));
+        } else {
+            self.list(life.host, lead, due);
         }
     }
 
@@ -233,9 +230,8 @@ impl Coordinator {
         let found = list.map(|domains| (domains.listed.contains(&instance), domains.at));
         // Half of a migration is there and does not execute, or may not go on: neither a place nor none.
         let runs = list.is_some_and(|domains| domains.running.contains(&instance));
-        if found.is_none() && (facts.asked_domains == 0 || lead.now >= facts.asked_domains + pace::NOVA) {
-            facts.asked_domains = lead.now.max(1);
-            due.push(Due::Call(Call::ListDomains(host)));
+        if found.is_none() {
+            self.list(host, lead, due);
         }
         if let Some((true, at)) = found
             && runs

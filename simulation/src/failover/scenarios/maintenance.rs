@@ -1,13 +1,15 @@
 //! Planned work: a host is emptied while it lives.
 
 use scheduler::ha::Phase;
+use scheduler::ha::coordinator::Answer;
 use scheduler::ha::drain::{Left, MOST_SOURCE, Over, Stage};
 use scheduler::ha::host::{Degraded, Detection, Maintenance};
 use scheduler::ha::order::{Change, Role};
 use scheduler::ha::recovery::VmState;
 
 use super::{Scenario, VMS, cordoned, detection, hang, policy, recovered, untouched, want};
-use crate::failover::truth::{host, vm};
+use crate::failover::nova::ByHand;
+use crate::failover::truth::{Bmc, host, vm};
 use crate::failover::world::World;
 
 fn drain(world: &mut World, n: u128, mode: Maintenance) -> Result<String, String> {
@@ -34,8 +36,54 @@ fn given_back(world: &mut World, n: u128) -> Result<String, String> {
     want(back && enabled, "", "the service enabled, the drain forgotten")
 }
 
+/// A person has Nova move the first instance to a host; its permit follows.
+fn moved_by_hand(world: &mut World, by_hand: ByHand) -> Result<String, String> {
+    let taken = world.nova.migrate(vm(1), host(4), Some(by_hand), world.now) == Answer::Taken;
+    want(taken, "", "a migration that Nova takes")?;
+    let permit = |world: &World| world.ha().permits.get(vm(1)).map(|permit| permit.life.host);
+    let follows = world.until(120_000, |world| permit(world) == Some(host(4)));
+    let runs = world.hosts.iter().filter(|host| host.guests.contains(&vm(1))).map(|host| host.id);
+    let runs: Vec<_> = runs.collect();
+    want(follows, "", &format!("a permit that follows; it is {:?}, it runs on {runs:?}", permit(world)))
+}
+
 /// Those of this family.
 pub(super) const ALL: &[Scenario] = &[
+    Scenario {
+        id: "PRM-01",
+        what: "a person live-migrates an instance; its new host dies",
+        run: |world| {
+            moved_by_hand(world, ByHand::Live)?;
+            world.run(10_000);
+            want(world.host(4).guests.contains(&vm(1)), "", "it runs there")?;
+            world.host_mut(4).cut();
+            want(world.until(300_000, |world| world.all_moved(1)), "", "recovered from there")?;
+            want(true, "the permit follows, and the instance is recovered from where it went", "")
+        },
+    },
+    Scenario {
+        id: "PRM-02",
+        what: "a person resizes an instance to another host",
+        run: |world| {
+            moved_by_hand(world, ByHand::Cold(None))?;
+            let starts = world.until(5_000, |world| world.host(4).guests.contains(&vm(1)));
+            want(starts && world.fences() == 0, "it waits at its target, and starts there", "it starts there")
+        },
+    },
+    Scenario {
+        id: "PRM-03",
+        what: "the same, and the former host's agent is silent",
+        run: |world| {
+            world.host_mut(1).agent = false;
+            (world.nova.takes, world.host_mut(1).bmc) = (1_000, Bmc::Silent);
+            let taken = world.nova.migrate(vm(1), host(4), Some(ByHand::Cold(None)), world.now);
+            want(taken == Answer::Taken, "", "a migration that Nova takes")?;
+            world.run(29_000);
+            let permit = world.ha().permits.get(vm(1)).map(|permit| permit.life.host);
+            let stays = permit == Some(host(1)) && !world.host(4).guests.contains(&vm(1));
+            want(stays, "nobody says that it does not run there: it is not started", "a start denied")
+        },
+    },
     Scenario {
         id: "MNT-01",
         what: "a host is drained",

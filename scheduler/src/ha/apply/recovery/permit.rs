@@ -56,7 +56,8 @@ impl Cx<'_> {
                     .hosts
                     .get(from.host)
                     .is_some_and(|host| host.is_open() && host.incarnation == from.incarnation);
-                if !alive || recovery.is_some() {
+                // What failover is about to move, or has, it moves itself.
+                if !alive || recovery.is_some_and(|recovery| !recovery.status.is_settled()) {
                     return Err(refused);
                 }
             }

@@ -1,0 +1,133 @@
+//! Permits follow what Nova moves by itself. A live migration is let in by the target's check, for its source runs: its
+//! permit follows once it runs there and not where it came from. What was stopped to be moved (a cold migration, a
+//! resize and its way back, an unshelve) waits at the target's check: it may start once Nova says that it belongs there,
+//! and a list of the former host, made after the question, says that no process has it.
+
+use std::collections::BTreeSet;
+
+use uuid::Uuid;
+
+use super::{Coordinator, Due, Lead, pace};
+use crate::ha::host::HostId;
+use crate::ha::order::{Change, PermitCause};
+use crate::ha::recovery::Life;
+
+/// Guests without a permit that are looked at.
+const STRANGERS: usize = 65_536;
+/// Instances that Nova is asked about for it in one step.
+const READS: usize = 8;
+
+impl Coordinator {
+    /// All guests that begin, or run, where they have no permit, as agents say now.
+    pub(super) fn strange(&mut self, told: Vec<(HostId, Uuid)>) {
+        let told: BTreeSet<_> = told.into_iter().take(STRANGERS).map(|(host, instance)| (instance, host)).collect();
+        self.strangers.retain(|known, _| told.contains(known));
+        for stranger in told {
+            self.strangers.entry(stranger).or_default();
+        }
+    }
+
+    /// Permits that are to follow.
+    pub(super) fn permits_follow(&mut self, lead: &Lead<'_>, due: &mut Vec<Due>) {
+        let mut reads = READS;
+        let strangers: Vec<_> = self.strangers.iter().map(|(stranger, since)| (*stranger, *since)).collect();
+        for ((instance, host), since) in strangers {
+            let since = since.unwrap_or(lead.clock);
+            self.strangers.insert((instance, host), Some(since));
+            let Some((to, takes)) = Self::place_at(instance, host, lead) else { continue };
+            let from = lead.ha().permits.get(instance).map(|permit| permit.life);
+            let alive = match from {
+                // What its host had before it booted is started there, or left.
+                Some(from) if from.host == host => continue,
+                Some(from) => lead
+                    .ha()
+                    .hosts
+                    .get(from.host)
+                    .is_some_and(|source| source.is_open() && source.incarnation == from.incarnation),
+                None => true,
+            };
+            let proven = from.and_then(|from| lead.ha().proven(from, lead.tables.counters().epoch));
+            let after = if alive { since } else { proven.unwrap_or(since) };
+            let Some((runs, at)) = self.runs_at(host, instance, after, lead, due) else { continue };
+            let cause = match from {
+                // Whatever its host is about to do: it is there, and nowhere else.
+                Some(_) if !alive => {
+                    let Some(_) = proven.filter(|_| runs) else { continue };
+                    PermitCause::Adopted { at }
+                }
+                _ if !takes => continue,
+                Some(from) if !self.is_without(from.host, instance, since, lead, due) => continue,
+                // Where it runs it has its place, whoever brought it there.
+                Some(_) if runs => PermitCause::Migrated(Uuid::nil()),
+                // Its first sight is the reports'.
+                None if runs => continue,
+                from => {
+                    let facts = self.instances.entry(instance).or_default();
+                    let read = facts.read.as_ref().filter(|(at, ..)| lead.now <= at + pace::READ);
+                    let Some((_, read, _)) = read else {
+                        if reads > 0 {
+                            reads -= 1;
+                            super::evacuation::read_server(facts, instance, pace::NOVA, lead, due);
+                        }
+                        continue;
+                    };
+                    if read.host != host {
+                        continue;
+                    }
+                    let last = read.migrations.last().copied().unwrap_or_default();
+                    if from.is_some() { PermitCause::Migrated(last) } else { PermitCause::Placed }
+                }
+            };
+            due.push(Due::Propose(Change::PermitMove { instance, from, to, cause }));
+        }
+    }
+
+    /// The life of a host to which a permit may follow, if nothing of failover's own is about to move it, and whether
+    /// that host takes what is to begin.
+    fn place_at(instance: Uuid, host: HostId, lead: &Lead<'_>) -> Option<(Life, bool)> {
+        let ha = lead.ha();
+        let there = ha.hosts.get(host).filter(|host| host.enabled && host.is_open())?;
+        let moved = ha.moves.get(instance).is_some_and(|known| known.is_live());
+        let recovered = ha.recoveries.get(instance).is_some_and(|known| !known.status.is_settled());
+        let restarted = ha.restarts.get(instance).is_some_and(|known| known.well.is_none() && ha.stands(known));
+        let takes = !there.quarantined && ha.cases.get(host).is_none();
+        let free = !moved && !recovered && !restarted;
+        free.then_some((Life { host, incarnation: there.incarnation }, takes))
+    }
+
+    /// Whether a list of a host that is newer than that says that the instance executes there, and of when it is.
+    fn runs_at(
+        &mut self,
+        host: HostId,
+        instance: Uuid,
+        after: u64,
+        lead: &Lead<'_>,
+        due: &mut Vec<Due>,
+    ) -> Option<(bool, u64)> {
+        let list = self.hosts.get(&host).and_then(|facts| facts.domains.as_ref()).filter(|list| list.at > after);
+        let runs = list.map(|list| (list.running.contains(&instance), list.at));
+        if runs.is_none() {
+            self.list(host, lead, due);
+        }
+        runs
+    }
+
+    /// Whether a list of a host that is newer than that says that no process there has the instance.
+    fn is_without(&mut self, host: HostId, instance: Uuid, after: u64, lead: &Lead<'_>, due: &mut Vec<Due>) -> bool {
+        let list = self.hosts.get(&host).and_then(|facts| facts.domains.as_ref()).filter(|list| list.at > after);
+        let without = list.is_some_and(|list| list.is_without(instance));
+        if !without {
+            self.list(host, lead, due);
+        }
+        without
+    }
+
+    /// Asks for the domains of a host, now and then.
+    pub(super) fn list(&mut self, host: HostId, lead: &Lead<'_>, due: &mut Vec<Due>) {
+        let facts = self.hosts.entry(host).or_default();
+        if facts.asked_domains == 0 || lead.now >= facts.asked_domains + pace::NOVA {
+            facts.asked_domains = lead.now.max(1);
+            due.push(Due::Call(super::Call::ListDomains(host)));
+        }
+    }
+}
