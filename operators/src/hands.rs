@@ -38,6 +38,8 @@ mod redfish;
 
 pub use config::{Config, ConfigError, Interface, Ipmi, Login, Nova, Privilege, Redfish, RedfishAuth};
 
+const NO_NOVA: &str = "failover needs Nova, and there is none in the configuration: set 'nova'";
+
 /// What the hands know of a host.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Known {
@@ -128,6 +130,9 @@ impl<L: Ledger> Hands<L> {
             Call::Cordon(id) => self.nova()?.cordon(id, &view.host(id)?).await,
             Call::ListServers(id) => self.nova()?.list(id, &view.host(id)?, view).await,
             Call::ListGroups => self.nova()?.groups().await,
+            Call::ReadMark | Call::SetMark { .. } if self.nova.is_none() => Some(Told::Mark(Err(NO_NOVA.to_owned()))),
+            Call::ReadMark => self.nova()?.read_mark().await,
+            Call::SetMark { cluster, over } => self.nova()?.set_mark(cluster, over).await,
             Call::ReadServer(instance) => self.nova()?.read(instance, view).await,
             Call::ReadCompute(id) => self.nova()?.compute(id, &view.host(id)?, view).await,
             Call::Unforce { host, barrier } => self.nova()?.unforce(host, &view.host(host)?, &barrier, gate).await,
@@ -170,7 +175,7 @@ impl<L: Ledger> Hands<L> {
 
     fn nova(&self) -> Option<&nova::Nova> {
         if self.nova.is_none() {
-            tracing::warn!("failover needs Nova, and there is none in the configuration: set 'nova'");
+            tracing::warn!("{NO_NOVA}");
         }
         self.nova.as_ref()
     }

@@ -23,6 +23,7 @@
 //! | [`host`], [`case`], [`proof`], [`recovery`], [`breaker`] | the replicated state, by noun |
 //! | [`cordon`] | hosts on which nothing new is placed |
 //! | [`drain`] | planned work: emptying a host that lives |
+//! | [`mark`] | which cluster acts on this cloud |
 //! | [`masakari`] | what Masakari's API keeps |
 //! | [`policy`] | how bold failover is |
 //! | [`reentry`], [`restart`] | the return of a host, and guests that are started where they were |
@@ -43,6 +44,7 @@ pub mod drain;
 pub mod host;
 pub mod keyed;
 pub mod liveness;
+pub mod mark;
 pub mod masakari;
 pub mod order;
 pub mod planner;

@@ -9,6 +9,7 @@ use proptest::sample::Index;
 use scheduler::ha::breaker::{Decision, ScopeName, Trips};
 use scheduler::ha::case::{Act, CaseId, Cause, FenceOutcome, Phase};
 use scheduler::ha::host::{Fencer, Hello, Machine, Maintenance, PlaceNames, Watchdog};
+use scheduler::ha::mark::Mark;
 use scheduler::ha::masakari::{self, MemberSpec, NotificationSpec, SegmentSpec};
 use scheduler::ha::order::{Assignment, Clear, Ended, Groups, NovaRead, PermitCause, To, Voter};
 use scheduler::ha::policy::{FailoverPolicy, Mode, Rules, Selector};
@@ -109,6 +110,7 @@ impl World {
             done: BTreeMap::new(),
         };
         world.apply(Command::Raise { level: level::FAILOVER });
+        world.order(Role::Coordinator, Change::Mark(Mark::Ours));
         for n in 0..HOSTS {
             let instances = (0..VMS).filter(|v| v % 2 == n).map(|v| InstanceReport {
                 uuid: vm(v),
@@ -485,6 +487,9 @@ impl World {
             54 => Change::QuarantineEnd(host(n)),
             55 => {
                 self.leader = Leader { term: self.leader.term + u64::from(dice.flag), node: 1 + dice.b as u64 % 3 };
+                if dice.a > 1 {
+                    self.order(Role::Coordinator, Change::Mark(Mark::Ours));
+                }
                 return;
             }
             56 if dice.odd && dice.flag => {
@@ -495,7 +500,10 @@ impl World {
                 return;
             }
             56 if self.ha().small.epoch == self.epoch => return,
-            56 => Change::Release,
+            56 => {
+                self.order(Role::Coordinator, Change::Mark(Mark::Ours));
+                Change::Release
+            }
             57 => {
                 let bytes = self.core.freeze().encode();
                 let restored = Core::restore(&bytes).expect("a snapshot restores");

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use self::nova::{Check, Model};
+use self::nova::{Check, Cloud, Model};
 use crate::server::{Server, run};
 use crate::spec::host;
 use crate::support::agents::{Agent, Guests, Permits, hello, watched};
@@ -33,7 +33,12 @@ struct Estate {
 impl Estate {
     /// Four instances on the first of three hosts, one of them stopped.
     async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    async fn with(change: impl FnOnce(&mut Cloud)) -> Self {
         let model = Model::start().await;
+        change(&mut model.cloud());
         let files = tempfile::tempdir().expect("a folder");
         let file = |name: &str, text: &str| {
             let path = files.path().join(name);
@@ -206,5 +211,60 @@ fn permits_follow_what_nova_moves_itself() {
         estate.guests[0].set(&[], &[]);
         estate.guests[2].set(&both[1..], &[]);
         until("the place of the migrated one", async || placed("c", &migrated).await).await;
+    });
+}
+
+/// Another cluster acts on the same cloud: nothing is written to Nova before an operator lets this one act in its place.
+#[test]
+fn a_cluster_whose_mark_another_has_does_nothing() {
+    const MARK: &str = "pallium-ha";
+    run(async {
+        let other = format!("pallium_cluster:{}", Uuid::from_u128(0xC9));
+        let mark = [(other.clone(), "acts on this cloud".to_owned())];
+        let mut estate = Estate::with(|cloud| drop(cloud.aggregates.insert(MARK.to_owned(), mark.into()))).await;
+        let status = |estate: &Estate| estate.server.ctl(&["ha", "status"]).unwrap_or_default();
+        let refuses =
+            async || status(&estate).contains("names cluster 00000000-0000-0000-0000-0000000000c9").then_some(());
+        until("another's mark", refuses).await;
+        estate.server.ctl(&["ha", "drain", "a", "--reason", "new DIMMs"]).expect("a drain");
+        let reads = |estate: &Estate| {
+            let cloud = estate.model.cloud();
+            cloud.asked.iter().filter(|asked| *asked == "GET /compute/v2.1/os-aggregates").count()
+        };
+        let before = reads(&estate);
+        until("looks at the mark", async || (reads(&estate) >= before + 3).then_some(())).await;
+        let writes = |asked: &&String| !asked.starts_with("GET") && !asked.contains("/auth/tokens");
+        let written = estate.model.cloud().asked.iter().find(writes).cloned();
+        assert_eq!(written, None, "nothing is written while it is another's");
+        assert!(estate.server.get("/metrics").await.text.contains("pallium_ha_unmarked 1\n"));
+
+        estate.server.ctl(&["ha", "release", "--after-restore", "--reason", "that one is gone"]).expect("released");
+        until("migrations under way", async || (estate.under_way() == 2).then_some(())).await;
+        let ours = |estate: &Estate| estate.model.cloud().aggregates[MARK].keys().cloned().collect::<Vec<_>>();
+        let named = ours(&estate);
+        assert!(named.len() == 1 && named[0] != other, "{named:?}");
+
+        // After a restart it is read and known; what is gone is made again, by the same name.
+        let folder = estate._files.path().to_owned();
+        let (data, config) = (folder.join("data"), folder.join("server.yaml").display().to_string());
+        for gone in [false, true] {
+            estate.server.stop();
+            let before = reads(&estate);
+            if gone {
+                estate.model.cloud().aggregates.clear();
+            }
+            estate.server = Server::start_with(&data, &["--config", &config]);
+            let acts = async || {
+                let status = status(&estate);
+                let free = status.contains("hosts      3") && !status.contains("STOPPED");
+                (free && reads(&estate) > before).then_some(())
+            };
+            until("a leader that has read the mark", acts).await;
+            until("the same mark", async || {
+                let there = estate.model.cloud().aggregates.contains_key(MARK);
+                (there && ours(&estate) == named).then_some(())
+            })
+            .await;
+        }
     });
 }

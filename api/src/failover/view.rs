@@ -8,6 +8,7 @@ use scheduler::ha::breaker::{Decision, Scope, Trips};
 use scheduler::ha::case::{Act, Case, Phase};
 use scheduler::ha::cordon;
 use scheduler::ha::host::{Detection, Host};
+use scheduler::ha::mark::Mark;
 use scheduler::ha::policy;
 use scheduler::ha::proof::{Evidence, Proof, Token};
 use scheduler::ha::recovery::{Recovery, Status};
@@ -38,6 +39,12 @@ pub(super) fn status(tables: &Tables, mode: &str) -> ha::FailoverStatusResponse 
     let mut stops = Vec::new();
     if failover.small.epoch != tables.counters().epoch && !failover.hosts.is_empty() {
         let why = "the cluster was restored: look at the hosts, then `pallium ctl ha release`".to_owned();
+        stops.push(ha::FailoverStop { act: "all".to_owned(), why, rest_ms: None });
+    }
+    let marked = failover.small.marked.as_ref().filter(|marked| marked.by == failover.small.leader);
+    if mode == "enforce" && !failover.hosts.is_empty() && marked.is_none_or(|marked| marked.mark != Mark::Ours) {
+        let unread = || "the mark of this cluster in Nova was not read yet".to_owned();
+        let why = marked.map_or_else(unread, |marked| marked.mark.to_string());
         stops.push(ha::FailoverStop { act: "all".to_owned(), why, rest_ms: None });
     }
     for act in [Act::Kill, Act::Recover] {

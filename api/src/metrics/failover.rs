@@ -68,6 +68,7 @@ const STATUSES: [&str; 7] = ["waiting", "planned", "evacuating", "stopping", "su
 pub(super) struct FailoverMetrics {
     mode: Gauge,
     restored: Gauge,
+    unmarked: Gauge,
     hosts: Family<State, Gauge>,
     quarantined: Gauge,
     unchecked: Gauge,
@@ -89,6 +90,8 @@ impl FailoverMetrics {
         let mut add = |name: &str, help: &str, gauge: &Gauge| registry.register(name, help, gauge.clone());
         add("pallium_ha_mode", "What failover may do: 0 nothing, 1 decide without effect, 2 act", &self.mode);
         add("pallium_ha_restored", "1 while failover waits for an operator after a restore", &self.restored);
+        let help = "1 while failover does nothing because the mark in Nova is not known to be its cluster's alone";
+        add("pallium_ha_unmarked", help, &self.unmarked);
         add("pallium_ha_quarantined_hosts", "Hosts in quarantine: nothing is placed there", &self.quarantined);
         add("pallium_ha_unchecked_hosts", "Hosts where nothing checks permits, on purpose", &self.unchecked);
         add("pallium_ha_degraded_hosts", "Hosts that live, and where something is wrong", &self.degraded);
@@ -122,6 +125,9 @@ impl FailoverMetrics {
         );
         let restored = failover.small.epoch != tables.counters().epoch && !failover.hosts.is_empty();
         gauge(&self.restored, usize::from(restored));
+        let marked = failover.is_marked(failover.small.leader, tables.counters().epoch);
+        let unmarked = mode == Mode::Enforce && !marked && !failover.hosts.is_empty();
+        gauge(&self.unmarked, usize::from(unmarked));
         self.hosts_of(failover);
         self.cases_of(failover);
         for act in [Act::Kill, Act::Recover] {

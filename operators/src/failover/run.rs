@@ -208,10 +208,11 @@ impl Leading {
         let mut coordinator = self.coordinator.take()?;
         let node = self.node.clone();
         let voters = voters_heard(&node);
-        let ceiling = self.settings.mode;
+        let (ceiling, cluster) = (self.settings.mode, node.identity().cluster);
         let stepped = tokio::task::spawn_blocking(move || {
             let targets = Ranked::new(&node, &tables);
-            let lead = Lead { tables: &tables, voters: &voters, targets: &targets, ceiling, clock, now: boottime() };
+            let (tables, voters, targets, now) = (&tables, &*voters, &targets, boottime());
+            let lead = Lead { tables, voters, cluster, targets, ceiling, clock, now };
             // The leadership was confirmed for these just now; counted is from here, which is later.
             let granted = |(member, ask): (u64, Ask)| Some((member, ask.host, coordinator.grant(ask, 0, &lead)?));
             let grants: Vec<_> = asks.into_iter().filter_map(granted).collect();

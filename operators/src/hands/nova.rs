@@ -8,6 +8,7 @@ mod back;
 mod client;
 mod evacuate;
 mod groups;
+mod mark;
 mod read;
 
 use std::time::Duration;
@@ -37,6 +38,7 @@ enum Key {
     Service(HostId),
     List(HostId),
     Groups,
+    Mark,
     Server(Uuid),
     Progress(Uuid),
 }

@@ -608,3 +608,41 @@ async fn an_instance_is_started_where_it_is_and_stopped_again() {
     assert_eq!(bench.act(stop).await, stopped);
     assert!(bench.model.cloud().runs_on(instance).is_empty());
 }
+
+/// The mark of the cluster: made once, kept beside others, taken over from one by name; and two that set it at once each
+/// see both.
+#[tokio::test]
+async fn the_mark_names_the_clusters_that_act() {
+    let bench = Bench::new().await;
+    let [one, other] = [1, 2].map(|n| Uuid::from_u128(0xC1 + n));
+    let told = async |call: Call| match bench.act(call).await {
+        Some(Told::Mark(read)) => read,
+        told => panic!("{told:?}"),
+    };
+    assert_eq!(told(Call::ReadMark).await, Ok(vec![]));
+    assert!(bench.model.cloud().aggregates.is_empty(), "nothing is written by a read");
+    let set = |cluster| Call::SetMark { cluster, over: None };
+    assert_eq!(told(set(one)).await, Ok(vec![one]));
+    assert_eq!(told(set(one)).await, Ok(vec![one]), "again");
+    assert_eq!(told(set(other)).await, Ok(vec![one, other]));
+    assert_eq!(told(Call::ReadMark).await, Ok(vec![one, other]));
+    assert_eq!(told(Call::SetMark { cluster: other, over: Some(one) }).await, Ok(vec![other]));
+    let aggregates = bench.model.cloud().aggregates.clone();
+    assert_eq!(aggregates.keys().collect::<Vec<_>>(), ["pallium-ha"]);
+
+    // Somebody else made it between the look and the creation; or it is there without any key.
+    bench.model.cloud().aggregates.insert("pallium-ha".to_owned(), [("note".to_owned(), "x".to_owned())].into());
+    assert_eq!(told(Call::ReadMark).await, Ok(vec![]));
+    assert_eq!(told(set(one)).await, Ok(vec![one]));
+
+    let key = ("pallium_cluster:mine".to_owned(), "x".to_owned());
+    bench.model.cloud().aggregates.insert("pallium-ha".to_owned(), [key].into());
+    assert!(
+        told(Call::ReadMark).await.is_err_and(|why| why.contains("'pallium_cluster:mine', a cluster's uuid expected"))
+    );
+    for (status, said) in [(403, "forbids"), (503, "503")] {
+        bench.model.cloud().faults = vec![("os-aggregates", Fault::Refuse(status))];
+        assert!(told(Call::ReadMark).await.is_err_and(|why| why.contains(said)), "{status}");
+        assert!(told(set(one)).await.is_err(), "{status}");
+    }
+}

@@ -97,6 +97,8 @@ pub struct Cloud {
     pub servers: BTreeMap<Uuid, Server>,
     pub migrations: Vec<Migration>,
     pub groups: Vec<Group>,
+    /// Aggregates by name, with their metadata.
+    pub aggregates: BTreeMap<String, BTreeMap<String, String>>,
     /// Cells whose database does not answer.
     pub down: BTreeSet<&'static str>,
     /// The newest microversion, 2.x.
@@ -145,6 +147,7 @@ impl Model {
             servers: BTreeMap::new(),
             migrations: Vec::new(),
             groups: Vec::new(),
+            aggregates: BTreeMap::new(),
             down: BTreeSet::new(),
             newest: 104,
             page: 1000,

@@ -15,6 +15,7 @@ mod restart;
 use super::breaker::{ANSWERED, Decision, Scope, ScopeName};
 use super::case::{Act, Case, CaseId, Phase, Step};
 use super::host::{Host, HostId, Incarnation};
+use super::mark::{Mark, Marked};
 use super::order::{Change, Done, Order, Role};
 use super::refusal::Refusal;
 use super::stop::Stop;
@@ -120,7 +121,8 @@ impl Cx<'_> {
         if acts && !Stop::PausedAfterRestore.lets(self.ha().small.epoch == self.epoch()) {
             return Err(Refusal::Restored);
         }
-        self.is_enforced(change)
+        self.is_enforced(change)?;
+        self.acts_alone(change)
     }
 
     fn change(&mut self) -> Result {
@@ -239,6 +241,7 @@ impl Cx<'_> {
             }
             Change::Release => self.release(),
             Change::Masakari(change) => self.masakari(change),
+            Change::Mark(mark) => self.mark(mark),
             Change::EventsTold { receiver, at } => self.events_told(receiver, *at),
         }
     }
@@ -246,8 +249,17 @@ impl Cx<'_> {
     /// Open attempts must have been looked at first: what they came to is read, not guessed.
     fn release(&mut self) -> Result {
         let epoch = self.epoch();
+        // The order is about the cluster whose mark was shown, and about no other.
+        let takes = match &self.ha().small.marked {
+            Some(Marked { mark: Mark::Foreign(other), epoch: of, .. }) if *of == epoch => Some(*other),
+            _ => None,
+        };
         if self.ha().small.epoch == epoch {
-            return Ok(Done::Unchanged);
+            if takes.is_none() || self.ha().small.takes == takes {
+                return Ok(Done::Unchanged);
+            }
+            self.ha_mut().small_mut().takes = takes;
+            return Ok(Done::Changed);
         }
         if let Some(recovery) = self.ha().recoveries.iter().find(|recovery| recovery.live().is_some()) {
             return Err(Refusal::Attempt {
@@ -267,10 +279,26 @@ impl Cx<'_> {
             self.close(host);
         }
         let small = self.ha_mut().small_mut();
-        small.epoch = epoch;
+        (small.epoch, small.takes) = (epoch, takes);
         small.breakers.clear();
         (small.paused_kill, small.paused_recover) = (0, 0);
         self.touched.push(Touched::Doubts);
+        Ok(Done::Changed)
+    }
+
+    fn mark(&mut self, mark: &Mark) -> Result {
+        if let Mark::Unknown(why) = mark {
+            text("mark", why)?;
+        }
+        let marked = Some(Marked { mark: mark.clone(), by: self.order.leader, epoch: self.epoch() });
+        if self.ha().small.marked == marked {
+            return Ok(Done::Unchanged);
+        }
+        let small = self.ha_mut().small_mut();
+        small.marked = marked;
+        if *mark == Mark::Ours {
+            small.takes = None;
+        }
         Ok(Done::Changed)
     }
 

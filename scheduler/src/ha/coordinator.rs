@@ -14,6 +14,7 @@ mod drain;
 mod evacuation;
 mod follow;
 pub mod lease;
+mod mark;
 mod planning;
 mod reentry;
 mod restart;
@@ -92,6 +93,8 @@ pub(crate) mod pace {
     pub const NOTIFIED: u64 = 10_000;
     /// Under a breaker the recovery of one host begins in so long, in each scope.
     pub const REDUCED: u64 = 30_000;
+    /// Between two reads of the mark of the cluster, once it is its own.
+    pub const MARK: u64 = 60_000;
     /// Between two looks at one breaker.
     pub const BREAKER: u64 = 5_000;
 }
@@ -181,6 +184,8 @@ pub struct Lead<'a> {
     pub tables: &'a Tables,
     /// Voters that this leader hears.
     pub voters: &'a [u64],
+    /// The cluster's id.
+    pub cluster: Uuid,
     /// Where an instance may go.
     pub targets: &'a dyn Targets,
     /// The most that is done of what is decided, by the leader's own configuration.
@@ -237,6 +242,10 @@ pub struct Coordinator {
     groups: Option<(u64, Arc<ServerGroups>)>,
     /// When they were asked for.
     asked_groups: Option<u64>,
+    /// What was told of the mark of the cluster since the last step.
+    mark: Option<Result<Vec<Uuid>, String>>,
+    /// When it was asked for.
+    asked_mark: Option<u64>,
 }
 
 impl Coordinator {
@@ -263,6 +272,8 @@ impl Coordinator {
             notified: 0,
             groups: None,
             asked_groups: None,
+            mark: None,
+            asked_mark: None,
         }
     }
 
@@ -283,6 +294,7 @@ impl Coordinator {
             Told::Groups(groups) => {
                 (self.groups, self.asked_groups) = (Some((now, Arc::new(ServerGroups::new(groups)))), None);
             }
+            Told::Mark(read) => self.mark = Some(read),
             Told::Server { instance, read: Some((read, migrations)), .. } => {
                 let facts = self.instances.entry(instance).or_default();
                 facts.missing = None;
@@ -326,6 +338,7 @@ impl Coordinator {
     /// and what was proposed is in the state or is proposed again.
     pub fn step(&mut self, lead: &Lead<'_>) -> Vec<Due> {
         let mut due = Vec::new();
+        self.look_for_mark(lead, &mut due);
         self.hear(lead);
         self.liveness.look(lead.now);
         self.look_for_common(lead);
@@ -346,7 +359,7 @@ impl Coordinator {
             }
         }
         self.forget(lead);
-        Self::restrain(lead, due)
+        self.restrain(lead, due)
     }
 
     /// What monitors have notified since the last step goes to where signs of life go. What was said long before

@@ -320,6 +320,8 @@ pub fn called(call: &Call, ha: &Failover) -> Option<HostId> {
         | Call::ForceComplete { instance, .. }
         | Call::AbortMigration { instance, .. } => ha.moves.get(*instance).map(|known| known.from.host),
         Call::ReadPower(_)
+        | Call::ReadMark
+        | Call::SetMark { .. }
         | Call::ListServers(_)
         | Call::ListGroups
         | Call::ReadServer(_)

@@ -48,6 +48,9 @@ pub enum Refusal {
         "failover is paused since the restore of this cluster: look at `pallium ctl ha status`, then release it with `pallium ctl ha release --after-restore`"
     )]
     Restored,
+    /// It is not known that this cluster is the one that acts.
+    #[error("nothing is done before it is read in Nova that this cluster acts on this cloud: {0}")]
+    Unmarked(String),
     /// Paused by an operator.
     #[error("{act} is paused by an operator for {left} s more: wait, or end the pause")]
     Paused {

@@ -97,6 +97,8 @@ pub enum Stop {
     DrainLimits,
     /// Nothing is done about a host whose policy is no more than a dry run.
     Enforced,
+    /// 2: no act of a leader that has not read its own cluster's mark in Nova, and no other's.
+    Marked,
 }
 
 #[cfg(any(test, feature = "mutants"))]
@@ -177,6 +179,7 @@ impl Stop {
         Self::ReturnOrder,
         Self::DrainLimits,
         Self::Enforced,
+        Self::Marked,
     ];
 
     /// Whether it lets something pass: `safe`, or it was taken out.

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bitcode::{Decode, Encode};
+use uuid::Uuid;
 
 use super::breaker::{Breaker, Scope};
 use super::case::{Act, Case};
 use super::drain::{Drain, Move};
 use super::host::{Host, HostId};
 use super::keyed::Keyed;
+use super::mark::Marked;
 use super::masakari::{Member, Notification, Segment};
 use super::order::Leader;
 use super::policy::{Kept, Policy};
@@ -123,6 +125,10 @@ pub struct Small {
     pub notified: u64,
     /// Up to when each receiver of events was told, replicated milliseconds.
     pub told: BTreeMap<String, u64>,
+    /// The mark of the cluster in Nova, as it was read last.
+    pub marked: Option<Marked>,
+    /// An operator lets this cluster take the mark over from that one, once.
+    pub takes: Option<Uuid>,
 }
 
 impl Failover {
@@ -159,7 +165,7 @@ impl Failover {
 
     /// Whether an instance may begin to run in a life of a host, as the check at the host asks: its place is
     /// there, or a migration of ours is bringing it there.
-    pub fn may_begin(&self, instance: uuid::Uuid, life: Life) -> bool {
+    pub fn may_begin(&self, instance: Uuid, life: Life) -> bool {
         let placed = self.permits.get(instance).is_some_and(|permit| permit.life == life);
         placed || self.moves.get(instance).is_some_and(|known| known.is_live() && known.to == life)
     }
@@ -172,7 +178,7 @@ impl Failover {
     }
 
     /// Whether an intent stands in the log as exactly that leader's, and is not over: what a barrier asks.
-    pub fn is_committed(&self, intent: uuid::Uuid, leader: Leader) -> bool {
+    pub fn is_committed(&self, intent: Uuid, leader: Leader) -> bool {
         let ops = self.cases.iter().flat_map(|case| &case.ops).map(|op| (op.id, op.by));
         let begun = self.cases.iter().flat_map(|case| &case.reentry.begun).map(|begun| (begun.op, begun.by));
         let calls = self.recoveries.iter().filter_map(|recovery| {

@@ -65,6 +65,9 @@ impl World {
         if !self.passes(barrier, from) {
             self.broke(format!("INV-5 {from} sends a call without its barrier: {call:?}"));
         }
+        if self.marked != Some(from) {
+            self.broke(format!("RST-02 {from} acts without the mark of its cluster alone in Nova: {call:?}"));
+        }
         if let Some(host) = policy::called(call, self.ha())
             && policy::mode(self.core.state().tables(), host) != Mode::Enforce
         {

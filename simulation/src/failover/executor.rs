@@ -80,6 +80,13 @@ impl World {
             match entry.remove() {
                 Letter::Told(to, told) => {
                     let now = self.now;
+                    if let Told::Mark(read) = &told {
+                        match read {
+                            Ok(all) if *all == [self.cluster] => self.marked = Some(to),
+                            Ok(_) => self.marked = None,
+                            Err(_) => {}
+                        }
+                    }
                     if let Some(leading) = self.leader.as_mut().filter(|leading| leading.id == to) {
                         leading.coordinator.tell(told, now);
                     }
@@ -117,8 +124,16 @@ impl World {
                 Call::Evacuate { instance, barrier, .. } => {
                     Some(Told::Evacuated { instance, op: barrier.intent, answer: Answer::Unknown })
                 }
+                Call::ReadMark => Some(Told::Mark(Err("Nova answered 503".to_owned()))),
                 _ => None,
             },
+            Call::ReadMark => Some(Told::Mark(Ok(self.nova.marks.clone()))),
+            Call::SetMark { cluster, over } => {
+                let others = self.nova.marks.iter().filter(|known| **known != cluster && Some(**known) != over);
+                self.nova.marks = others.copied().chain([cluster]).collect();
+                self.say(&format!("Nova: the mark names {:?}", self.nova.marks));
+                Some(Told::Mark(Ok(self.nova.marks.clone())))
+            }
             Call::ForceDown(host) => {
                 let (forced_down, disabled) = self.nova.services.entry(host).or_default();
                 *forced_down = true;

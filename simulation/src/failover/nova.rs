@@ -102,6 +102,8 @@ pub struct Nova {
     pub stuck: Vec<Uuid>,
     /// Instances that it evacuates never (vTPM, shares).
     pub never: Vec<Uuid>,
+    /// Clusters that the mark names; none: there is no aggregate.
+    pub marks: Vec<Uuid>,
     /// How long a rebuild takes, milliseconds.
     pub takes: u64,
     pub(super) made: u128,

@@ -278,7 +278,8 @@ impl World {
                     let targets = Least(&self.core);
                     let tables = self.core.state().tables();
                     let ceiling = Mode::Enforce;
-                    let lead = Lead { tables, voters: &self.voters, targets: &targets, ceiling, clock: now, now };
+                    let (voters, cluster) = (&*self.voters, self.cluster);
+                    let lead = Lead { tables, voters, cluster, targets: &targets, ceiling, clock: now, now };
                     leading.coordinator.tell(Told::Health(id, ill), now);
                     leading.coordinator.tell(Told::Stalls(id, stalls), now);
                     if tells {
@@ -343,6 +344,7 @@ impl World {
         let lead = Lead {
             tables: self.core.state().tables(),
             voters: &self.voters,
+            cluster: self.cluster,
             targets: &targets,
             ceiling: Mode::Enforce,
             clock: self.now,

@@ -122,7 +122,9 @@ fn settle(world: &mut World, rng: &mut SmallRng) {
 }
 
 /// Kinds of faults.
-pub const KINDS: u8 = 29;
+pub const KINDS: u8 = 30;
+/// Another cluster takes the mark in Nova, or sets its own beside it.
+const MARKED: u8 = 29;
 /// It dies, and is back as soon as that is proven.
 const HAUNTS: u8 = 25;
 /// It goes down on purpose, and says so.
@@ -213,6 +215,10 @@ fn harm(world: &mut World, kind: u8, n: u128, rng: &mut SmallRng) {
             }
         }
         23 => world.ambush = true,
+        MARKED => {
+            world.nova.marks.retain(|_| rng.random_bool(0.5));
+            world.nova.marks.insert(0, uuid::Uuid::from_u128(0xC9));
+        }
         26 => {
             let selector = match rng.random_range(0..3) {
                 0 => Selector { domain: Some(ScopeName::Region), ..Selector::default() },
@@ -264,6 +270,7 @@ fn heal(world: &mut World, kind: u8, n: u128) {
         4 => (world.host_mut(n).storage, world.host_mut(n).data) = (true, true),
         5 => world.host_mut(n).agent = true,
         6 => world.bmc(n, Bmc::Well),
+        MARKED => world.operate(Change::Release),
         7 => world.trouble(Trouble::None),
         8 => world.nova.refusing.clear(),
         10 => world.go_on(),

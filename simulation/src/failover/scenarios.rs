@@ -39,7 +39,6 @@ pub const ELSEWHERE: &[(&str, &str)] = &[
     ("API-05", "api: requests::an_agent_without_a_stream_is_heard_and_told"),
     ("API-06", "agent: core::tests::a_flood_of_events_is_bounded_and_told"),
     ("API-07", "operators: events::every_event_arrives_in_order_whatever_the_receiver_does"),
-    ("RST-02", "agent: core::tests::only_its_own_cluster_tells_it_anything"),
     ("CLU-01", "raft: node::together::a_voter_with_an_older_disk_does_not_vote, and the simulation of clusters"),
 ];
 
@@ -143,6 +142,7 @@ fn called(world: &World) -> bool {
 /// The cluster is made anew from `backup`.
 fn restore(world: &mut World, backup: scheduler::Frozen) {
     world.core = scheduler::Core::of(backup.in_new_epoch());
+    world.cluster = uuid::Uuid::from_u128(0xC2);
     world.kill_leader();
 }
 

@@ -52,17 +52,28 @@ pub enum Flaw {
     NoQuiet,
     /// The breakers stop nothing.
     NoBreaker,
+    /// Nobody looks whose mark is in Nova.
+    NoMark,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::NoBarrier, Self::BelieveCodes, Self::NoProof, Self::TrustPing, Self::NoQuiet, Self::NoBreaker];
+    pub const ALL: [Self; 7] = [
+        Self::NoBarrier,
+        Self::BelieveCodes,
+        Self::NoProof,
+        Self::TrustPing,
+        Self::NoQuiet,
+        Self::NoBreaker,
+        Self::NoMark,
+    ];
 
     /// Those that can be built into this program: the stops of the state can be taken out only where the
     /// feature `mutants` says so.
     pub fn possible() -> impl Iterator<Item = Self> {
-        Self::ALL.into_iter().filter(|flaw| cfg!(feature = "mutants") || *flaw != Self::NoBreaker)
+        Self::ALL
+            .into_iter()
+            .filter(|flaw| cfg!(feature = "mutants") || !matches!(flaw, Self::NoBreaker | Self::NoMark))
     }
 
     /// Runs something with what a flaw takes out of the state's guards.
@@ -71,6 +82,10 @@ impl Flaw {
         if flaw == Some(Self::NoBreaker) {
             use scheduler::ha::Stop;
             return Stop::BreakerOpen.without(|| Stop::BreakerCounted.without(run));
+        }
+        #[cfg(feature = "mutants")]
+        if flaw == Some(Self::NoMark) {
+            return scheduler::ha::Stop::Marked.without(run);
         }
         let _ = flaw;
         run()
@@ -85,6 +100,7 @@ impl Flaw {
             Self::TrustPing => "trust-ping",
             Self::NoQuiet => "no-quiet",
             Self::NoBreaker => "no-breaker",
+            Self::NoMark => "no-mark",
         }
     }
 }
@@ -135,6 +151,10 @@ pub struct World {
     term: u64,
     /// When the leadership began.
     pub(super) led: u64,
+    /// Its id: a restore makes another.
+    pub cluster: Uuid,
+    /// The leader that was told last that the mark in Nova is its cluster's alone.
+    pub(super) marked: Option<Leader>,
     /// Restarts that a host was asked for.
     pub restarted: BTreeMap<Uuid, u32>,
     /// How far wall clocks are off, milliseconds.
@@ -196,6 +216,8 @@ impl World {
             elect: None,
             term: 0,
             led: 0,
+            cluster: Uuid::from_u128(0xC1),
+            marked: None,
             restarted: BTreeMap::new(),
             skew: 0,
             blind: [false; 3],

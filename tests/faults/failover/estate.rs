@@ -288,7 +288,7 @@ impl Estate {
             assert!(on.len() <= 1, "{instance} runs on {on:?}");
         }
         let done = |asked: &&String| {
-            asked.starts_with("POST") && asked.contains("/action")
+            asked.starts_with("POST") && asked.contains("/servers/") && asked.contains("/action")
                 || asked.starts_with("PUT") && asked.contains("/os-services/")
         };
         let early = if self.back || !on { None } else { cloud.asked.iter().find(done) };
@@ -412,7 +412,7 @@ impl Estate {
         assert_eq!(moved, all, "each once");
         let at = |what: &dyn Fn(&String) -> bool| cloud.asked.iter().position(what).expect("it was asked");
         let down = at(&|asked| asked.starts_with("PUT") && asked.contains("/os-services/"));
-        assert!(down < at(&|asked| asked.starts_with("POST") && asked.contains("/action")), "forced down before");
+        assert!(down < at(&|asked| asked.starts_with("POST") && asked.contains("/servers/")), "forced down before");
         assert_eq!(cloud.rpcs, 0, "no compute was called while it counted as up");
     }
 

@@ -74,6 +74,9 @@ impl Cloud {
             ("POST", ["servers", id, "migrations", nth, "action"]) => self.press(uuid(id), nth, body),
             ("DELETE", ["servers", id, "migrations", nth]) => self.press(uuid(id), nth, &Value::Null),
             ("GET", ["os-server-groups"]) => self.server_groups(query, version),
+            ("GET", ["os-aggregates"]) => self.list_aggregates(),
+            ("POST", ["os-aggregates"]) => self.add_aggregate(&body["aggregate"]["name"]),
+            ("POST", ["os-aggregates", nth, "action"]) => self.set_metadata(nth, &body["set_metadata"]["metadata"]),
             ("GET", ["os-services"]) => self.services(query, version),
             ("PUT", ["os-services", id]) => self.mark(uuid(id), body),
             ("GET", ["os-migrations"]) => self.moving(query, version),
@@ -132,6 +135,38 @@ impl Cloud {
         let rows = rows.filter(|(_, server)| host.is_none_or(|host| server.host == *host));
         let rows = rows.map(|(id, server)| self.shown(*id, server)).collect();
         self.paged("servers", "id", rows, query)
+    }
+
+    fn list_aggregates(&self) -> Answer {
+        let rows = self.aggregates.iter().enumerate();
+        let rows =
+            rows.map(|(nth, (name, metadata))| json!({"id": nth, "name": name, "metadata": metadata, "hosts": []}));
+        say(200, &json!({"aggregates": rows.collect::<Vec<_>>()}))
+    }
+
+    /// Names are unique (`objects/aggregate.py`, `AggregateNameExists`).
+    fn add_aggregate(&mut self, name: &Value) -> Answer {
+        let name = name.as_str().unwrap_or_default().to_owned();
+        if self.aggregates.contains_key(&name) {
+            return fault(409, &format!("Aggregate {name} already exists."));
+        }
+        self.aggregates.insert(name, BTreeMap::new());
+        self.list_aggregates()
+    }
+
+    /// Keys are merged, and those that are null are removed (`objects/aggregate.py`, `update_metadata`).
+    fn set_metadata(&mut self, nth: &str, given: &Value) -> Answer {
+        let known = nth.parse::<usize>().ok().and_then(|nth| self.aggregates.values_mut().nth(nth));
+        let (Some(known), Some(given)) = (known, given.as_object()) else {
+            return fault(404, "Aggregate could not be found.");
+        };
+        for (key, value) in given {
+            match value.as_str() {
+                Some(text) => drop(known.insert(key.clone(), text.to_owned())),
+                None => drop(known.remove(key)),
+            }
+        }
+        self.list_aggregates()
     }
 
     /// By offset, without links; `policy` and `rules` since 2.64 (`compute/server_groups.py`).

@@ -74,6 +74,17 @@ impl Cx<'_> {
         }
     }
 
+    /// Nothing is begun by a leader that has not read that its cluster is the one that acts.
+    pub(super) fn acts_alone(&self, change: &Change) -> Result<()> {
+        let ha = self.ha();
+        if policy::changed(change, ha).is_none() || ha.is_marked(self.order.leader, self.epoch()) {
+            return Ok(());
+        }
+        let read = ha.small.marked.as_ref().filter(|marked| marked.by == self.order.leader);
+        let why = read.map_or_else(|| "this leader has not read it yet".to_owned(), |marked| marked.mark.to_string());
+        Err(Refusal::Unmarked(why))
+    }
+
     /// What a policy keeps from being done.
     pub(super) fn not_enforced(&self, id: HostId) -> Refusal {
         let tables = &self.state.tables;

@@ -25,14 +25,16 @@ pub struct Barrier {
 }
 
 impl Barrier {
-    /// Whether its intent is committed by its leader and still open, in this epoch, and neither paused, held, stopped
+    /// Whether its intent is committed by its leader and still open, in this epoch, its cluster the one that acts on this
+    /// cloud, and neither paused, held, stopped
     /// by a breaker nor only a dry run. Pauses, breakers and policies were read when the intent was applied, and may
     /// have come since. `now`: the clock of the state.
     pub fn holds(&self, tables: &Tables, now: u64) -> bool {
         let (failover, epoch) = (tables.failover(), tables.counters().epoch);
         let Self { intent, leader, .. } = *self;
         let acts = |host| policy::mode(tables, host) == Mode::Enforce;
-        if failover.small.epoch != epoch || !failover.is_committed(intent, leader) {
+        let marked = failover.is_marked(leader, epoch);
+        if failover.small.epoch != epoch || !marked || !failover.is_committed(intent, leader) {
             return false;
         }
         let free = |act, case: &Case| case.epoch == epoch && failover.paused(act) <= now && case.held(act).is_none();

@@ -36,6 +36,15 @@ pub enum Call {
     ListServers(HostId),
     /// All server groups.
     ListGroups,
+    /// The clusters that the mark in Nova names.
+    ReadMark,
+    /// Names a cluster there, and another no more; then reads it. Two that do so at once each see both.
+    SetMark {
+        /// This one.
+        cluster: Uuid,
+        /// That it takes over from, as an operator says.
+        over: Option<Uuid>,
+    },
     /// An instance with all its migrations, beside a row that is known to be there.
     ReadServer(Uuid),
     /// Evacuates an instance.
@@ -155,6 +164,7 @@ impl Call {
             Self::ReadPower(_)
                 | Self::ListServers(_)
                 | Self::ListGroups
+                | Self::ReadMark
                 | Self::ReadServer(_)
                 | Self::ListDomains(_)
                 | Self::ReadCompute(_)
@@ -246,6 +256,8 @@ pub enum Told {
         /// The row that must be there was there.
         sentinel: bool,
     },
+    /// The clusters that the mark in Nova names, or why that is not known.
+    Mark(Result<Vec<Uuid>, String>),
     /// The answer to an evacuation.
     Evacuated {
         /// The instance.

@@ -11,20 +11,28 @@ use crate::ha::reentry::Step;
 
 impl Coordinator {
     /// What is left to do of what is due.
-    pub(super) fn restrain(lead: &Lead<'_>, due: Vec<Due>) -> Vec<Due> {
+    pub(super) fn restrain(&self, lead: &Lead<'_>, due: Vec<Due>) -> Vec<Due> {
         let ha = lead.ha();
         let mut would: BTreeMap<HostId, String> = BTreeMap::new();
         let mut done = Vec::with_capacity(due.len());
+        // What has just been read may say otherwise, and is not in the state yet.
+        let anew = due.iter().any(|due| matches!(due, Due::Propose(Change::Mark(_))));
+        let marked = !anew && ha.is_marked(self.leader, lead.tables.counters().epoch);
         for due in due {
             let (acts, host) = match &due {
                 Due::Propose(change) => {
                     let host = policy::changed(change, ha);
                     (host.is_some(), host)
                 }
+                // It stands in front of all acts, and is set for those that do act only.
+                Due::Call(Call::SetMark { .. }) => (false, None),
                 Due::Call(call) => (call.writes(), policy::called(call, ha)),
             };
-            if !acts || lead.mode(host) == Mode::Enforce {
+            let enforced = lead.mode(host) == Mode::Enforce;
+            if !acts || enforced && marked {
                 done.push(due);
+            } else if enforced {
+                // `ctl ha status` says why, and it comes up again.
             } else if let (Some(host), Some(what)) = (host, words(&due)) {
                 would.entry(host).or_insert(what);
             }

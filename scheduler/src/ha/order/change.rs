@@ -10,6 +10,7 @@ use crate::ha::drain;
 use crate::ha::host::{
     Degraded, Detection, Fencer, Hello, HostId, HostSpec, Incarnation, Machine, Maintenance, Watchdog,
 };
+use crate::ha::mark::Mark;
 use crate::ha::masakari;
 use crate::ha::policy::{FailoverPolicy, Policy};
 use crate::ha::proof::{Evidence, Lease};
@@ -322,6 +323,8 @@ pub enum Change {
         /// The act, in words.
         what: Option<String>,
     },
+    /// What this leader has read of the mark of the cluster in Nova.
+    Mark(Mark),
 }
 
 impl Change {
@@ -368,6 +371,7 @@ impl Change {
             Self::PolicyPut(_) => "PolicyPut",
             Self::PolicyRemove(_) => "PolicyRemove",
             Self::WouldDo { .. } => "WouldDo",
+            Self::Mark(_) => "Mark",
             Self::Masakari(change) => match **change {
                 masakari::Change::Segment(_) => "Segment",
                 masakari::Change::SegmentRemove(_) => "SegmentRemove",

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::ha::case::{CaseId, Cause, FenceOutcome, Phase};
 use crate::ha::host::{Detection, Fencer, Hello, HostId, HostSpec, Machine, PlaceNames, Watchdog};
+use crate::ha::mark::Mark;
 use crate::ha::order::{Actor, Assignment, Change, Done, Groups, Leader, NovaRead, Order, PermitCause, Role, To};
 use crate::ha::proof::{Evidence, Power, PowerRead};
 use crate::ha::recovery::{Life, Recorded, Stays, VmState};
@@ -106,6 +107,7 @@ impl Bench {
         let core = Core::new();
         let mut bench = Self { core, now: 1_000, leader, epoch: 0, role: Role::Coordinator, checked: true };
         bench.apply(Command::Raise { level: level::FAILOVER });
+        bench.must(Change::Mark(Mark::Ours));
         for n in 1..=HOSTS {
             let on: &[u128] = match n {
                 1 => &[1, 2, 3, 4],

@@ -7,6 +7,7 @@ use crate::ha::Stop;
 use crate::ha::case::{Act, Cause, Phase};
 use crate::ha::drain;
 use crate::ha::host::{Detection, Maintenance, Watchdog};
+use crate::ha::mark::Mark;
 use crate::ha::order::{Change, Clear, Done, Ended, Groups, Leader, NovaRead, PermitCause, Role, Voter};
 use crate::ha::policy::{FailoverPolicy, Mode, Rules, Selector};
 use crate::ha::proof::{Evidence, Lease, LeaseMode, Power, PowerRead, Token};
@@ -99,6 +100,17 @@ const ROWS: &[Row] = &[
         bench.must(Change::IncarnationOpen { host: host(1), hello: Box::new(hello(1, 0)) });
         bench.suspect(1);
         Change::CaseOpen { host: host(1), incarnation: 1, cause: Cause::PowerOff }
+    }),
+    (Stop::Marked, |bench| {
+        bench.evacuating();
+        bench.must(Change::Mark(Mark::Foreign(op(99))));
+        bench.attempt(1, 3, 50)
+    }),
+    // What the leader before it has read is not its own.
+    (Stop::Marked, |bench| {
+        bench.evacuating();
+        bench.leader.term += 1;
+        bench.attempt(1, 3, 50)
     }),
     (Stop::LeaderExact, |bench| {
         bench.leader = Leader { term: 2, node: 1 };
@@ -222,6 +234,7 @@ const ROWS: &[Row] = &[
     (Stop::OwnWatch, |bench| {
         bench.pending(1);
         bench.leader.term += 1;
+        bench.must(Change::Mark(Mark::Ours));
         bench.intent(1, 1)
     }),
     (Stop::Confirmed, |bench| {

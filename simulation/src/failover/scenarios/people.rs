@@ -1,13 +1,16 @@
 //! What people do: restores, confirmations, overrides.
 
 use scheduler::ha::Phase;
+use scheduler::ha::breaker::ScopeName;
 use scheduler::ha::case::Act;
 use scheduler::ha::host::Hello;
 use scheduler::ha::order::{Change, Done, Role};
+use scheduler::ha::policy::{FailoverPolicy, Mode, Rules, Selector};
 use scheduler::ha::proof::{Evidence, Token};
 use uuid::Uuid;
 
 use super::{Scenario, VMS, asked, hang, recovered, restore, untouched, want};
+use crate::failover::nova::Trouble;
 use crate::failover::truth::{Bmc, host, machine};
 
 /// Those of this family.
@@ -30,6 +33,48 @@ pub(super) const ALL: &[Scenario] = &[
             let still = world.fences() == fences && world.taken == taken;
             want(paused, "", "paused until a person releases it")?;
             want(still, "paused: nothing on old authority", "no fence and no evacuation after the restore")
+        },
+    },
+    Scenario {
+        id: "RST-02",
+        what: "the old cluster and the restored one run at once",
+        run: |world| {
+            want(world.nova.marks == [world.cluster], "", "the mark of this cluster in Nova")?;
+            // The other one has taken the mark over, amid this leadership, and is gone on by a new one.
+            let other = Uuid::from_u128(0xC9);
+            world.nova.marks = vec![other];
+            world.run(65_000);
+            hang(world, 1);
+            untouched(world, 200_000)?;
+            world.kill_leader();
+            untouched(world, 200_000)?;
+            want(world.nova.marks == [other], "", "nothing written over the other's mark")?;
+            // Both set it at once: each sees both.
+            world.nova.marks.push(world.cluster);
+            untouched(world, 60_000)?;
+            world.trouble(Trouble::Down);
+            world.kill_leader();
+            world.nova.marks = vec![world.cluster];
+            untouched(world, 60_000)?;
+            world.nova.marks = vec![other];
+            world.trouble(Trouble::None);
+            untouched(world, 20_000)?;
+            want(world.order(Role::Operator, Change::Release).is_ok(), "", "an operator's order")?;
+            let said = recovered(world, 200_000)?;
+            want(world.nova.marks == [world.cluster], &said, "the mark taken over")?;
+            // That order was for once.
+            world.nova.marks = vec![other];
+            world.run(130_000);
+            want(world.nova.marks == [other], "", "no second taking")?;
+            // Nothing is written for hosts that no policy lets it act on.
+            world.nova.marks.clear();
+            let rules = Rules { mode: Some(Mode::DryRun), ..Rules::default() };
+            let selector = Selector { domain: Some(ScopeName::Region), ..Selector::default() };
+            let policy = FailoverPolicy { name: "trial".to_owned(), selector, rules };
+            want(world.order(Role::Operator, Change::PolicyPut(Box::new(policy))).is_ok(), "", "a policy")?;
+            world.run(130_000);
+            let none = world.nova.marks.is_empty();
+            want(none, &format!("nothing while it is another's; then {said}"), "no mark for a dry run")
         },
     },
     Scenario {
