@@ -107,6 +107,11 @@ fn a_silent_host_becomes_a_case_and_an_operator_ends_the_doubt() {
         assert!(waits["token"].is_string(), "{waits}");
         let asked = other.ctl(&["ha", "confirm-dead", "a", "--reason", "seen"]).expect_err("it asks back");
         assert!(asked.contains("its 1 instances") && asked.contains("--yes"), "{asked}");
+        let kept = other.ctl(&["ha", "abort", "a", "--reason", "seen"]).expect_err("nobody hears it");
+        assert!(
+            kept.contains("is taken back in fence_failed") || kept.contains("expected one that is heard now"),
+            "{kept}"
+        );
         until("the operator's word", async || {
             other.ctl(&["ha", "confirm-dead", "a", "--reason", "its plug is in my hand", "--yes"]).ok()
         })

@@ -95,6 +95,7 @@ impl Cx<'_> {
                 | Change::PolicyRemove(_)
                 | Change::DrainOpen { .. }
                 | Change::QuarantineEnd(_)
+                | Change::CaseAbort { .. }
                 | Change::Release
         );
         if operators && !self.is_operator() {
@@ -225,6 +226,7 @@ impl Cx<'_> {
             Change::PolicyPut(policy) => self.policy_put(policy),
             Change::PolicyRemove(name) => self.policy_remove(name),
             Change::WouldDo { case, what } => self.would_do(*case, what.as_deref()),
+            Change::CaseAbort { token, heard } => self.case_abort(token, *heard),
             Change::Reenter { case, step, op, seen } => self.reenter(*case, *step, *op, seen),
             Change::RestartIntent { instance, life, op, nova } => self.restart_intent(*instance, *life, *op, nova),
             Change::RestartOutcome { instance, op, well } => self.restart_outcome(*instance, *op, *well),

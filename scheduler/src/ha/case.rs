@@ -83,7 +83,7 @@ impl std::fmt::Display for Act {
 impl Phase {
     /// Whether `CasePhase` may take a case from here to there. Three edges are of other orders alone:
     /// to `Fencing` goes a `FenceIntent`, to `Fenced` a proof, and from `FenceFailed` to `Cleared` a
-    /// person.
+    /// `CaseAbort`.
     pub fn leads_to(self, to: Self) -> bool {
         use Phase::{
             AwaitReturn, Cleared, Closed, Evacuating, FenceFailed, FencePending, Fenced, Fencing, NovaDown,
@@ -92,7 +92,7 @@ impl Phase {
         matches!(
             (self, to),
             (Unreachable, FencePending | Cleared)
-                | (FencePending | FenceFailed, Cleared)
+                | (FencePending, Cleared)
                 | (Fencing, FenceFailed)
                 | (Fenced, NovaDown | AwaitReturn)
                 | (NovaDown, Planning)

@@ -97,6 +97,8 @@ pub enum Stop {
     DrainLimits,
     /// Nothing is done about a host whose policy is no more than a dry run.
     Enforced,
+    /// A case whose fence failed is taken back only while its host is heard.
+    HeardAgain,
 }
 
 #[cfg(any(test, feature = "mutants"))]
@@ -177,6 +179,7 @@ impl Stop {
         Self::ReturnOrder,
         Self::DrainLimits,
         Self::Enforced,
+        Self::HeardAgain,
     ];
 
     /// Whether it lets something pass: `safe`, or it was taken out.

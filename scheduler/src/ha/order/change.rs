@@ -12,7 +12,7 @@ use crate::ha::host::{
 };
 use crate::ha::masakari;
 use crate::ha::policy::{FailoverPolicy, Policy};
-use crate::ha::proof::{Evidence, Lease};
+use crate::ha::proof::{Evidence, Lease, Token};
 use crate::ha::recovery::{AttemptState, Life};
 use crate::ha::reentry::{Seen, Step};
 
@@ -322,6 +322,14 @@ pub enum Change {
         /// The act, in words.
         what: Option<String>,
     },
+    /// An operator ends a case whose fence failed and whose host is heard: it lives, and must be rebooted before
+    /// anything new comes to it.
+    CaseAbort {
+        /// What the operator was shown.
+        token: Token,
+        /// Age of the last sign of life of its agent, by the leader, milliseconds; none: there is none.
+        heard: Option<u64>,
+    },
 }
 
 impl Change {
@@ -368,6 +376,7 @@ impl Change {
             Self::PolicyPut(_) => "PolicyPut",
             Self::PolicyRemove(_) => "PolicyRemove",
             Self::WouldDo { .. } => "WouldDo",
+            Self::CaseAbort { .. } => "CaseAbort",
             Self::Masakari(change) => match **change {
                 masakari::Change::Segment(_) => "Segment",
                 masakari::Change::SegmentRemove(_) => "SegmentRemove",
