@@ -24,6 +24,7 @@
 //! | [`cordon`] | hosts on which nothing new is placed |
 //! | [`drain`] | planned work: emptying a host that lives |
 //! | [`masakari`] | what Masakari's API keeps |
+//! | [`note`] | what is kept for people: sightings, timelines, orders |
 //! | [`policy`] | how bold failover is |
 //! | [`reentry`], [`restart`] | the return of a host, and guests that are started where they were |
 //! | [`table`] | [`Failover`]: all of it, bounded |
@@ -44,6 +45,7 @@ pub mod host;
 pub mod keyed;
 pub mod liveness;
 pub mod masakari;
+pub mod note;
 pub mod order;
 pub mod planner;
 pub mod policy;

@@ -6,6 +6,7 @@ mod drain;
 mod fence;
 mod host;
 mod masakari;
+mod note;
 mod policy;
 mod proof;
 mod recovery;
@@ -37,6 +38,7 @@ pub(crate) fn apply(state: &mut State, order: &Order, touched: &mut Vec<Touched>
     let mut cx = Cx { state, order, touched };
     cx.admit()?;
     let done = cx.change()?;
+    cx.noted(&done);
     if cx.ha().small.leader < order.leader {
         cx.ha_mut().small_mut().leader = order.leader;
     }

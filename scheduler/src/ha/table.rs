@@ -11,6 +11,7 @@ use super::drain::{Drain, Move};
 use super::host::{Host, HostId};
 use super::keyed::Keyed;
 use super::masakari::{Member, Notification, Segment};
+use super::note::Ordered;
 use super::order::Leader;
 use super::policy::{Kept, Policy};
 use super::proof::Lease;
@@ -123,6 +124,10 @@ pub struct Small {
     pub notified: u64,
     /// Up to when each receiver of events was told, replicated milliseconds.
     pub told: BTreeMap<String, u64>,
+    /// What persons ordered last, oldest first.
+    pub orders: Arc<Vec<Ordered>>,
+    /// Doubts about hosts that were heard again in the same life.
+    pub false_suspicions: u64,
 }
 
 impl Failover {

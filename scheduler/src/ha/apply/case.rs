@@ -6,6 +6,7 @@ use super::{Cx, Result, invalid, text};
 use crate::ha::SUSPECT;
 use crate::ha::case::{Act, Case, CaseId, Cause, Phase, Step};
 use crate::ha::host::{Belief, Detection, HostId, Incarnation};
+use crate::ha::note::What;
 use crate::ha::order::Done;
 use crate::ha::policy::{self, Mode};
 use crate::ha::proof::Token;
@@ -82,6 +83,7 @@ impl Cx<'_> {
         }
         self.ha_mut().cases.put(Arc::new(opened));
         self.with_host(id.host, |host| host.case_seq = seq);
+        self.note_seen(id);
         if rebooted {
             self.gather(id);
         }
@@ -148,6 +150,8 @@ impl Cx<'_> {
             host.must_reboot = true;
             host.belief = Belief { detection: Detection::Suspect, since, by };
         });
+        // Before it is closed: a closed case is written no more.
+        self.note_order();
         self.close(id.host);
         self.goes_on_returning(id.host);
         Ok(Done::Changed)
@@ -268,11 +272,15 @@ impl Cx<'_> {
             return Ok(Done::Unchanged);
         }
         let reason = reason.map(str::to_owned);
+        let held = reason.clone();
         if let Some(case) = self.ha_mut().case_mut(id.host) {
             match act {
                 Act::Kill => case.held_kill = reason,
                 Act::Recover => case.held_recover = reason,
             }
+        }
+        if !self.is_operator() {
+            self.note(id.host, What::Held(act, held));
         }
         Ok(Done::Changed)
     }
@@ -285,8 +293,9 @@ impl Cx<'_> {
         }
         let reason = reason.map(str::to_owned);
         if let Some(case) = self.ha_mut().case_mut(id.host) {
-            case.needs_operator = reason;
+            case.needs_operator.clone_from(&reason);
         }
+        self.note(id.host, What::Asked(reason));
         Ok(Done::Changed)
     }
 
@@ -344,6 +353,7 @@ impl Cx<'_> {
         // Either is missed, and set again before anything more is moved.
         let lost = !(forced_down && disabled) && matches!(case.phase, Phase::Planning | Phase::Evacuating);
         self.with_host(id, |host| (host.forced_down, host.disabled) = (forced_down, disabled));
+        self.note(id, What::Marked { forced_down, disabled });
         let step = self.step(Phase::NovaDown);
         if lost && let Some(case) = self.ha_mut().case_mut(id) {
             case.enter(step);
@@ -368,5 +378,6 @@ fn new_case(id: CaseId, epoch: u64, cause: Cause, step: Step) -> Case {
         plans: 0,
         reentry: Reentry::default(),
         steps: vec![step],
+        notes: Vec::new(),
     }
 }

@@ -9,6 +9,7 @@ use crate::ha::host::{
     BOOTS, Belief, Degraded, Detection, FENCERS, Hello, Host, HostId, HostSpec, Incarnation, Maintenance, PROOFS,
     Places, Watchdog,
 };
+use crate::ha::note::{SEEN, Seen, What};
 use crate::ha::order::{Done, Groups};
 use crate::ha::proof::{Evidence, Proof};
 use crate::ha::refusal::Refusal;
@@ -185,6 +186,7 @@ impl Cx<'_> {
     /// Ends the present life of a host with a proof; its case goes to `Fenced`.
     pub(super) fn end_life(&mut self, id: HostId, evidence: Evidence) {
         let (now, epoch, leader) = (self.now(), self.epoch(), self.order.leader);
+        let kind = evidence.kind();
         self.with_host(id, |host| {
             let proof = Proof { incarnation: host.incarnation, evidence, epoch, at: now, by: leader };
             host.proofs.insert(0, proof);
@@ -207,6 +209,7 @@ impl Cx<'_> {
             case.enter(step);
             let case = case.id;
             self.gather(case);
+            self.note(id, What::Proven(kind));
         }
     }
 
@@ -279,7 +282,19 @@ impl Cx<'_> {
                 ));
             }
         }
-        self.with_host(id, |host| host.belief = Belief { detection: to, since: now, by: leader });
+        let wall = self.state.tables.counters.wall;
+        let seen = Seen { detection: to, life: incarnation, groups, age, at: now, wall, by: leader };
+        self.with_host(id, |host| {
+            host.belief = Belief { detection: to, since: now, by: leader };
+            if host.seen.len() >= SEEN {
+                host.seen.remove(0);
+            }
+            host.seen.push(seen);
+        });
+        self.note(id, What::Seen(seen));
+        if to == Alive && from != Alive {
+            self.ha_mut().small_mut().false_suspicions += 1;
+        }
         Ok(Done::Changed)
     }
 }
@@ -311,5 +326,6 @@ fn new_host(id: HostId, nova_host: crate::names::Sym, places: Places) -> Host {
         maintenance: Maintenance::None,
         exempt: 0,
         degraded: Degraded::default(),
+        seen: Vec::new(),
     }
 }
