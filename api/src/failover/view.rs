@@ -279,6 +279,7 @@ fn noted(note: &Note, step: ha::FailoverStep) -> ha::FailoverStep {
         What::Held(act, None) => format!("{act} is not held any more"),
         What::Asked(Some(why)) => format!("an operator is asked: {why}"),
         What::Asked(None) => "no operator is needed any more".to_owned(),
+        What::Violated(boot) => format!("PROOF VIOLATED: the life that was proven over says Hello, in boot {boot}"),
         What::Ordered(what) => format!("an operator {what}"),
     };
     let who = note.who.as_ref();

@@ -2,6 +2,7 @@
 //! decided by it.
 
 use bitcode::{Decode, Encode};
+use uuid::Uuid;
 
 use super::case::Act;
 use super::host::{Detection, HostId, Incarnation};
@@ -90,6 +91,8 @@ pub enum What {
     Held(Act, Option<String>),
     /// A person was asked, or need not look any more.
     Asked(Option<String>),
+    /// The life that was proven over has said Hello in this boot: the proof was wrong.
+    Violated(Uuid),
     /// A person has ordered it, in words.
     Ordered(String),
 }
@@ -111,13 +114,12 @@ pub struct Ordered {
     pub what: String,
 }
 
-/// Of which host an order is, in words, and until when. None for what is kept elsewhere: the inventory, policies and
-/// Masakari's API.
+/// Of which host an order of a person is, in words, and until when. None for what is kept elsewhere (the inventory, policies,
+/// Masakari's API) and for what no person orders.
 pub(crate) fn of(change: &Change) -> Option<(Option<HostId>, String, u64)> {
     let told = |host: Option<HostId>, what: String| Some((host, what, 0));
     let plain = |host: HostId, what: &str| told(Some(host), what.to_owned());
     match change {
-        Change::HostUpsert(_) | Change::PolicyPut(_) | Change::PolicyRemove(_) | Change::Masakari(_) => None,
         Change::HostRemove(host) => plain(*host, "forgets the host"),
         Change::CaseOpen { host, .. } => plain(*host, "opens a case"),
         Change::CaseAbort { token, .. } => plain(token.case.host, "takes the case back: the host is heard"),
@@ -140,12 +142,17 @@ pub(crate) fn of(change: &Change) -> Option<(Option<HostId>, String, u64)> {
                 Decision::ProceedAll => "all may be fenced".to_owned(),
                 Decision::Abort => "nothing may be fenced".to_owned(),
             };
-            Some((None, format!("answers the breaker of {scope}: {answer}"), *until))
+            Some((None, format!("{ANSWERS}{scope}: {answer}"), *until))
         }
         Change::Release => told(None, "lets failover act again after the restore".to_owned()),
-        other => told(None, other.name().to_owned()),
+        Change::LeaseEpoch(_) => told(None, "sets the leases".to_owned()),
+        Change::Policy(_) => told(None, "sets what holds where no policy says otherwise".to_owned()),
+        _ => None,
     }
 }
+
+/// Words in front of the scope of a breaker that is answered.
+pub const ANSWERS: &str = "answers the breaker of ";
 
 /// Words of a pause.
 pub fn pauses(act: Act) -> String {

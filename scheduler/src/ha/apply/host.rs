@@ -17,6 +17,9 @@ use crate::ha::stop::Stop;
 use crate::ha::table::HOSTS;
 use crate::ha::{CONFIRM, GROUPS, SUSPECT};
 
+/// What holds the recovery of a host whose proof was wrong.
+const VIOLATED: &str = "proof violated";
+
 impl Cx<'_> {
     pub(super) fn host_upsert(&mut self, spec: &HostSpec) -> Result {
         Self::check(spec)?;
@@ -131,8 +134,12 @@ impl Cx<'_> {
         if !Stop::BootOnce.lets(!host.boots.contains(&hello.boot)) {
             // A life that is over answers: the proof was wrong.
             let why = "a life that was proven over said Hello: stop its guests, then look at what proved it";
+            let known = self.ha().cases.get(id).is_none_or(|case| case.held_recover.as_deref() == Some(VIOLATED));
+            if !known {
+                self.note(id, What::Violated(hello.boot));
+            }
             if let Some(case) = self.ha_mut().case_mut(id) {
-                case.held_recover = Some("proof violated".to_owned());
+                case.held_recover = Some(VIOLATED.to_owned());
                 case.needs_operator = Some(why.to_owned());
             }
             self.with_host(id, |host| host.quarantined = true);
