@@ -95,6 +95,7 @@ pub(super) struct FailoverMetrics {
     ambiguous: Gauge,
     untold: Gauge,
     blind: Gauge,
+    exhausted: Gauge,
     false_suspicions: Counter,
     headroom: Family<Headroom, Gauge>,
     /// When it was asked last whether a host could be lost.
@@ -117,6 +118,8 @@ impl FailoverMetrics {
         add("pallium_ha_ambiguous_attempts", "Evacuations that nobody knows whether Nova took", &self.ambiguous);
         let help = "Cases of which the receiver that is furthest behind was not told all";
         add("pallium_ha_events_untold", help, &self.untold);
+        let help = "Guests that were restarted three times within ten minutes, and do not run";
+        add("pallium_ha_restarts_exhausted", help, &self.exhausted);
         add("pallium_ha_blind", "1 while this node hears so few of its agents that it calls itself blind", &self.blind);
         let help = "Doubts about hosts that were heard again in the same life";
         registry.register("pallium_ha_false_suspicions", help, self.false_suspicions.clone());
@@ -153,12 +156,13 @@ impl FailoverMetrics {
 
     pub(super) fn set(&self, tables: &Tables, now: u64, mode: Mode, blind: bool) {
         let failover = tables.failover();
-        self.blind.set(blind.into());
-        self.false_suspicions.inner().store(failover.small.false_suspicions, std::sync::atomic::Ordering::Relaxed);
-        self.times.observe(failover, tables.counters().now);
         let gauge = |gauge: &Gauge, value: usize| {
             gauge.set(value as i64);
         };
+        self.blind.set(blind.into());
+        gauge(&self.exhausted, failover.restarts.iter().filter(|restart| restart.is_exhausted(now)).count());
+        self.false_suspicions.inner().store(failover.small.false_suspicions, std::sync::atomic::Ordering::Relaxed);
+        self.times.observe(failover, tables.counters().now);
         gauge(
             &self.mode,
             match mode {
