@@ -264,8 +264,8 @@ fn steps(case: &Case) -> Vec<ha::FailoverStep> {
     steps
 }
 
-fn noted(note: &Note, step: ha::FailoverStep) -> ha::FailoverStep {
-    let what = match &note.what {
+fn noted(note: &Note, mut step: ha::FailoverStep) -> ha::FailoverStep {
+    step.what = match &note.what {
         What::Seen(seen) => sighting(seen),
         What::Proven(kind) => format!("proven dead, {kind:?}"),
         What::Marked { forced_down: true, disabled: true } => "Nova: forced down and disabled".to_owned(),
@@ -284,13 +284,10 @@ fn noted(note: &Note, step: ha::FailoverStep) -> ha::FailoverStep {
     };
     let who = note.who.as_ref();
     let until = who.map(|who| who.until).filter(|until| *until > 0);
-    ha::FailoverStep {
-        what,
-        actor: who.map(|who| who.name.clone()),
-        reason: who.map(|who| who.reason.clone()),
-        until_ms: until.map(|until| note.wall.saturating_add(until).saturating_sub(note.at)),
-        ..step
-    }
+    step.actor = who.map(|who| who.name.clone());
+    step.reason = who.map(|who| who.reason.clone());
+    step.until_ms = until.map(|until| note.wall.saturating_add(until).saturating_sub(note.at));
+    step
 }
 
 fn sighting(seen: &Seen) -> String {
