@@ -90,6 +90,19 @@ fn scope(given: &str) -> Result<ScopeName, ApiError> {
     given.parse().map_err(|error| ApiError::bad_request(format!("scope: {error}")))
 }
 
+/// What an operator was shown of a host's case.
+fn token(given: &str, host: HostId) -> Result<Token, ApiError> {
+    let token: Token = serde_json::from_str(given).map_err(|_| {
+        ApiError::bad_request(
+            "token: the text that the case gave is expected; `pallium ctl ha case HOST -o json` shows it",
+        )
+    })?;
+    if token.case.host != host {
+        return Err(ApiError::bad_request("token: it is of another host's case"));
+    }
+    Ok(token)
+}
+
 const ACTS: &str = "kill (fencing) or recover (evacuations)";
 
 impl Service {
@@ -133,16 +146,17 @@ impl Service {
 
     pub(crate) async fn confirm_dead(&self, asked: ha::ConfirmDeadRequest) -> Result<ha::FailoverDone, ApiError> {
         let host = self.found(&asked.host).await?;
-        let token: Token = serde_json::from_str(&asked.token).map_err(|_| {
-            ApiError::bad_request("token: the text that the case gave is expected; `pallium ctl ha case HOST` shows it")
-        })?;
-        if token.case.host != host {
-            return Err(ApiError::bad_request("token: it is of another host's case"));
-        }
+        let token = token(&asked.token, host)?;
         // The youngest sign of life is measured by the leader.
         let evidence = Evidence::Operator { token, youngest: None };
         let change = Change::DeathProof { host, incarnation: token.case.incarnation, evidence };
         self.told(operator(&asked.actor, &asked.reason), change).await
+    }
+
+    pub(crate) async fn abort_case(&self, asked: ha::AbortCaseRequest) -> Result<ha::FailoverDone, ApiError> {
+        let host = self.found(&asked.host).await?;
+        let token = token(&asked.token, host)?;
+        self.told(operator(&asked.actor, &asked.reason), Change::CaseAbort { token, heard: None }).await
     }
 
     pub(crate) async fn open_case(&self, asked: ha::FailoverHostRequest) -> Result<ha::FailoverDone, ApiError> {

@@ -335,6 +335,16 @@ impl Metrics {
         }
     }
 
+    /// Whether it is time to look whether a host could be lost.
+    pub(crate) fn wants_headroom(&self, tables: &scheduler::state::Tables) -> bool {
+        self.state.failover.wants_headroom(tables)
+    }
+
+    /// So many instances would find no room, were the worst host lost.
+    pub(crate) fn headroom(&self, left: u32) {
+        self.state.failover.headroom(left);
+    }
+
     /// Counts what was refused by a client's certificate.
     pub(crate) fn denied(&self, reason: &'static str) {
         self.denied.get_or_create(&ReasonLabels { reason }).inc();

@@ -106,6 +106,7 @@ pub(crate) fn routes() -> Router<Arc<Service>> {
         .routes(routes!(failover::remove))
         .routes(routes!(failover::open))
         .routes(routes!(failover::confirm_dead))
+        .routes(routes!(failover::abort))
         .routes(routes!(failover::exempt))
         .routes(routes!(failover::pause))
         .routes(routes!(failover::hold))

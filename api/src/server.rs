@@ -109,7 +109,7 @@ fn alone(service: &Arc<Service>) -> Router {
 const READ: &str = "x-pallium-read";
 
 /// Paths as metrics name them; others are `other`.
-const PATHS: [&str; 64] = [
+const PATHS: [&str; 65] = [
     hook::NOVA,
     hook::CINDER,
     hook::MANILA,
@@ -159,6 +159,7 @@ const PATHS: [&str; 64] = [
     "/v1/ha/remove",
     "/v1/ha/open",
     "/v1/ha/confirm-dead",
+    "/v1/ha/abort",
     "/v1/ha/exempt",
     "/v1/ha/pause",
     "/v1/ha/hold",
@@ -177,7 +178,7 @@ const PATHS: [&str; 64] = [
 ];
 
 /// Methods of gRPC as metrics name them.
-const METHODS: [&str; 52] = [
+const METHODS: [&str; 53] = [
     "/pallium.v1.Scheduler/Place",
     "/pallium.v1.Scheduler/Explain",
     "/pallium.v1.Scheduler/Decisions",
@@ -217,6 +218,7 @@ const METHODS: [&str; 52] = [
     "/pallium.ha.v1.Failover/Cases",
     "/pallium.ha.v1.Failover/Case",
     "/pallium.ha.v1.Failover/ConfirmDead",
+    "/pallium.ha.v1.Failover/AbortCase",
     "/pallium.ha.v1.Failover/OpenCase",
     "/pallium.ha.v1.Failover/Exempt",
     "/pallium.ha.v1.Failover/Pause",

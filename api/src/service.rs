@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use futures::{StreamExt, stream};
 use raft::{Freshness, Node};
 use scheduler::command::Change;
+use scheduler::ha::admission;
 use scheduler::state::Tables;
 use scheduler::{Batch, Command, Core, Decision, Domain, HostReport, Outcome, Proposer, Purpose, Request, Row};
 use uuid::Uuid;
@@ -78,6 +79,9 @@ fn page(size: u32) -> usize {
         size => size.min(PAGE),
     }
 }
+
+/// Hosts that hold most, of which the loss is looked at for the metrics.
+const LOOKED_AT: usize = 20;
 
 impl Service {
     pub(crate) fn new(node: Node, config: ApiConfig) -> Self {
@@ -467,8 +471,16 @@ impl Service {
             Some((state, unrunnable, shadows)) => (Some(state), unrunnable, shadows),
             None => (None, 0, Vec::new()),
         };
+        if let Some((tables, _)) = state.as_ref().filter(|(tables, _)| self.metrics.wants_headroom(tables)) {
+            let tables = tables.clone();
+            let worst = move || admission::losses(&tables, LOOKED_AT).first().map_or(0, |loss| loss.left);
+            if let Ok(left) = tokio::task::spawn_blocking(worst).await {
+                self.metrics.headroom(left);
+            }
+        }
         self.metrics.render(&Reading {
             disk: self.node.disk().await,
+            blind: self.node.ears().is_blind(),
             status: &self.node.status(),
             state,
             failover: self.config.failover,

@@ -12,9 +12,11 @@ use axum::routing::post;
 use axum::{Json, Router};
 use operators::events::{Pace, Receiver, Webhooks};
 use raft::{Node, Options};
-use scheduler::ha::case::Cause;
+use scheduler::ha::case::{Act, Cause};
 use scheduler::ha::host::{Fencer, Hello, Machine, PlaceNames};
-use scheduler::ha::{Actor, Change, HostId, HostSpec, Phase, Role};
+use scheduler::ha::order::Groups;
+use scheduler::ha::proof::{Power, PowerRead};
+use scheduler::ha::{Actor, Change, Detection, Evidence, HostId, HostSpec, Phase, Role};
 use scheduler::pipeline::Registry;
 use scheduler::{Engine, Settings};
 use serde_json::Value;
@@ -119,7 +121,7 @@ impl World {
         self.node.order(actor, change).await.unwrap().unwrap();
     }
 
-    /// A case that is opened, flagged and cleared: four events.
+    /// A case that is opened by a person, flagged and cleared: five events.
     async fn case(&self) {
         let incarnation = 1;
         self.order(Change::CaseOpen { host: self.host, incarnation, cause: Cause::Operator }).await;
@@ -189,8 +191,8 @@ async fn every_event_arrives_in_order_whatever_the_receiver_does() {
 
     // The receiver fails, hangs and fails again; orders are committed meanwhile, as fast as ever.
     world.case().await;
-    until("all of it", || heard.taken.lock().unwrap().len() >= 3).await;
-    let first = ["case.opened", "case.needs-operator", "fence.pending"];
+    until("all of it", || heard.taken.lock().unwrap().len() >= 4).await;
+    let first = ["case.opened", "case.needs-operator", "fence.pending", "operator.ordered"];
     let mut sorted = kinds(&heard);
     sorted.sort();
     let mut expected = first.map(str::to_owned);
@@ -225,7 +227,7 @@ async fn every_event_arrives_in_order_whatever_the_receiver_does() {
         let id = event["id"].as_str().unwrap().to_owned();
         assert_eq!(by_id.entry(id).or_insert(event), &event);
     }
-    assert_eq!(by_id.len(), 4, "{events:#?}");
+    assert_eq!(by_id.len(), 5, "{events:#?}");
     telling.abort();
     serving.abort();
     world.node.shutdown().await;
@@ -248,6 +250,61 @@ async fn one_that_is_refused_for_good_keeps_no_other_waiting() {
     assert!(!kinds(&heard).contains(&"case.opened".to_owned()), "{:?}", kinds(&heard));
     telling.abort();
     serving.abort();
+    world.node.shutdown().await;
+}
+
+/// What was seen, what a person said, and a proof that was wrong: each once, with the record that it is about.
+#[tokio::test(flavor = "multi_thread")]
+async fn sightings_orders_and_wrong_proofs_are_events_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::begin(folder.path()).await;
+    let host = world.host;
+    let seen = |from, to| Change::DetectionSet { host, incarnation: 1, from, to, groups: Groups(5), age: 7_000 };
+    world.order(seen(Detection::Alive, Detection::Suspect)).await;
+    world.order(seen(Detection::Suspect, Detection::Isolated)).await;
+    world.order(seen(Detection::Isolated, Detection::Alive)).await;
+    world.order(seen(Detection::Alive, Detection::Suspect)).await;
+    world.order(Change::Pause { act: Act::Kill, until: 1_000 }).await;
+    world.order(Change::CaseOpen { host, incarnation: 1, cause: Cause::PowerOff }).await;
+    let machine = Machine { uuid: Some(Uuid::from_u128(8)), serial: Some("s".to_owned()) };
+    let off = |at| PowerRead { power: Power::Off, raw: "Off".to_owned(), machine: machine.clone(), at };
+    let evidence = Evidence::PowerOff(Box::new([off(0), off(2_000)]));
+    world.order(Change::DeathProof { host, incarnation: 1, evidence }).await;
+    let hello = Hello { boot: Uuid::from_u128(9), machine: machine.clone(), permit_check: true, ..Hello::default() };
+    for _ in 0..2 {
+        world.order(Change::IncarnationOpen { host, hello: Box::new(hello.clone()) }).await;
+    }
+    let tables = world.node.query(|core| core.state().tables().clone()).await.unwrap();
+    let events = operators::events::since(&tables, world.node.identity().cluster, 0);
+    let kinds: Vec<_> = events.iter().map(|event| event.kind).collect();
+    let expected = [
+        "host.suspected",
+        "host.isolated",
+        "host.heard-again",
+        "host.suspected",
+        "case.opened",
+        "host.proven-dead",
+        "host.proof-violated",
+        "operator.ordered",
+    ];
+    let count = |kind| kinds.iter().filter(|known| **known == kind).count();
+    for kind in expected {
+        let given = expected.iter().filter(|known| **known == kind).count();
+        // The pause, the case and the proof were a person's here.
+        assert_eq!(count(kind), if kind == "operator.ordered" { 3 } else { given }, "{kind}: {kinds:?}");
+    }
+    let of = |kind| events.iter().find(|event| event.kind == kind).unwrap();
+    assert_eq!(of("host.isolated").data["silent_to"], serde_json::json!(["management", "storage"]));
+    assert_eq!(
+        (&of("host.isolated").data["silent_ms"], &of("host.isolated").subject),
+        (&7_000.into(), &format!("host/{host}"))
+    );
+    assert_eq!(of("host.proof-violated").data["boot"], Uuid::from_u128(9).to_string());
+    let pause = events.iter().find(|event| event.data["what"] == "pauses kill").unwrap();
+    assert_eq!((&pause.data["actor"], &pause.subject[..]), (&"test".into(), "failover"));
+    assert!(pause.data["until"].is_string(), "{pause:?}");
+    let ids: std::collections::BTreeSet<_> = events.iter().map(|event| event.id).collect();
+    assert_eq!(ids.len(), events.len(), "{events:#?}");
     world.node.shutdown().await;
 }
 

@@ -427,6 +427,11 @@ impl Ears {
         }
     }
 
+    /// Whether this node hears so few of its agents that what it does not hear says nothing.
+    pub fn is_blind(&self) -> bool {
+        self.memory().is_blind()
+    }
+
     /// Time since a host's last sign of life that this node, or a member that told it, has heard.
     pub fn age(&self, host: HostId) -> Option<Duration> {
         let memory = self.memory();

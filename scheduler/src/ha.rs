@@ -25,6 +25,7 @@
 //! | [`drain`] | planned work: emptying a host that lives |
 //! | [`mark`] | which cluster acts on this cloud |
 //! | [`masakari`] | what Masakari's API keeps |
+//! | [`note`] | what is kept for people: sightings, timelines, orders |
 //! | [`policy`] | how bold failover is |
 //! | [`reentry`], [`restart`] | the return of a host, and guests that are started where they were |
 //! | [`table`] | [`Failover`]: all of it, bounded |
@@ -46,6 +47,7 @@ pub mod keyed;
 pub mod liveness;
 pub mod mark;
 pub mod masakari;
+pub mod note;
 pub mod order;
 pub mod planner;
 pub mod policy;

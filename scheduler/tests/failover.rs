@@ -436,7 +436,8 @@ impl World {
                 let cases: Vec<_> = self.ha().cases.iter().map(|case| (case.id, case.phase)).collect();
                 let Some((case, phase)) = cases.get(dice.a as usize % cases.len().max(1)).copied() else { return };
                 if dice.odd && dice.flag {
-                    Change::CasePhase { case, from: phase, to: Phase::Cleared }
+                    role = Role::Operator;
+                    Change::CaseAbort { token: Token { case, phase, at: self.now }, heard: Some(1_000) }
                 } else {
                     self.next(case, phase, dice)
                 }

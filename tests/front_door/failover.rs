@@ -107,6 +107,11 @@ fn a_silent_host_becomes_a_case_and_an_operator_ends_the_doubt() {
         assert!(waits["token"].is_string(), "{waits}");
         let asked = other.ctl(&["ha", "confirm-dead", "a", "--reason", "seen"]).expect_err("it asks back");
         assert!(asked.contains("its 1 instances") && asked.contains("--yes"), "{asked}");
+        let kept = other.ctl(&["ha", "abort", "a", "--reason", "seen"]).expect_err("nobody hears it");
+        assert!(
+            kept.contains("is taken back in fence_failed") || kept.contains("expected one that is heard now"),
+            "{kept}"
+        );
         until("the operator's word", async || {
             other.ctl(&["ha", "confirm-dead", "a", "--reason", "its plug is in my hand", "--yes"]).ok()
         })
@@ -114,6 +119,17 @@ fn a_silent_host_becomes_a_case_and_an_operator_ends_the_doubt() {
         let dead =
             until("the recovery's begin", async || case(one, "a").filter(|case| case["phase"] == "nova_down")).await;
         assert!(dead["proof"].as_str().is_some_and(|proof| proof.starts_with("P7")), "{dead}");
+        let told = one.ctl(&["ha", "case", "a"]).expect("its timeline");
+        assert!(
+            told.contains("believed to be unreachable: last heard") && told.contains("silent to: management"),
+            "{told}"
+        );
+        assert!(
+            told.contains("confirms that the host is dead, by ") && told.contains(": its plug is in my hand"),
+            "{told}"
+        );
+        let told = one.ctl(&["ha"]).expect("what was ordered");
+        assert!(told.contains("confirms that the host is dead, of a: its plug is in my hand"), "{told}");
         let hosts: Value =
             serde_json::from_str(&one.ctl(&["ha", "hosts", "-o", "json"]).expect("hosts")).expect("JSON");
         let detections: Vec<_> = hosts["hosts"].as_array().expect("hosts").iter().map(|h| &h["detection"]).collect();

@@ -9,6 +9,8 @@ use scheduler::ha::case::{Act, Case, Phase};
 use scheduler::ha::cordon;
 use scheduler::ha::host::{Detection, Host};
 use scheduler::ha::mark::Mark;
+use scheduler::ha::note::{self, Note, Ordered, Seen, What};
+use scheduler::ha::order::{Groups, Leader};
 use scheduler::ha::policy;
 use scheduler::ha::proof::{Evidence, Proof, Token};
 use scheduler::ha::recovery::{Recovery, Status};
@@ -50,7 +52,12 @@ pub(super) fn status(tables: &Tables, mode: &str) -> ha::FailoverStatusResponse 
     for act in [Act::Kill, Act::Recover] {
         let rest = failover.paused(act).saturating_sub(now);
         if rest > 0 {
-            let why = "an operator paused it".to_owned();
+            let pauses = note::pauses(act);
+            let order = failover.small.orders.iter().rev().find(|order| order.what == pauses);
+            let why = order.map_or_else(
+                || "an operator paused it".to_owned(),
+                |order| format!("{} paused it: {}", order.who.name, order.who.reason),
+            );
             stops.push(ha::FailoverStop { act: act.to_string(), why, rest_ms: Some(rest) });
         }
     }
@@ -66,6 +73,7 @@ pub(super) fn status(tables: &Tables, mode: &str) -> ha::FailoverStatusResponse 
         unchecked: names(&|host| host.unchecked),
         quarantined: names(&|host| host.quarantined),
         policies: super::policy::under(tables),
+        orders: orders(tables),
     }
 }
 
@@ -235,25 +243,90 @@ fn evidence(proof: &Proof) -> String {
     }
 }
 
+/// The timeline: what was seen, decided, done and ordered, in order.
 fn steps(case: &Case) -> Vec<ha::FailoverStep> {
     let (first, wall) = case.steps.first().map_or((0, 0), |step| (step.at, step.wall));
-    let at = |replicated: u64| wall.saturating_add(replicated.saturating_sub(first));
-    let mut steps: Vec<(u64, ha::FailoverStep)> = Vec::new();
-    for step in &case.steps {
-        let (term, node) = (step.by.term, step.by.node);
-        steps.push((step.at, ha::FailoverStep { wall_ms: step.wall, what: name(step.phase), term, node }));
-    }
+    let wall_of = |at: u64| wall.saturating_add(at).saturating_sub(first);
+    let step = |at: u64, wall_ms: u64, what: String, by: Leader| ha::FailoverStep {
+        wall_ms,
+        what,
+        term: by.term,
+        node: by.node,
+        at_ms: at,
+        ..ha::FailoverStep::default()
+    };
+    let mut steps: Vec<_> =
+        case.notes.iter().map(|note| noted(note, step(note.at, note.wall, String::new(), note.by))).collect();
+    steps.extend(case.steps.iter().map(|entered| step(entered.at, entered.wall, name(entered.phase), entered.by)));
     for op in &case.ops {
-        let (term, node) = (op.by.term, op.by.node);
         let what = format!("fence by {}, level {}", name(op.fencer), op.level);
-        steps.push((op.at, ha::FailoverStep { wall_ms: at(op.at), what, term, node }));
+        steps.push(step(op.at, wall_of(op.at), what, op.by));
         if let Some(outcome) = &op.outcome {
             let what = format!("read back {} ('{}')", name(outcome.power), outcome.raw.escape_debug());
-            steps.push((outcome.at, ha::FailoverStep { wall_ms: at(outcome.at), what, term, node }));
+            steps.push(step(outcome.at, wall_of(outcome.at), what, op.by));
         }
     }
-    steps.sort_by_key(|(at, _)| *at);
-    steps.into_iter().map(|(_, step)| step).collect()
+    // Stable: what was noted stands in front of the phase that it led to.
+    steps.sort_by_key(|step| step.at_ms);
+    steps
+}
+
+fn noted(note: &Note, mut step: ha::FailoverStep) -> ha::FailoverStep {
+    step.what = match &note.what {
+        What::Seen(seen) => sighting(seen),
+        What::Proven(kind) => format!("proven dead, {kind:?}"),
+        What::Marked { forced_down: true, disabled: true } => "Nova: forced down and disabled".to_owned(),
+        What::Marked { forced_down: true, disabled: false } => "Nova: forced down".to_owned(),
+        What::Marked { forced_down: false, disabled: true } => "Nova: disabled".to_owned(),
+        What::Marked { forced_down: false, disabled: false } => "Nova: no marks of ours".to_owned(),
+        What::Planned { planned, waiting, stays } => {
+            format!("plan: {planned} have a target, {waiting} wait, {stays} stay")
+        }
+        What::Held(act, Some(why)) => format!("{act} is held: {why}"),
+        What::Held(act, None) => format!("{act} is not held any more"),
+        What::Asked(Some(why)) => format!("an operator is asked: {why}"),
+        What::Asked(None) => "no operator is needed any more".to_owned(),
+        What::Violated(boot) => format!("PROOF VIOLATED: the life that was proven over says Hello, in boot {boot}"),
+        What::Ordered(what) => format!("an operator {what}"),
+    };
+    let who = note.who.as_ref();
+    let until = who.map(|who| who.until).filter(|until| *until > 0);
+    step.actor = who.map(|who| who.name.clone());
+    step.reason = who.map(|who| who.reason.clone());
+    step.until_ms = until.map(|until| note.wall.saturating_add(until).saturating_sub(note.at));
+    step
+}
+
+fn sighting(seen: &Seen) -> String {
+    let groups = [
+        (Groups::MANAGEMENT, "management"),
+        (Groups::OUT_OF_BAND, "its BMC alone"),
+        (Groups::STORAGE, "storage"),
+        (Groups::DATA, "its neighbours"),
+    ];
+    let silent: Vec<_> = groups.iter().filter(|(group, _)| seen.groups.has(*group)).map(|(_, name)| *name).collect();
+    let age = seen.age / 1_000;
+    let silent = if silent.is_empty() { "nobody".to_owned() } else { silent.join(", ") };
+    format!("believed to be {}: last heard {age} s before, silent to: {silent}", name(seen.detection))
+}
+
+fn orders(tables: &Tables) -> Vec<ha::FailoverOrder> {
+    let failover = tables.failover();
+    let now = tables.counters().now;
+    let told = |order: &Ordered| ha::FailoverOrder {
+        wall_ms: order.wall,
+        host: order.host.map(|id| {
+            let host = failover.hosts.get(id);
+            host.map_or_else(|| id.to_string(), |host| nova_host(tables, host).to_owned())
+        }),
+        what: order.what.clone(),
+        actor: order.who.name.clone(),
+        reason: order.who.reason.clone(),
+        rest_ms: (order.who.until > 0).then(|| order.who.until.saturating_sub(now)),
+        term: order.by.term,
+        node: order.by.node,
+    };
+    failover.small.orders.iter().rev().map(told).collect()
 }
 
 fn state(status: Status) -> (String, Option<String>) {

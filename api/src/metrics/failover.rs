@@ -1,5 +1,10 @@
 //! Failover in numbers, read out of the replicated state when somebody asks: every node shows the same.
 
+mod times;
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -11,6 +16,7 @@ use scheduler::ha::recovery::{AttemptState, Status};
 use scheduler::ha::{Detection, Failover};
 use scheduler::state::Tables;
 
+use self::times::CaseTimes;
 use crate::failover::{Mode, name};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -36,6 +42,12 @@ struct Of {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct In {
     domain: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Headroom {
+    domain: &'static str,
+    policy: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -83,7 +95,17 @@ pub(super) struct FailoverMetrics {
     waiting: Family<Reason, Gauge>,
     ambiguous: Gauge,
     untold: Gauge,
+    blind: Gauge,
+    exhausted: Gauge,
+    false_suspicions: Counter,
+    headroom: Family<Headroom, Gauge>,
+    /// When it was asked last whether a host could be lost.
+    asked: Mutex<Option<Instant>>,
+    times: CaseTimes,
 }
+
+/// Whether a host could be lost is looked at so often at most: it reads every instance.
+const HEADROOM: Duration = Duration::from_mins(1);
 
 impl FailoverMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
@@ -99,6 +121,16 @@ impl FailoverMetrics {
         add("pallium_ha_ambiguous_attempts", "Evacuations that nobody knows whether Nova took", &self.ambiguous);
         let help = "Cases of which the receiver that is furthest behind was not told all";
         add("pallium_ha_events_untold", help, &self.untold);
+        let help = "Guests that were restarted three times within ten minutes, and do not run";
+        add("pallium_ha_restarts_exhausted", help, &self.exhausted);
+        add("pallium_ha_blind", "1 while this node hears so few of its agents that it calls itself blind", &self.blind);
+        let help = "Doubts about hosts that were heard again in the same life";
+        registry.register("pallium_ha_false_suspicions", help, self.false_suspicions.clone());
+        let help = "0: by capacity each of the hosts that hold most could be lost; below: as many instances would find no room";
+        registry.register("pallium_ha_failover_headroom", help, self.headroom.clone());
+        // What has no series cannot be told from what is not scraped.
+        self.headroom(0);
+        self.times.register(registry);
         let help = "Protected hosts, by what is believed of them; unknown: they never said Hello";
         registry.register("pallium_ha_host_state", help, self.hosts.clone());
         registry.register("pallium_ha_cases", "Open cases, by phase", self.cases.clone());
@@ -110,11 +142,30 @@ impl FailoverMetrics {
         registry.register("pallium_ha_instances_waiting", "Instances that wait, by reason", self.waiting.clone());
     }
 
-    pub(super) fn set(&self, tables: &Tables, now: u64, mode: Mode) {
+    /// Whether it is time to look whether a host could be lost; it is not asked again for a while.
+    pub(super) fn wants_headroom(&self, tables: &Tables) -> bool {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = asked.is_none_or(|at| at.elapsed() >= HEADROOM) && !tables.failover().hosts.is_empty();
+        if due {
+            *asked = Some(Instant::now());
+        }
+        due
+    }
+
+    /// So many instances would find no room, were the worst host lost.
+    pub(super) fn headroom(&self, left: u32) {
+        self.headroom.get_or_create(&Headroom { domain: "region", policy: "hosts 1" }).set(-i64::from(left));
+    }
+
+    pub(super) fn set(&self, tables: &Tables, now: u64, mode: Mode, blind: bool) {
         let failover = tables.failover();
         let gauge = |gauge: &Gauge, value: usize| {
             gauge.set(value as i64);
         };
+        self.blind.set(blind.into());
+        gauge(&self.exhausted, failover.restarts.iter().filter(|restart| restart.is_exhausted(now)).count());
+        self.false_suspicions.inner().store(failover.small.false_suspicions, std::sync::atomic::Ordering::Relaxed);
+        self.times.observe(failover, tables.counters().now);
         gauge(
             &self.mode,
             match mode {

@@ -72,7 +72,7 @@ pub(super) struct StateMetrics {
     shadow_compared: Family<ShadowLabels, Counter>,
     shadow_skipped: Family<ShadowLabels, Counter>,
     shadow_differences: Family<DifferenceLabels, Counter>,
-    failover: FailoverMetrics,
+    pub(super) failover: FailoverMetrics,
 }
 
 /// What is counted elsewhere and read when somebody asks.
@@ -82,6 +82,8 @@ pub(crate) struct Reading<'a> {
     pub state: Option<(Tables, u64)>,
     /// What failover may do.
     pub failover: Mode,
+    /// Whether this node hears too few of its agents.
+    pub blind: bool,
     pub requests: &'a Slots,
     pub connections: usize,
     pub bodies: &'a Slots,
@@ -185,7 +187,7 @@ impl StateMetrics {
         counter(&self.syncs, status.syncs);
         if let Some((tables, now)) = &reading.state {
             let counters = tables.counters();
-            self.failover.set(tables, *now, reading.failover);
+            self.failover.set(tables, *now, reading.failover, reading.blind);
             gauge(&self.hosts, counters.hosts);
             gauge(&self.consumers, counters.consumers);
             counter(&self.claims, counters.claims);

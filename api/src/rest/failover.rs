@@ -187,6 +187,8 @@ told! {
     "/v1/ha/open" open(FailoverHostRequest) open_case;
     /// Says that a host is dead, with the token of its case.
     "/v1/ha/confirm-dead" confirm_dead(ConfirmDeadRequest) confirm_dead;
+    /// Takes a case back whose fence failed and whose host is heard, with the token of the case.
+    "/v1/ha/abort" abort(AbortCaseRequest) abort_case;
     /// Keeps a host from being fenced for a while.
     "/v1/ha/exempt" exempt(ForAWhileRequest) exempt;
     /// Stops fencing or evacuations everywhere for a while.

@@ -3,8 +3,11 @@
 
 use scheduler::ha::breaker::Scope;
 use scheduler::ha::case::{Case, FenceOp, Phase};
+use scheduler::ha::drain::{Drain, Over, Stage};
+use scheduler::ha::note::{self, Note, Ordered, Seen, What};
+use scheduler::ha::order::Groups;
 use scheduler::ha::recovery::{Recovery, Status};
-use scheduler::ha::{Failover, HostId, Leader};
+use scheduler::ha::{Detection, Host, HostId, Leader};
 use scheduler::state::Tables;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -69,6 +72,7 @@ pub fn since(tables: &Tables, cluster: Uuid, told: u64) -> Vec<Event> {
             events.extend(case.steps.iter().map(|step| of.entered(step.phase, step.at, step.wall, step.by)));
             events.extend(case.ops.iter().flat_map(|op| of.fence(op)));
         }
+        events.extend(case.notes.iter().filter_map(|note| of.violated(note)));
         if let Some(reason) = case.needs_operator.as_ref().filter(|_| !case.phase.is_terminal()) {
             events.push(of.flagged(reason));
         }
@@ -79,6 +83,11 @@ pub fn since(tables: &Tables, cluster: Uuid, told: u64) -> Vec<Event> {
         Some(Of { tables, case }.settled(recovery))
     }));
     events.extend(breakers(tables, cluster));
+    for host in failover.hosts.iter().filter(|host| host.seen.last().is_some_and(|seen| seen.at >= told)) {
+        events.extend(host.seen.iter().map(|seen| sighted(tables, host, seen)));
+    }
+    events.extend(failover.small.orders.iter().map(|order| ordered(tables, cluster, order)));
+    events.extend(failover.drains.iter().filter_map(|drain| stalled(tables, drain)));
     events.retain(|event| event.at >= told || event.kind == FLAGGED);
     // Stable: what is of one time stays in the order of its case.
     events.sort_by_key(|event| event.at);
@@ -95,12 +104,7 @@ struct Of<'a> {
 
 impl Of<'_> {
     fn host(&self, id: HostId) -> String {
-        let host = self.failover().hosts.get(id);
-        host.map_or_else(|| id.to_string(), |host| self.tables.names.text(host.nova_host).to_owned())
-    }
-
-    fn failover(&self) -> &Failover {
-        self.tables.failover()
+        name_of(self.tables, id)
     }
 
     fn event(&self, kind: &'static str, (at, wall): (u64, u64), named: &str, more: &Value) -> Event {
@@ -156,6 +160,12 @@ impl Of<'_> {
         events
     }
 
+    fn violated(&self, note: &Note) -> Option<Event> {
+        let What::Violated(boot) = note.what else { return None };
+        let more = json!({"boot": boot, "by": note.by});
+        Some(self.event("host.proof-violated", (note.at, note.wall), &format!("{}/{boot}", note.at), &more))
+    }
+
     fn flagged(&self, reason: &str) -> Event {
         let at = self.case.since;
         self.event(FLAGGED, (at, self.wall(at)), reason, &json!({"reason": reason, "phase": name(self.case.phase)}))
@@ -179,6 +189,82 @@ impl Of<'_> {
             ..self.event(kind, (at, self.wall(at)), &named, &more)
         }
     }
+}
+
+fn name_of(tables: &Tables, id: HostId) -> String {
+    let host = tables.failover().hosts.get(id);
+    host.map_or_else(|| id.to_string(), |host| tables.names.text(host.nova_host).to_owned())
+}
+
+fn sighted(tables: &Tables, host: &Host, seen: &Seen) -> Event {
+    let kind = match seen.detection {
+        Detection::Alive => "host.heard-again",
+        Detection::Suspect => "host.suspected",
+        Detection::Isolated => "host.isolated",
+        Detection::Unreachable => "host.unreachable",
+        Detection::Dead => "host.dead",
+    };
+    let groups = [
+        (Groups::MANAGEMENT, "management"),
+        (Groups::OUT_OF_BAND, "out_of_band"),
+        (Groups::STORAGE, "storage"),
+        (Groups::DATA, "data"),
+    ];
+    let silent: Vec<_> = groups.iter().filter(|(group, _)| seen.groups.has(*group)).map(|(_, name)| name).collect();
+    let named = format!("{}/{kind}/{}/{}/{}", seen.life, seen.at, seen.by.term, seen.by.node);
+    Event {
+        id: Uuid::new_v5(&host.id.0, named.as_bytes()),
+        at: seen.at,
+        wall: seen.wall,
+        kind,
+        subject: format!("host/{}", host.id),
+        data: json!({
+            "host": name_of(tables, host.id),
+            "host_id": host.id,
+            "incarnation": seen.life,
+            "silent_ms": seen.age,
+            "silent_to": silent,
+            "by": seen.by,
+        }),
+    }
+}
+
+/// What a person ordered; an answer to a breaker is the breaker's.
+fn ordered(tables: &Tables, cluster: Uuid, order: &Ordered) -> Event {
+    let answered = order.what.strip_prefix(note::ANSWERS).and_then(|rest| rest.split_once(": "));
+    let kind = if answered.is_some() { "breaker.acknowledged" } else { "operator.ordered" };
+    let who = &order.who;
+    let named = format!("{kind}/{}/{}/{}", order.at, who.name, order.what);
+    let subject = match (answered, order.host) {
+        (Some((scope, _)), _) => format!("breaker/{scope}"),
+        (None, Some(host)) => format!("host/{host}"),
+        (None, None) => "failover".to_owned(),
+    };
+    let until = (who.until > 0).then(|| rfc3339(order.wall.saturating_add(who.until).saturating_sub(order.at)));
+    let data = json!({
+        "host": order.host.map(|host| name_of(tables, host)),
+        "what": order.what,
+        "actor": who.name,
+        "reason": who.reason,
+        "until": until,
+        "by": order.by,
+    });
+    Event { id: Uuid::new_v5(&cluster, named.as_bytes()), at: order.at, wall: order.wall, kind, subject, data }
+}
+
+/// A drain that is over, and what could not be moved is left.
+fn stalled(tables: &Tables, drain: &Drain) -> Option<Event> {
+    let counters = tables.counters();
+    let left: Vec<_> =
+        drain.left.iter().map(|(instance, why)| json!({"instance": instance, "why": name(why)})).collect();
+    (drain.stage == Stage::Over(Over::Partial)).then(|| Event {
+        id: Uuid::new_v5(&drain.host.0, format!("drain.stalled/{}/{}", drain.incarnation, drain.since).as_bytes()),
+        at: drain.since,
+        wall: counters.wall.saturating_sub(counters.now.saturating_sub(drain.since)),
+        kind: "drain.stalled",
+        subject: format!("host/{}", drain.host),
+        data: json!({"host": name_of(tables, drain.host), "host_id": drain.host, "moved": drain.moved, "left": left}),
+    })
 }
 
 fn breakers(tables: &Tables, cluster: Uuid) -> Vec<Event> {

@@ -49,6 +49,11 @@ impl Local {
                 let youngest = Some(self.ears.youngest(host).as_millis() as u64);
                 Change::DeathProof { host, incarnation, evidence: Evidence::Operator { token, youngest } }
             }
+            // What this leader cannot exclude is no sign of life here.
+            Change::CaseAbort { token, .. } => {
+                let heard = self.ears.age(token.case.host).map(|age| age.as_millis() as u64);
+                Change::CaseAbort { token, heard }
+            }
             change => change,
         }
     }

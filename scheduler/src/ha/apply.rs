@@ -6,6 +6,7 @@ mod drain;
 mod fence;
 mod host;
 mod masakari;
+mod note;
 mod policy;
 mod proof;
 mod recovery;
@@ -38,6 +39,7 @@ pub(crate) fn apply(state: &mut State, order: &Order, touched: &mut Vec<Touched>
     let mut cx = Cx { state, order, touched };
     cx.admit()?;
     let done = cx.change()?;
+    cx.noted(&done);
     if cx.ha().small.leader < order.leader {
         cx.ha_mut().small_mut().leader = order.leader;
     }
@@ -96,6 +98,7 @@ impl Cx<'_> {
                 | Change::PolicyRemove(_)
                 | Change::DrainOpen { .. }
                 | Change::QuarantineEnd(_)
+                | Change::CaseAbort { .. }
                 | Change::Release
         );
         if operators && !self.is_operator() {
@@ -227,6 +230,7 @@ impl Cx<'_> {
             Change::PolicyPut(policy) => self.policy_put(policy),
             Change::PolicyRemove(name) => self.policy_remove(name),
             Change::WouldDo { case, what } => self.would_do(*case, what.as_deref()),
+            Change::CaseAbort { token, heard } => self.case_abort(token, *heard),
             Change::Reenter { case, step, op, seen } => self.reenter(*case, *step, *op, seen),
             Change::RestartIntent { instance, life, op, nova } => self.restart_intent(*instance, *life, *op, nova),
             Change::RestartOutcome { instance, op, well } => self.restart_outcome(*instance, *op, *well),

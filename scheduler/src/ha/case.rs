@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::host::{Fencer, HostId, Incarnation, Machine};
 use super::keyed::Entry;
+use super::note::{FIRST, NOTES, Note};
 use super::order::Leader;
 use super::proof::Power;
 use super::reentry::Reentry;
@@ -83,7 +84,7 @@ impl std::fmt::Display for Act {
 impl Phase {
     /// Whether `CasePhase` may take a case from here to there. Three edges are of other orders alone:
     /// to `Fencing` goes a `FenceIntent`, to `Fenced` a proof, and from `FenceFailed` to `Cleared` a
-    /// person.
+    /// `CaseAbort`.
     pub fn leads_to(self, to: Self) -> bool {
         use Phase::{
             AwaitReturn, Cleared, Closed, Evacuating, FenceFailed, FencePending, Fenced, Fencing, NovaDown,
@@ -92,7 +93,7 @@ impl Phase {
         matches!(
             (self, to),
             (Unreachable, FencePending | Cleared)
-                | (FencePending | FenceFailed, Cleared)
+                | (FencePending, Cleared)
                 | (Fencing, FenceFailed)
                 | (Fenced, NovaDown | AwaitReturn)
                 | (NovaDown, Planning)
@@ -245,6 +246,8 @@ pub struct Case {
     pub reentry: Reentry,
     /// What happened.
     pub steps: Vec<Step>,
+    /// What was seen and done beside, and what persons ordered.
+    pub notes: Vec<Note>,
 }
 
 impl Entry for Case {
@@ -266,6 +269,13 @@ impl Case {
     /// Fence operation of an id.
     pub fn op(&self, id: Uuid) -> Option<&FenceOp> {
         self.ops.iter().find(|op| op.id == id)
+    }
+
+    pub(crate) fn note(&mut self, note: Note) {
+        if self.notes.len() >= NOTES {
+            self.notes.remove(FIRST);
+        }
+        self.notes.push(note);
     }
 
     pub(crate) fn enter(&mut self, step: Step) {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::keyed::Entry;
+use super::note::Seen;
 use super::order::Leader;
 use super::proof::Proof;
 use crate::names::Sym;
@@ -341,6 +342,8 @@ pub struct Host {
     pub exempt: u64,
     /// What is wrong with it although it lives.
     pub degraded: Degraded,
+    /// What was seen of it when another thing was believed, oldest first.
+    pub seen: Vec<Seen>,
 }
 
 impl Entry for Host {

@@ -50,6 +50,9 @@ pub(crate) fn check(tables: &Tables, broken: &mut Vec<String>) {
         if !case.phase.is_proven() && case.epoch == epoch && host.incarnation != id.incarnation {
             broken.push(format!("INV-13 case {id}: about a life that is over, in {}", case.phase));
         }
+        if case.notes.len() > super::note::NOTES || host.seen.len() > super::note::SEEN {
+            broken.push(format!("case {id}: more is noted than is kept"));
+        }
         if case.phase.is_terminal() {
             broken.push(format!("case {id}: open, and in {}", case.phase));
         }

@@ -13,6 +13,9 @@ pub const MOST: u8 = 3;
 /// See `MOST`, milliseconds.
 pub const WINDOW: u64 = 600_000;
 
+/// Between one restart and the next, by how many there were, milliseconds.
+const BACKOFF: [u64; MOST as usize] = [10_000, 30_000, 90_000];
+
 /// The last restart of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Restart {
@@ -32,6 +35,24 @@ pub struct Restart {
     pub tries: u8,
     /// What came of it; none: nobody knows yet.
     pub well: Option<bool>,
+}
+
+impl Restart {
+    /// Whether its tries still count.
+    pub fn is_young(&self, now: u64) -> bool {
+        now.saturating_sub(self.since) < WINDOW
+    }
+
+    /// Whether the next try has to wait: one that crashes as soon as it is up is not started all the time.
+    pub fn rests(&self, now: u64) -> bool {
+        let at = usize::from(self.tries.saturating_sub(1)).min(BACKOFF.len() - 1);
+        self.is_young(now) && now < self.at.saturating_add(BACKOFF[at])
+    }
+
+    /// Whether it was tried as often as it is, in vain: a person must look.
+    pub fn is_exhausted(&self, now: u64) -> bool {
+        self.is_young(now) && self.tries >= MOST && self.well == Some(false)
+    }
 }
 
 impl Entry for Restart {

@@ -99,6 +99,8 @@ pub enum Stop {
     Enforced,
     /// 2: no act of a leader that has not read its own cluster's mark in Nova, and no other's.
     Marked,
+    /// A case whose fence failed is taken back only while its host is heard.
+    HeardAgain,
 }
 
 #[cfg(any(test, feature = "mutants"))]
@@ -180,6 +182,7 @@ impl Stop {
         Self::DrainLimits,
         Self::Enforced,
         Self::Marked,
+        Self::HeardAgain,
     ];
 
     /// Whether it lets something pass: `safe`, or it was taken out.

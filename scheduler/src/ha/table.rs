@@ -13,6 +13,7 @@ use super::host::{Host, HostId};
 use super::keyed::Keyed;
 use super::mark::Marked;
 use super::masakari::{Member, Notification, Segment};
+use super::note::Ordered;
 use super::order::Leader;
 use super::policy::{Kept, Policy};
 use super::proof::Lease;
@@ -129,6 +130,10 @@ pub struct Small {
     pub marked: Option<Marked>,
     /// An operator lets this cluster take the mark over from that one, once.
     pub takes: Option<Uuid>,
+    /// What persons ordered last, oldest first.
+    pub orders: Arc<Vec<Ordered>>,
+    /// Doubts about hosts that were heard again in the same life.
+    pub false_suspicions: u64,
 }
 
 impl Failover {

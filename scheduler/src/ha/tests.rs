@@ -7,6 +7,7 @@ mod cordon_any;
 mod hook;
 mod liveness;
 mod masakari;
+mod note;
 mod paths;
 mod planner;
 mod policy;

@@ -113,6 +113,9 @@ enum Command {
         #[arg(long)]
         yes: bool,
     },
+    /// Take a case back whose fence failed and whose host is heard; the host must be rebooted afterwards
+    #[command(after_help = "Example: pallium ctl ha abort compute-17 --reason 'its BMC hangs, the host is well'")]
+    Abort(Told),
     /// Keep a host from being fenced for a while
     #[command(after_help = "Example: pallium ctl ha exempt compute-17 --for 2h --reason 'firmware update'")]
     Exempt {
@@ -355,6 +358,19 @@ pub async fn run(target: &Target, format: Format, args: Args) -> Result<(), Fail
             }
             let Told { host, why: Why { reason, actor } } = told;
             failover.confirm_dead(ha::ConfirmDeadRequest { host, token, actor, reason }).await
+        }
+        Command::Abort(Told { host, why: Why { reason, actor } }) => {
+            let asked = ha::FailoverHostRequest { host: host.clone(), ..ha::FailoverHostRequest::default() };
+            let case = failover.case(asked).await.map_err(refused)?.into_inner();
+            let Some(token) = case.token.filter(|_| case.phase == "fence_failed") else {
+                return Err(Failure::new(format!(
+                    "{} is in phase {}: a case is taken back in fence_failed, once its host is heard. Before that it ends by \
+                     itself when the host is heard (`pallium ctl ha exempt` keeps it from being fenced), after that the host \
+                     is dead and comes back by a boot",
+                    case.host, case.phase
+                )));
+            };
+            failover.abort_case(ha::AbortCaseRequest { host, token, actor, reason }).await
         }
         Command::Exempt { told: Told { host, why: Why { reason, actor } }, span: Span { span } } => {
             failover.exempt(ha::ForAWhileRequest { host, for_ms: span, actor, reason }).await

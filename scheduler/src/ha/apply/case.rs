@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use super::{Cx, Result, invalid, text};
+use crate::ha::SUSPECT;
 use crate::ha::case::{Act, Case, CaseId, Cause, Phase, Step};
-use crate::ha::host::{Detection, HostId, Incarnation};
+use crate::ha::host::{Belief, Detection, HostId, Incarnation};
+use crate::ha::note::What;
 use crate::ha::order::Done;
 use crate::ha::policy::{self, Mode};
+use crate::ha::proof::Token;
 use crate::ha::recovery::{Life, Permit, Status};
 use crate::ha::reentry::{Reentry, Step as ReentryStep};
 use crate::ha::refusal::Refusal;
@@ -80,6 +83,7 @@ impl Cx<'_> {
         }
         self.ha_mut().cases.put(Arc::new(opened));
         self.with_host(id.host, |host| host.case_seq = seq);
+        self.note_seen(id);
         if rebooted {
             self.gather(id);
         }
@@ -99,7 +103,7 @@ impl Cx<'_> {
             Phase::FencePending => self.unhindered(case, Act::Kill)?,
             Phase::Returning => self.may_return(case)?,
             Phase::AwaitReturn if from == Phase::Fenced => self.may_return(case)?,
-            Phase::Cleared => self.may_clear(case, from)?,
+            Phase::Cleared => Self::may_clear(case, from)?,
             Phase::NovaDown | Phase::Planning | Phase::Evacuating => self.may_recover(case, to)?,
             Phase::Recovered | Phase::PartiallyRecovered => self.is_recovered(case, to)?,
             Phase::Closed => self.may_close(case)?,
@@ -114,12 +118,42 @@ impl Cx<'_> {
             case.enter(step);
         }
         if to.is_terminal() {
-            if from == Phase::FenceFailed {
-                self.with_host(id.host, |host| host.must_reboot = true);
-            }
             self.close(id.host);
             self.goes_on_returning(id.host);
         }
+        Ok(Done::Changed)
+    }
+
+    /// Its BMC took power-offs and did nothing with them, and it is heard: it lives. What such a BMC still holds nobody
+    /// knows, so the host is watched anew, and must boot before instances are sent to it.
+    pub(super) fn case_abort(&mut self, token: &Token, heard: Option<u64>) -> Result {
+        let case = self.case(token.case)?;
+        let id = case.id;
+        if case.phase != Phase::FenceFailed {
+            let (what, expected) = ("taking it back".to_owned(), Phase::FenceFailed.to_string());
+            return Err(Refusal::Phase { case: id, current: case.phase, what, expected });
+        }
+        if let Some(flaw) = self.token_flaw(case, token) {
+            return Err(invalid("token", &flaw, "the one that the case shows now"));
+        }
+        self.alive(id.host, id.incarnation)?;
+        if !Stop::HeardAgain.lets(heard.is_some_and(|age| age < SUSPECT)) {
+            let last = heard.map_or_else(|| "never".to_owned(), |age| format!("{} s ago", age / 1_000));
+            let given = format!("one whose agent this leader has heard {last}");
+            return Err(invalid("host", &given, "one that is heard now; if it is off, confirm its death"));
+        }
+        let (since, by, step) = (self.now(), self.order.leader, self.step(Phase::Cleared));
+        if let Some(case) = self.ha_mut().case_mut(id.host) {
+            case.enter(step);
+        }
+        self.with_host(id.host, |host| {
+            host.must_reboot = true;
+            host.belief = Belief { detection: Detection::Suspect, since, by };
+        });
+        // Before it is closed: a closed case is written no more.
+        self.note_order();
+        self.close(id.host);
+        self.goes_on_returning(id.host);
         Ok(Done::Changed)
     }
 
@@ -142,11 +176,8 @@ impl Cx<'_> {
     }
 
     /// Once something was sent to the BMC only a person takes it back.
-    fn may_clear(&self, case: &Case, from: Phase) -> Result<()> {
-        if from == Phase::FenceFailed && !self.is_operator() {
-            return Err(Refusal::Role { what: "taking back a case whose host may be off".to_owned() });
-        }
-        if case.fences > 0 && from != Phase::FenceFailed {
+    fn may_clear(case: &Case, from: Phase) -> Result<()> {
+        if case.fences > 0 {
             let expected = "a proof".to_owned();
             return Err(Refusal::Phase { case: case.id, current: from, what: "clearing".to_owned(), expected });
         }
@@ -241,11 +272,15 @@ impl Cx<'_> {
             return Ok(Done::Unchanged);
         }
         let reason = reason.map(str::to_owned);
+        let held = reason.clone();
         if let Some(case) = self.ha_mut().case_mut(id.host) {
             match act {
                 Act::Kill => case.held_kill = reason,
                 Act::Recover => case.held_recover = reason,
             }
+        }
+        if !self.is_operator() {
+            self.note(id.host, What::Held(act, held));
         }
         Ok(Done::Changed)
     }
@@ -258,8 +293,9 @@ impl Cx<'_> {
         }
         let reason = reason.map(str::to_owned);
         if let Some(case) = self.ha_mut().case_mut(id.host) {
-            case.needs_operator = reason;
+            case.needs_operator.clone_from(&reason);
         }
+        self.note(id.host, What::Asked(reason));
         Ok(Done::Changed)
     }
 
@@ -317,6 +353,7 @@ impl Cx<'_> {
         // Either is missed, and set again before anything more is moved.
         let lost = !(forced_down && disabled) && matches!(case.phase, Phase::Planning | Phase::Evacuating);
         self.with_host(id, |host| (host.forced_down, host.disabled) = (forced_down, disabled));
+        self.note(id, What::Marked { forced_down, disabled });
         let step = self.step(Phase::NovaDown);
         if lost && let Some(case) = self.ha_mut().case_mut(id) {
             case.enter(step);
@@ -341,5 +378,6 @@ fn new_case(id: CaseId, epoch: u64, cause: Cause, step: Step) -> Case {
         plans: 0,
         reentry: Reentry::default(),
         steps: vec![step],
+        notes: Vec::new(),
     }
 }

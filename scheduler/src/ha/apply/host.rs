@@ -9,12 +9,16 @@ use crate::ha::host::{
     BOOTS, Belief, Degraded, Detection, FENCERS, Hello, Host, HostId, HostSpec, Incarnation, Maintenance, PROOFS,
     Places, Watchdog,
 };
+use crate::ha::note::{SEEN, Seen, What};
 use crate::ha::order::{Done, Groups};
 use crate::ha::proof::{Evidence, Proof};
 use crate::ha::refusal::Refusal;
 use crate::ha::stop::Stop;
 use crate::ha::table::HOSTS;
 use crate::ha::{CONFIRM, GROUPS, SUSPECT};
+
+/// What holds the recovery of a host whose proof was wrong.
+const VIOLATED: &str = "proof violated";
 
 impl Cx<'_> {
     pub(super) fn host_upsert(&mut self, spec: &HostSpec) -> Result {
@@ -130,8 +134,12 @@ impl Cx<'_> {
         if !Stop::BootOnce.lets(!host.boots.contains(&hello.boot)) {
             // A life that is over answers: the proof was wrong.
             let why = "a life that was proven over said Hello: stop its guests, then look at what proved it";
+            let known = self.ha().cases.get(id).is_none_or(|case| case.held_recover.as_deref() == Some(VIOLATED));
+            if !known {
+                self.note(id, What::Violated(hello.boot));
+            }
             if let Some(case) = self.ha_mut().case_mut(id) {
-                case.held_recover = Some("proof violated".to_owned());
+                case.held_recover = Some(VIOLATED.to_owned());
                 case.needs_operator = Some(why.to_owned());
             }
             self.with_host(id, |host| host.quarantined = true);
@@ -185,6 +193,7 @@ impl Cx<'_> {
     /// Ends the present life of a host with a proof; its case goes to `Fenced`.
     pub(super) fn end_life(&mut self, id: HostId, evidence: Evidence) {
         let (now, epoch, leader) = (self.now(), self.epoch(), self.order.leader);
+        let kind = evidence.kind();
         self.with_host(id, |host| {
             let proof = Proof { incarnation: host.incarnation, evidence, epoch, at: now, by: leader };
             host.proofs.insert(0, proof);
@@ -207,6 +216,7 @@ impl Cx<'_> {
             case.enter(step);
             let case = case.id;
             self.gather(case);
+            self.note(id, What::Proven(kind));
         }
     }
 
@@ -279,7 +289,19 @@ impl Cx<'_> {
                 ));
             }
         }
-        self.with_host(id, |host| host.belief = Belief { detection: to, since: now, by: leader });
+        let wall = self.state.tables.counters.wall;
+        let seen = Seen { detection: to, life: incarnation, groups, age, at: now, wall, by: leader };
+        self.with_host(id, |host| {
+            host.belief = Belief { detection: to, since: now, by: leader };
+            if host.seen.len() >= SEEN {
+                host.seen.remove(0);
+            }
+            host.seen.push(seen);
+        });
+        self.note(id, What::Seen(seen));
+        if to == Alive && from != Alive {
+            self.ha_mut().small_mut().false_suspicions += 1;
+        }
         Ok(Done::Changed)
     }
 }
@@ -311,5 +333,6 @@ fn new_host(id: HostId, nova_host: crate::names::Sym, places: Places) -> Host {
         maintenance: Maintenance::None,
         exempt: 0,
         degraded: Degraded::default(),
+        seen: Vec::new(),
     }
 }

@@ -75,6 +75,17 @@ impl Cx<'_> {
                 case.phase
             ));
         }
+        if let Some(flaw) = self.token_flaw(case, token) {
+            return Some(flaw);
+        }
+        let silent = youngest.is_none_or(|age| age >= SUSPECT);
+        (!Stop::NoSignOfLife.lets(silent)).then(|| format!("a sign of life was seen {} ms ago", youngest.unwrap_or(0)))
+    }
+}
+
+impl Cx<'_> {
+    /// Why what a person was shown is not what there is now.
+    pub(super) fn token_flaw(&self, case: &Case, token: &Token) -> Option<String> {
         if !Stop::TokenMatches.lets(token.case == case.id && token.phase == case.phase) {
             let (shown, phase) = (token.case, token.phase);
             return Some(format!(
@@ -83,11 +94,8 @@ impl Cx<'_> {
             ));
         }
         let age = self.now().saturating_sub(token.at);
-        if !Stop::TokenYoung.lets(token.at <= self.now() && age <= TOKEN) {
-            return Some(format!("the confirmation is {} s old, it holds for 300 s: ask for a new one", age / 1_000));
-        }
-        let silent = youngest.is_none_or(|age| age >= SUSPECT);
-        (!Stop::NoSignOfLife.lets(silent)).then(|| format!("a sign of life was seen {} ms ago", youngest.unwrap_or(0)))
+        (!Stop::TokenYoung.lets(token.at <= self.now() && age <= TOKEN))
+            .then(|| format!("the confirmation is {} s old, it holds for 300 s: ask for a new one", age / 1_000))
     }
 }
 

@@ -211,7 +211,11 @@ impl Coordinator {
         }
         if case.needs_operator.is_none() {
             let reason =
-                Some("every level of fencing was tried: look at the BMC, or confirm that the host is dead".to_owned());
+                Some(
+                "every level of fencing was tried: look at the BMC. Confirm that the host is dead once you have made sure, or \
+                 take the case back (abort) if it is heard"
+                    .to_owned(),
+            );
             due.push(Due::Propose(Change::NeedsOperator { case: case.id, reason }));
         }
         let facts = self.hosts.entry(host.id).or_default();

@@ -74,7 +74,7 @@ impl Coordinator {
     fn retry(&mut self, of: Option<crate::ha::HostId>, lead: &Lead<'_>, due: &mut Vec<Due>) -> usize {
         let ha = lead.ha();
         let failed = |known: &&crate::ha::restart::Restart| {
-            let young = lead.clock.saturating_sub(known.since) < crate::ha::restart::WINDOW;
+            let young = known.is_young(lead.clock);
             let wanted = match of {
                 Some(host) => known.life.host == host,
                 None => ha.cases.get(known.life.host).is_none(),
@@ -82,7 +82,7 @@ impl Coordinator {
             let here = ha.permits.get(known.instance).is_some_and(|permit| permit.life == known.life);
             let open = ha.hosts.get(known.life.host).is_some_and(|host| host.is_open());
             let due = known.well == Some(false) && known.tries < crate::ha::restart::MOST && young;
-            due && wanted && here && open && lead.clock >= known.at.saturating_add(pace::RESTART)
+            due && wanted && here && open && !known.rests(lead.clock)
         };
         let failed: Vec<_> = ha.restarts.iter().filter(failed).copied().collect();
         for restart in &failed {
@@ -164,10 +164,15 @@ impl Coordinator {
                 .map(|host| Life { host: id, incarnation: host.incarnation });
             let here = ha.permits.get(instance).is_some_and(|permit| Some(permit.life) == life);
             let known = ha.restarts.get(instance).filter(|known| Some(known.life) == life);
-            let tried = known.is_some_and(|known| {
-                let young = lead.clock.saturating_sub(known.since) < crate::ha::restart::WINDOW;
-                known.well.is_none() || young && known.tries >= crate::ha::restart::MOST
-            });
+            if known.is_some_and(|known| known.well == Some(true) && known.rests(lead.clock)) {
+                continue;
+            }
+            let last = known.filter(|known| known.is_young(lead.clock) && known.tries >= crate::ha::restart::MOST);
+            let tried = last.is_some() || known.is_some_and(|known| known.well.is_none());
+            // Up, and down again: what was tried was in vain.
+            if let Some(last) = last.filter(|known| known.well == Some(true)) {
+                due.push(Due::Propose(Change::RestartOutcome { instance, op: last.op, well: false }));
+            }
             let (Some(life), false) = (life.filter(|_| here && ha.cases.get(id).is_none()), tried) else {
                 self.guests.remove(&instance);
                 continue;

@@ -13,7 +13,7 @@ use crate::ha::host::{
 use crate::ha::mark::Mark;
 use crate::ha::masakari;
 use crate::ha::policy::{FailoverPolicy, Policy};
-use crate::ha::proof::{Evidence, Lease};
+use crate::ha::proof::{Evidence, Lease, Token};
 use crate::ha::recovery::{AttemptState, Life};
 use crate::ha::reentry::{Seen, Step};
 
@@ -325,6 +325,14 @@ pub enum Change {
     },
     /// What this leader has read of the mark of the cluster in Nova.
     Mark(Mark),
+    /// An operator ends a case whose fence failed and whose host is heard: it lives, and must be rebooted before
+    /// anything new comes to it.
+    CaseAbort {
+        /// What the operator was shown.
+        token: Token,
+        /// Age of the last sign of life of its agent, by the leader, milliseconds; none: there is none.
+        heard: Option<u64>,
+    },
 }
 
 impl Change {
@@ -372,6 +380,7 @@ impl Change {
             Self::PolicyRemove(_) => "PolicyRemove",
             Self::WouldDo { .. } => "WouldDo",
             Self::Mark(_) => "Mark",
+            Self::CaseAbort { .. } => "CaseAbort",
             Self::Masakari(change) => match **change {
                 masakari::Change::Segment(_) => "Segment",
                 masakari::Change::SegmentRemove(_) => "SegmentRemove",

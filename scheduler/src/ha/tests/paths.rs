@@ -8,6 +8,7 @@ use crate::ha::breaker::{Decision, Scope, ScopeName, Trips};
 use crate::ha::case::{Cause, Phase};
 use crate::ha::host::Detection;
 use crate::ha::order::{Change, Clear, Done, Ended, PermitCause, To};
+use crate::ha::proof::Token;
 use crate::ha::recovery::{AttemptState, Recorded, Status, VmState, Waiting};
 use crate::ha::reentry::Step;
 
@@ -119,8 +120,16 @@ fn a_host_that_is_off_needs_no_fence_and_one_that_answers_is_cleared() {
     }
     bench.phase(3, Phase::FenceFailed);
     assert!(bench.order(Change::CasePhase { case, from: Phase::FenceFailed, to: Phase::Cleared }).is_err());
-    bench.as_operator(Change::CasePhase { case, from: Phase::FenceFailed, to: Phase::Cleared });
+    let abort = |bench: &Bench, phase| {
+        let heard = Some(1_000);
+        Change::CaseAbort { token: Token { case, phase, at: bench.now }, heard }
+    };
+    assert!(bench.order(abort(&bench, Phase::FenceFailed)).is_err(), "the coordinator may not");
+    bench.as_operator(abort(&bench, Phase::FenceFailed));
     assert!(bench.host(3).must_reboot && !bench.host(3).takes_instances());
+    assert_eq!(bench.host(3).belief.detection, Detection::Suspect, "watched anew");
+    bench.must(Change::IncarnationOpen { host: host(3), hello: Box::new(hello(3, 1)) });
+    assert!(!bench.host(3).must_reboot && bench.host(3).incarnation == 3);
 }
 
 #[test]

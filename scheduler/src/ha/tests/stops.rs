@@ -433,6 +433,13 @@ const ROWS: &[Row] = &[
         bench.as_operator(Change::PolicyPut(Box::new(only_dry("node-1"))));
         bench.intent(1, 50)
     }),
+    (Stop::HeardAgain, |bench| {
+        let case = bench.pending(1);
+        bench.must(bench.intent(1, 50));
+        bench.phase(1, Phase::FenceFailed);
+        bench.role = Role::Operator;
+        Change::CaseAbort { token: Token { case, phase: Phase::FenceFailed, at: bench.now }, heard: Some(6_000) }
+    }),
 ];
 
 #[test]

@@ -284,6 +284,32 @@ pub(super) const ALL: &[Scenario] = &[
         },
     },
     Scenario {
+        id: "DET-17d",
+        what: "a guest panics 4 s after each start",
+        run: |world| {
+            let (mut starts, began) = (Vec::new(), world.now);
+            while world.now < began + 200_000 {
+                if world.host(1).guests.contains(&vm(1)) {
+                    starts.push(world.now);
+                    // Long enough to be seen to run.
+                    world.run(4_000);
+                    world.crash(1, 1);
+                }
+                world.run(1_000);
+            }
+            // The first is the one that ran before.
+            let gaps: Vec<_> = starts.windows(2).skip(1).map(|two| two[1] - two[0]).collect();
+            let waited = gaps.len() == 2 && gaps[0] >= 9_000 && gaps[1] >= 29_000;
+            want(waited, "", &format!("three restarts, the second after 10 s, the third after 30 s; {gaps:?}"))?;
+            let now = world.now;
+            let given_up =
+                world.ha().restarts.iter().any(|restart| restart.instance == vm(1) && restart.is_exhausted(now));
+            let known = world.ha().restarts.iter().next().copied();
+            let expected = format!("exhausted, no case; {known:?}");
+            want(given_up && world.ha().cases.is_empty(), "three restarts, then a person", &expected)
+        },
+    },
+    Scenario {
         id: "DET-17b",
         what: "a Masakari monitor says that a guest stopped by itself",
         run: |world| {

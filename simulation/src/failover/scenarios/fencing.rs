@@ -4,8 +4,9 @@ use scheduler::ha::Phase;
 use scheduler::ha::case::FenceOp;
 use scheduler::ha::host::{Fencer, HostSpec, Maintenance};
 use scheduler::ha::order::{Change, Role, Voter};
+use scheduler::ha::proof::Token;
 
-use super::{Scenario, asked, called, hang, leased, policy, recovered, returned, untouched, want};
+use super::{Scenario, VMS, asked, called, cordoned, hang, leased, policy, recovered, returned, untouched, want};
 use crate::failover::truth::{Bmc, host};
 use crate::failover::world::{World, spec};
 
@@ -18,6 +19,16 @@ fn fenced_by(world: &mut World, fencers: &[Fencer]) -> Result<String, String> {
 /// Fence operations of the case of host 1.
 fn ops(world: &World) -> &[FenceOp] {
     world.ha().cases.get(host(1)).map_or(&[], |case| &case.ops)
+}
+
+/// A person takes the case of host 1 back, as its leader hears it.
+fn abort(world: &mut World) -> Result<(), String> {
+    let case = world.ha().cases.get(host(1)).map(|case| (case.id, case.phase));
+    let (case, phase) = case.ok_or("expected: a case")?;
+    let last = world.host(1).last_beat.into_iter().max().unwrap_or(0);
+    let token = Token { case, phase, at: world.now };
+    let change = Change::CaseAbort { token, heard: Some(world.now - last) };
+    world.order(Role::Operator, change).map(drop).map_err(|refusal| refusal.to_string())
 }
 
 /// Those of this family.
@@ -130,6 +141,28 @@ pub(super) const ALL: &[Scenario] = &[
             world.until(60_000, |world| world.fences() > 0);
             world.host_mut(1).hung = false;
             recovered(world, 180_000)
+        },
+    },
+    Scenario {
+        id: "FEN-08b",
+        what: "its BMC did nothing, it is back, and a person takes it back",
+        run: |world| {
+            hang(world, 1);
+            world.bmc(1, Bmc::Lies);
+            let failed = world.until(180_000, |world| world.phase(1) == Some(Phase::FenceFailed));
+            want(failed && abort(world).is_err(), "", "a silent host is not taken back")?;
+            world.host_mut(1).hung = false;
+            world.run(120_000);
+            want(asked(world), "", "NeedsOperator")?;
+            let sent = world.fences();
+            want(abort(world).is_ok(), "", "taken back")?;
+            world.run(300_000);
+            let kept = world.phase(1).is_none() && world.fences() == sent && world.all_home(VMS);
+            want(kept, "", "left running, no new case")?;
+            cordoned(world, Some("must be rebooted before it comes back"))?;
+            world.host_mut(1).boot_up();
+            returned(world, 600_000)?;
+            want(world.all_home(VMS) && world.taken.is_empty(), "lives on, and reboots first", "its instances at home")
         },
     },
     Scenario {

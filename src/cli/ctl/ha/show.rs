@@ -70,6 +70,16 @@ pub fn status(status: &ha::FailoverStatusResponse) -> String {
             lines.push(format!("{label} {}", names(hosts)));
         }
     }
+    for order in status.orders.iter().take(NAMED) {
+        let host = order.host.as_ref().map(|host| format!(", of {host}")).unwrap_or_default();
+        let rest = match order.rest_ms {
+            Some(0) => ", over".to_owned(),
+            Some(rest) => format!(", for {} still", wording::duration(rest)),
+            None => String::new(),
+        };
+        let (at, what, actor) = (wording::utc(order.wall_ms), &order.what, &order.actor);
+        lines.push(format!("order      {at} {actor} {what}{host}: {}{rest}", order.reason));
+    }
     lines.join("\n")
 }
 
@@ -241,6 +251,11 @@ pub fn cases(cases: &[ha::FailoverCase]) -> String {
     listing(&columns, &rows)
 }
 
+/// Who ordered something, and why.
+fn who(actor: Option<&str>, reason: Option<&str>) -> String {
+    actor.map(|actor| format!(", by {actor}: {}", reason.unwrap_or_default())).unwrap_or_default()
+}
+
 fn waits(case: &ha::FailoverCase) -> Option<String> {
     let held = |act: &str, why: &Option<String>| why.as_ref().map(|why| format!("{act} is held: {why}"));
     let operator = case.needs_operator.as_ref().map(|why| format!("an operator: {why}"));
@@ -261,13 +276,10 @@ pub fn case(case: &ha::FailoverCase) -> String {
     }
     lines.push(String::new());
     for step in &case.steps {
-        lines.push(format!(
-            "{}  {}  (node {}, term {})",
-            wording::utc(step.wall_ms),
-            step.what.replace('_', " "),
-            step.node,
-            step.term
-        ));
+        let (at, what) = (wording::utc(step.wall_ms), step.what.replace('_', " "));
+        let who = who(step.actor.as_deref(), step.reason.as_deref());
+        let until = step.until_ms.map(|until| format!(", until {}", wording::utc(until))).unwrap_or_default();
+        lines.push(format!("{at}  {what}{who}{until}  (node {}, term {})", step.node, step.term));
     }
     if !case.instances.is_empty() {
         lines.push(String::new());
