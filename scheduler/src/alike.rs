@@ -21,6 +21,15 @@ impl Alike {
         Self { zone, hypervisor_type, cpu_arch, traits: host.traits.clone() }
     }
 
+    /// Whether a host is so.
+    pub fn holds(&self, host: &Provider) -> bool {
+        let same = |asked: Option<Sym>, there| asked.is_none() || asked == there;
+        same(self.zone, host.zone)
+            && same(self.hypervisor_type, host.hypervisor_type)
+            && same(self.cpu_arch, host.cpu_arch)
+            && self.traits.iter().all(|name| host.traits.binary_search(name).is_ok())
+    }
+
     /// The same for the index: a host must be in each of these.
     pub fn facets(&self) -> impl Iterator<Item = (Facet, Sym)> + '_ {
         let one =

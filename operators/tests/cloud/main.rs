@@ -317,7 +317,7 @@ async fn lists_are_read_to_their_end() {
         bench.model.cloud().add_server("dst");
     }
     let Some(Told::Servers(_, listed)) = bench.act(Call::ListServers(SOURCE)).await else { panic!("no list") };
-    assert_eq!(listed.iter().map(|(id, _)| *id).collect::<Vec<_>>(), all);
+    assert_eq!(listed.iter().map(|known| known.instance).collect::<Vec<_>>(), all);
     let read = bench.read(first).await.expect("an answer").0.expect("the instance");
     assert_eq!(read.migrations.len(), 4);
     bench.model.cloud().faults.push(("marker", Fault::Refuse(503)));

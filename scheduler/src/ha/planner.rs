@@ -12,7 +12,7 @@ mod bounds;
 pub mod groups;
 mod pack;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -227,14 +227,14 @@ struct Lists<'a> {
     tables: &'a Tables,
     targets: &'a dyn Targets,
     groups: &'a ServerGroups,
-    known: BTreeMap<HostId, Option<usize>>,
+    known: HashMap<HostId, Option<usize>>,
     answers: Vec<Vec<usize>>,
     asked: BTreeMap<Question, usize>,
     bounds: Vec<Bounds>,
     /// What keeps instances with the bounds of that number off a host.
     against: Vec<Vec<Option<Unlike>>>,
-    /// By answer and bounds: its number.
-    lists: BTreeMap<(usize, usize), usize>,
+    /// The list of each answer within each bounds.
+    made: BTreeMap<(usize, usize), usize>,
 }
 
 impl<'a> Lists<'a> {
@@ -287,13 +287,13 @@ impl<'a> Lists<'a> {
 
     /// The list of an answer within some bounds.
     fn list(&mut self, answer: usize, bounds: usize, hosts: &[Place<'_>], lists: &mut Vec<Vec<usize>>) -> usize {
-        if let Some(list) = self.lists.get(&(answer, bounds)) {
+        if let Some(list) = self.made.get(&(answer, bounds)) {
             return *list;
         }
         let all = std::mem::take(&mut self.answers[answer]);
         lists.push(all.iter().copied().filter(|host| self.unlike(bounds, *host, hosts).is_none()).collect());
         self.answers[answer] = all;
-        self.lists.insert((answer, bounds), lists.len() - 1);
+        self.made.insert((answer, bounds), lists.len() - 1);
         lists.len() - 1
     }
 }
@@ -311,12 +311,12 @@ pub fn places(
         tables,
         targets,
         groups,
-        known: BTreeMap::new(),
+        known: HashMap::new(),
         answers: Vec::new(),
         asked: BTreeMap::new(),
         bounds: Vec::new(),
         against: Vec::new(),
-        lists: BTreeMap::new(),
+        made: BTreeMap::new(),
     };
     let (mut hosts, mut lists, mut members) = (Vec::new(), Vec::new(), BTreeMap::new());
     let mut bounds_of: BTreeMap<_, usize> = BTreeMap::new();

@@ -2,7 +2,7 @@
 //! hardware and use, and the plan. All dead hosts are planned together, as the coordinator does.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use plugins::engine;
@@ -82,8 +82,7 @@ pub(super) fn measure(pipeline: &str, (dead, instances): (usize, usize), hosts: 
     }
     let specs = |flavor: &simulation::fleet::Flavor| {
         let named = [("trait:CUSTOM_EXTERNAL_CUSTOMER_EXCLUSIVE", "forbidden"), ("hw_video:ram_max_mb", "16")];
-        let mut specs: std::collections::BTreeMap<String, String> =
-            named.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let mut specs: BTreeMap<String, String> = named.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
         if flavor.vcpus > 4 {
             specs.insert("trait:HW_CPU_X86_AVX2".to_owned(), "required".to_owned());
         }
@@ -93,7 +92,7 @@ pub(super) fn measure(pipeline: &str, (dead, instances): (usize, usize), hosts: 
         let one = |v: usize| Listed {
             instance: super::vm(n, v),
             recorded: RUNS,
-            asks: Asks::new(Some(specs(&flavors[v % flavors.len()])), &Default::default()),
+            asks: Asks::new(Some(specs(&flavors[v % flavors.len()])), &BTreeMap::default()),
         };
         (0..instances).map(one).collect()
     };

@@ -120,7 +120,8 @@ impl Asks {
 }
 
 impl Asked<'_> {
-    /// What the pipeline is asked: a question that claims nothing, for all hosts that it lets the instance go to.
+    /// What the pipeline is asked: a question that claims nothing, for all hosts that it lets the instance go to (with
+    /// 0 only the first few are in order).
     pub fn request(&self, tables: &Tables) -> Option<Request> {
         let Self { instance, source, asks, group } = *self;
         let consumer = tables.consumer(Domain::Nova, instance, Purpose::Instance)?;
@@ -146,7 +147,7 @@ impl Asked<'_> {
             zone: asks.zone.clone().flatten(),
             group: group.cloned(),
             num_instances: 1,
-            options: Options::probe(),
+            options: Options { max_candidates: u64::from(u32::MAX), ..Options::probe() },
             ..Request::default()
         })
     }

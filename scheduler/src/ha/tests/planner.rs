@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::bench::{Bench, HOSTS, RUNS, host, life, spec, vm};
+use super::hook::engine;
 use crate::ha::order::{Assignment, PermitCause, To};
 use crate::ha::planner::groups::ServerGroups;
 use crate::ha::planner::{self, Asked, Asks, Listed, Rank, Targets, Told};
 use crate::ha::recovery::{Life, Recorded};
 use crate::ha::{Change, HostId};
 use crate::request::{Group, GroupPolicy};
-use crate::{Command, HostReport, InstanceReport, Inventory};
+use crate::{Batch, Command, Core, HostReport, InstanceReport, Inventory, Proposer};
 
 /// Hosts in their order, and what a test says of instances.
 #[derive(Default)]
@@ -274,14 +275,14 @@ fn one_plan_for_all_dead_hosts_goes_nowhere_that_nova_refuses() {
         let mut draw = numbers(seed);
         let mut bench = Bench::new();
         let mut told: BTreeMap<Uuid, (u128, Asks, (u64, u64))> = BTreeMap::new();
-        let mut like: BTreeMap<u128, [&'static str; 5]> = BTreeMap::new();
+        let mut hosts: BTreeMap<u128, [&'static str; 5]> = BTreeMap::new();
         let mut rooms: BTreeMap<u128, (u64, u64)> = BTreeMap::new();
         for n in 1..=HOSTS {
             let draw: &mut dyn FnMut(u64) -> u64 = &mut draw;
             let cell = pick(draw, &["one", "one", "two"]);
             let zone = pick(draw, &["a", "a", "b"]);
             let kind = pick(draw, &["qemu", "qemu", "qemu", "ch"]);
-            like.insert(n, [cell, zone, kind, pick(draw, &["", "FAST"]), pick(draw, &["", "", "", "X_EXCLUSIVE"])]);
+            hosts.insert(n, [cell, zone, kind, pick(draw, &["", "FAST"]), pick(draw, &["", "", "", "X_EXCLUSIVE"])]);
             rooms.insert(n, if n <= 2 { (99, 99) } else { (4 + draw(12), 4 + draw(12)) });
             for v in 0..if n <= 2 { 6 } else { 0 } {
                 let specs = [None, Some(""), Some("required"), Some("forbidden")][draw(4) as usize - 1]
@@ -292,7 +293,7 @@ fn one_plan_for_all_dead_hosts_goes_nowhere_that_nova_refuses() {
                 told.insert(vm(100 + n * 10 + v), (n, asks, (draw(4), draw(4))));
             }
         }
-        for (n, [_, zone, kind, traits @ ..]) in &like {
+        for (n, [_, zone, kind, traits @ ..]) in &hosts {
             let (cpus, memory) = rooms[n];
             let of = |(cpus, memory)| BTreeMap::from([("VCPU".to_owned(), cpus), ("MEMORY_MB".to_owned(), memory)]);
             let here = told.iter().filter(|(_, (on, ..))| on == n).map(|(uuid, (.., size))| InstanceReport {
@@ -332,7 +333,7 @@ fn one_plan_for_all_dead_hosts_goes_nowhere_that_nova_refuses() {
         // As no order can: the breaker of a small cell would not let two of its hosts die.
         let [one, two] = [11, 12].map(|n| bench.host(n).places.cell);
         bench.tamper(|ha| {
-            for (n, [cell, ..]) in &like {
+            for (n, [cell, ..]) in &hosts {
                 let mut known = crate::ha::Host::clone(ha.hosts.get(host(*n)).expect("known"));
                 known.places.cell = if *cell == "one" { one } else { two };
                 ha.hosts.put(known.into());
@@ -357,7 +358,7 @@ fn one_plan_for_all_dead_hosts_goes_nowhere_that_nova_refuses() {
         for assignment in plans.iter().flat_map(|(_, plan)| plan) {
             let Some((source, asks, size)) = told.get(&assignment.instance) else { continue };
             let to = match assignment.to {
-                To::Target(life) => number(life.host),
+                To::Target(target) => number(target.host),
                 To::Waiting(why) => {
                     unlike += usize::from(why.as_str() == "unlike");
                     continue;
@@ -365,7 +366,7 @@ fn one_plan_for_all_dead_hosts_goes_nowhere_that_nova_refuses() {
                 To::Stays(why) => panic!("{why:?}"),
             };
             placed += 1;
-            let (from, there) = (like[source], like[&to]);
+            let (from, there) = (hosts[source], hosts[&to]);
             let what = format!("seed {seed}: {assignment:?} from {from:?} to {there:?}, {asks:?}");
             assert!(to > 2 && from[0] == there[0] && from[2] == there[2], "{what}");
             match &asks.zone {
@@ -414,4 +415,28 @@ fn the_urgent_one_of_another_host_gets_the_room() {
         bench.must(Change::CommitPlan { case, assignments });
     }
     assert_eq!(bench.recovery(150).rank, Rank { class: 1, after: 900 });
+}
+
+#[test]
+fn every_host_is_asked_for() {
+    let report = |n: u128| {
+        let instance = InstanceReport {
+            uuid: vm(1),
+            resources: Some(BTreeMap::from([("VCPU".to_owned(), 1)])),
+            ..InstanceReport::default()
+        };
+        Command::Report(Box::new(HostReport {
+            name: format!("node-{n}"),
+            inventories: Some([("VCPU".to_owned(), Inventory::of(1))].into()),
+            instances: Some((n == 0).then_some(instance).into_iter().collect()),
+            ..HostReport::default()
+        }))
+    };
+    let mut core = Core::new();
+    core.apply(&Batch { proposer: Proposer::default(), now: 1, wall: 1, commands: (0..1_000).map(report).collect() });
+    let asks = Asks::default();
+    let asked = Asked { instance: vm(1), source: life(1), asks: &asks, group: None };
+    let request = asked.request(core.state().tables()).expect("known");
+    let said = core.probe(&engine(), &request).expect("an answer");
+    assert_eq!(said.hosts.len(), 1_000, "each of them, although the first has room no more");
 }

@@ -145,7 +145,7 @@ impl Estate {
                     source_host: Some(source.clone()),
                     ignore_hosts: vec![source],
                     hints: BTreeMap::default(),
-                    options: Options::probe(),
+                    options: Options { max_candidates: u64::from(u32::MAX), ..Options::probe() },
                     ..self.requests[shape as usize].clone()
                 };
                 let said = self.core.probe(&self.engine, &request);
