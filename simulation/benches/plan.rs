@@ -1,7 +1,6 @@
-//! Plans of dead hosts: how long the planner takes and how many instances find a place, the cases one after
-//! another as the coordinator plans them, each plan committed before the next. Where an instance may go is
-//! given (the emptiest hosts first, as many as the coordinator asks for); what filters and weighers take for
-//! that is the bench `decide`.
+//! Plans of dead hosts: how long they take and how many instances find a place, all cases together as the coordinator
+//! plans them. `live` asks the shipped pipelines; else where an instance may go is given (the emptiest hosts first), so
+//! that the planner is measured alone.
 
 #[path = "plan/live.rs"]
 mod live;
