@@ -43,6 +43,7 @@ pub mod snapshot;
 pub mod state;
 pub mod what_if;
 
+mod alike;
 mod apply;
 mod checksum;
 mod overlay;

@@ -12,6 +12,7 @@ use scheduler::ha::host::{Fencer, Hello, Machine, Maintenance, PlaceNames, Watch
 use scheduler::ha::mark::Mark;
 use scheduler::ha::masakari::{self, MemberSpec, NotificationSpec, SegmentSpec};
 use scheduler::ha::order::{Assignment, Clear, Ended, Groups, NovaRead, PermitCause, To, Voter};
+use scheduler::ha::planner::Rank;
 use scheduler::ha::policy::{FailoverPolicy, Mode, Rules, Selector};
 use scheduler::ha::proof::{Lease, LeaseMode, Power, PowerRead, Token};
 use scheduler::ha::recovery::{AttemptState, Life, Recorded, Stays, VmState, Waiting};
@@ -263,6 +264,7 @@ impl World {
                     Assignment {
                         instance: vm(v),
                         recorded: Recorded { vm: VmState::Active, running: true, task: false },
+                        rank: Rank::default(),
                         to: match dice.choice.index(8) {
                             0 => To::Stays(Stays::LocalDisk),
                             1 => To::Waiting(Waiting::Capacity),

@@ -357,6 +357,7 @@ fn instance(tables: &Tables, recovery: &Recovery) -> ha::FailoverInstance {
         state,
         why,
         target,
+        rank: recovery.rank.to_string(),
         attempt: attempt.map_or(0, |attempt| attempt.number.into()),
         attempt_state: attempt.map(|attempt| match attempt.state.migration() {
             Some(migration) => format!("migration {migration}"),

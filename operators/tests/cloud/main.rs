@@ -122,7 +122,7 @@ async fn a_dead_host_is_marked_and_its_instance_comes_up_once() {
     assert_eq!((bench.asked("PUT"), bench.model.cloud().rpcs), (2, 0), "what is marked is not marked again");
 
     let listed = bench.act(Call::ListServers(SOURCE)).await;
-    assert_eq!(listed, Some(Told::Servers(SOURCE, vec![(instance, ACTIVE)])));
+    assert_eq!(listed, Some(Told::Servers(SOURCE, vec![(instance, ACTIVE).into()])));
     let (before, sentinel) = bench.read(instance).await.expect("an answer");
     let before = before.expect("the instance");
     assert!(sentinel && before.sentinel && before.host == SOURCE && before.now == ACTIVE && !before.moving);
@@ -317,7 +317,7 @@ async fn lists_are_read_to_their_end() {
         bench.model.cloud().add_server("dst");
     }
     let Some(Told::Servers(_, listed)) = bench.act(Call::ListServers(SOURCE)).await else { panic!("no list") };
-    assert_eq!(listed.iter().map(|(id, _)| *id).collect::<Vec<_>>(), all);
+    assert_eq!(listed.iter().map(|known| known.instance).collect::<Vec<_>>(), all);
     let read = bench.read(first).await.expect("an answer").0.expect("the instance");
     assert_eq!(read.migrations.len(), 4);
     bench.model.cloud().faults.push(("marker", Fault::Refuse(503)));

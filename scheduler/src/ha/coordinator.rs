@@ -36,9 +36,10 @@ use super::planner::Targets;
 use super::planner::groups::ServerGroups;
 use super::policy::{self, Mode};
 use super::proof::PowerRead;
-use super::recovery::{Life, Recorded};
+use super::recovery::Life;
 use super::reentry::ComputeRead;
 use super::table::Failover;
+use crate::ha::planner::Listed;
 use crate::names::Sym;
 use crate::state::Tables;
 
@@ -75,6 +76,8 @@ pub(crate) mod pace {
     pub const STUCK: u64 = 300_000;
     /// Between two plans of a case with instances that wait.
     pub const REPLAN: u64 = 30_000;
+    /// A plan waits so long for what Nova lists on other hosts that are to be planned.
+    pub const TOGETHER: u64 = 1_000;
     /// A second 404 counts after so long.
     pub const VANISHED: u64 = 10_000;
     /// Backoffs of a whole round of fencing.
@@ -134,7 +137,7 @@ struct HostFacts {
     off: Option<(Uuid, u64)>,
     service: Option<(bool, bool)>,
     asked_nova: u64,
-    servers: Option<(u64, Vec<(Uuid, Recorded)>)>,
+    servers: Option<(u64, Vec<Listed>)>,
     planned: u64,
     rounds: usize,
     /// Since when this leader works at the present operation.
@@ -246,6 +249,8 @@ pub struct Coordinator {
     mark: Option<Result<Vec<Uuid>, String>>,
     /// When it was asked for.
     asked_mark: Option<u64>,
+    /// Cases that are to be planned in this step, all of them in one plan.
+    ready: Vec<planning::Ready>,
 }
 
 impl Coordinator {
@@ -274,6 +279,7 @@ impl Coordinator {
             asked_groups: None,
             mark: None,
             asked_mark: None,
+            ready: Vec::new(),
         }
     }
 
@@ -357,6 +363,8 @@ impl Coordinator {
                 let Some(host) = lead.ha().hosts.get(case.id.host) else { continue };
                 self.case(case, host, lead, &mut due);
             }
+            self.plan(lead, &mut due);
+            self.begin_in_turn(&cases, lead, &mut due);
         }
         self.forget(lead);
         self.restrain(lead, due)

@@ -1,26 +1,31 @@
-//! The planner: targets for the instances of a dead host. A function of the state: no clock, no budget of
-//! time. Apply checks each assignment again, and what does not fit any more waits.
+//! The planner: targets for the instances of all dead hosts that are to be planned. A function of the state and of
+//! what Nova says of them: no clock, no budget of time. Apply checks each assignment again, and what does not fit any
+//! more waits.
 //!
 //! Where an instance may go is asked of [`Targets`] (the filters and weighers, with the intent to
-//! evacuate); here that becomes a plan as a whole (`pack`): urgent and large first, each on the best host
-//! that the others have left room on, few on one host at a time, server groups apart or together ([`groups`]:
-//! the filters hold them against what runs elsewhere, `pack` within the plan as well).
+//! evacuate), less the hosts that Nova would refuse ([`bounds`]); here that becomes a plan as a whole (`pack`): urgent
+//! and large first, each on the best host that the others have left room on, few on one host at a time, server groups
+//! apart or together ([`groups`]: the filters hold them against what runs elsewhere, `pack` within the plan as well).
 
+pub mod asks;
+mod bounds;
 pub mod groups;
 mod pack;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use uuid::Uuid;
 
+pub use self::asks::{Asks, Listed, Rank};
+use self::bounds::Bounds;
 use self::groups::{ServerGroups, Tie};
 use self::pack::{Item, Packer, Place};
-use super::case::Case;
+use super::case::{Case, CaseId};
 use super::host::HostId;
 use super::order::{Assignment, To};
 use super::policy;
-use super::recovery::{Life, Recorded, Recovery, Status, Stays, VmState, Waiting};
+use super::recovery::{Life, Recorded, Recovery, Status, Stays, Unlike, VmState, Waiting};
 use crate::consumer::{Consumer, Purpose};
 use crate::domain::Domain;
 use crate::intent::Intent;
@@ -28,63 +33,108 @@ use crate::provider::{Amounts, Row};
 use crate::request::Group;
 use crate::state::Tables;
 
-/// What goes first: the lower class, then the higher priority.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Rank {
-    /// 0 critical, 1 high, 2 normal, 3 low, 4 none.
-    pub class: u8,
-    /// 1000 less its restart priority: the smaller first.
-    pub after: u16,
-}
-
-impl Default for Rank {
-    fn default() -> Self {
-        Self { class: 2, after: 500 }
-    }
+/// For which instance targets are asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The instance.
+    pub instance: Uuid,
+    /// Where it was, or is. Its host takes nothing, so that instances of several may share an answer.
+    pub source: Life,
+    /// What it asked for.
+    pub asks: &'a Asks,
+    /// Its group, with the members that have a place.
+    pub group: Option<&'a Group>,
 }
 
 /// Where an instance may go, the best first, and what is known of it outside of the state.
 pub trait Targets {
-    /// Lives of hosts that every filter lets it go to. The group is told with the members that have a place.
-    fn ranked(&self, instance: Uuid, source: Life, group: Option<&Group>) -> Vec<Life>;
+    /// Lives of all hosts that every filter lets it go to.
+    fn ranked(&self, asked: &Asked<'_>) -> Vec<Life>;
 
     /// Instances with one number ask the same: they are ranked once. None: it is asked for itself.
-    fn question(&self, _instance: Uuid) -> Option<u64> {
+    fn question(&self, _instance: Uuid, _asks: &Asks) -> Option<u64> {
         None
     }
 
-    /// What goes first.
-    fn rank(&self, _instance: Uuid) -> Rank {
-        Rank::default()
-    }
-
-    /// Why it is left where it is, if it is: its disk is local, or it is not protected.
+    /// Why it is left where it is, if it is: its disk is local.
     fn stays(&self, _instance: Uuid) -> Option<Stays> {
         None
     }
 }
 
-/// What Nova says of a host that is planned, and of all server groups.
+/// What Nova says of a host that is planned.
 #[derive(Clone, Copy, Debug)]
 pub struct Told<'a> {
+    /// Its case.
+    pub case: &'a Case,
     /// The instances that it lists there.
-    pub servers: &'a [(Uuid, Recorded)],
-    /// Server groups.
-    pub groups: &'a ServerGroups,
+    pub servers: &'a [Listed],
     /// The host is back: what has no target yet is started there.
     pub returns: bool,
 }
 
-/// A plan for all instances that are permitted on the dead life, and for those that Nova lists there.
-pub fn plan(tables: &Tables, case: &Case, told: Told<'_>, targets: &dyn Targets) -> Vec<Assignment> {
-    let ha = tables.failover();
+/// A plan for all instances that are permitted in the dead lives, and for those that Nova lists there; by case.
+pub fn plan(
+    tables: &Tables,
+    told: &[Told<'_>],
+    groups: &ServerGroups,
+    targets: &dyn Targets,
+) -> Vec<(CaseId, Vec<Assignment>)> {
+    let mut movable: Vec<(usize, Recorded)> = Vec::new();
+    let mut placed: Vec<Placed<'_>> = Vec::new();
+    let mut out: Vec<_> = told.iter().map(|told| (told.case.id, Vec::new())).collect();
+    let permitted = permitted(tables, told);
+    for (at, told) in told.iter().enumerate() {
+        for open in open(tables, told, permitted.get(&told.case.id.host).map_or(&[], Vec::as_slice), targets) {
+            match open {
+                Open::Decided(assignment) => out[at].1.push(assignment),
+                Open::Movable(recorded, asked) => {
+                    movable.push((at, recorded));
+                    placed.push(asked);
+                }
+            }
+        }
+    }
+    let found = places(tables, &placed, groups, targets);
+    for (((at, recorded), placed), found) in movable.into_iter().zip(placed).zip(found) {
+        let to = found.map_or_else(To::Waiting, To::Target);
+        out[at].1.push(Assignment { instance: placed.instance, recorded, rank: placed.asks.rank, to });
+    }
+    out
+}
+
+/// Instances by the dead life in which they are permitted.
+fn permitted(tables: &Tables, told: &[Told<'_>]) -> BTreeMap<HostId, Vec<Uuid>> {
+    let mut out: BTreeMap<HostId, Vec<Uuid>> = BTreeMap::new();
+    let lives: BTreeMap<HostId, u64> = told.iter().map(|told| (told.case.id.host, told.case.id.incarnation)).collect();
+    for permit in tables.failover().permits.iter() {
+        if lives.get(&permit.life.host) == Some(&permit.life.incarnation) {
+            out.entry(permit.life.host).or_default().push(permit.instance);
+        }
+    }
+    out
+}
+
+/// An instance of a case.
+enum Open<'a> {
+    /// What becomes of it is known.
+    Decided(Assignment),
+    /// A host is looked for.
+    Movable(Recorded, Placed<'a>),
+}
+
+/// What of Nova's list says nothing else.
+static PLAIN: Asks =
+    Asks { rank: Rank { class: 2, after: 500 }, unprotected: false, zone: None, extra_specs: None, image: None };
+
+/// The instances of a case that are neither settled nor on their way.
+fn open<'a>(tables: &Tables, told: &Told<'a>, permitted: &[Uuid], targets: &dyn Targets) -> Vec<Open<'a>> {
+    let (ha, case) = (tables.failover(), told.case);
     let source = Life { host: case.id.host, incarnation: case.id.incarnation };
     let errors = ha.hosts.get(case.id.host).is_some_and(|host| policy::of(tables, host).error_instances);
-    let listed: BTreeMap<Uuid, Recorded> = told.servers.iter().copied().collect();
+    let listed: BTreeMap<Uuid, &Listed> = told.servers.iter().map(|known| (known.instance, known)).collect();
     let mut out = Vec::new();
-    let mut movable: Vec<(Uuid, Recorded, Arc<Amounts>)> = Vec::new();
-    let permitted = ha.permits.iter().filter(|permit| permit.life == source).map(|permit| permit.instance);
-    let mut all: Vec<Uuid> = permitted.chain(listed.keys().copied()).collect();
+    let mut all: Vec<Uuid> = permitted.iter().copied().chain(listed.keys().copied()).collect();
     all.sort_unstable();
     all.dedup();
     for instance in all {
@@ -97,11 +147,13 @@ pub fn plan(tables: &Tables, case: &Case, told: Told<'_>, targets: &dyn Targets)
         if known.is_some_and(|known| known.case != case.id || !open(known)) {
             continue;
         }
-        let recorded = known.map(|known| known.recorded).or_else(|| listed.get(&instance).copied());
+        let asks = listed.get(&instance).map_or(&PLAIN, |listed| &listed.asks);
+        let decided = |recorded, to| Open::Decided(Assignment { instance, recorded, rank: asks.rank, to });
+        let recorded = known.map(|known| known.recorded).or_else(|| listed.get(&instance).map(|known| known.recorded));
         let Some(recorded) = recorded else {
             // Permitted here, and Nova does not list it: it may be gone, or the list may be short.
             let recorded = Recorded { vm: VmState::Other, running: false, task: false };
-            out.push(Assignment { instance, recorded, to: To::Stays(Stays::Conflict) });
+            out.push(decided(recorded, To::Stays(Stays::Conflict)));
             continue;
         };
         let stays = match recorded.vm {
@@ -110,24 +162,21 @@ pub fn plan(tables: &Tables, case: &Case, told: Told<'_>, targets: &dyn Targets)
             VmState::Error if !errors => Some(Stays::ErrorState),
             VmState::Other => Some(Stays::NotRunning),
             _ if told.returns => Some(Stays::Returns),
+            _ if asks.unprotected => Some(Stays::NotProtected),
             VmState::Active | VmState::Stopped | VmState::Error => targets.stays(instance),
         };
-        match (stays, tables.consumer(Domain::Nova, instance, Purpose::Instance)) {
-            (Some(why), _) => out.push(Assignment { instance, recorded, to: To::Stays(why) }),
-            (None, Some(home)) if !home.amounts.is_empty() => match claimed_by_hand(tables, instance) {
-                Some(life) => out.push(Assignment { instance, recorded, to: To::Target(life) }),
-                None => movable.push((instance, recorded, Arc::clone(&home.amounts))),
-            },
-            (None, _) => out.push(Assignment { instance, recorded, to: To::Waiting(Waiting::Size) }),
-        }
+        let sized = tables.consumer(Domain::Nova, instance, Purpose::Instance);
+        let sized = sized.is_some_and(|home| !home.amounts.is_empty());
+        out.push(match (stays, sized, claimed_by_hand(tables, instance)) {
+            (Some(why), ..) => decided(recorded, To::Stays(why)),
+            (None, false, _) => decided(recorded, To::Waiting(Waiting::Size)),
+            (None, true, Some(life)) => decided(recorded, To::Target(life)),
+            (None, true, None) => {
+                let excluded = known.map(|known| known.excluded.clone()).unwrap_or_default();
+                Open::Movable(recorded, Placed { instance, source, asks, excluded })
+            }
+        });
     }
-    let items: Vec<_> = movable.iter().map(|(instance, _, amounts)| (*instance, Arc::clone(amounts))).collect();
-    let excluded = |instance| ha.recoveries.get(instance).map(|known| known.excluded.clone()).unwrap_or_default();
-    let found = pack(tables, source, &items, excluded, (told.groups, targets));
-    out.extend(movable.into_iter().zip(found).map(|((instance, recorded, _), found)| {
-        let to = found.map_or_else(To::Waiting, To::Target);
-        Assignment { instance, recorded, to }
-    }));
     out
 }
 
@@ -157,77 +206,143 @@ fn row(tables: &Tables, life: Life) -> Option<Row> {
     tables.row_of_node(Domain::Nova, tables.names.text(host.nova_host), None)
 }
 
-/// A life for each of some instances of a host that lives, but for hosts that each was refused by; or why none.
+/// An instance that a place is looked for.
+#[derive(Clone, Debug)]
+pub struct Placed<'a> {
+    /// The instance.
+    pub instance: Uuid,
+    /// Where it was, or is.
+    pub source: Life,
+    /// What it asked for.
+    pub asks: &'a Asks,
+    /// Hosts that it was refused by.
+    pub excluded: Vec<HostId>,
+}
+
+/// What instances ask, with the group that it is asked for: equal questions have one answer.
+type Question = (u64, Option<usize>);
+
+/// Hosts that may be used, and what was asked about them.
+struct Lists<'a> {
+    tables: &'a Tables,
+    targets: &'a dyn Targets,
+    groups: &'a ServerGroups,
+    known: HashMap<HostId, Option<usize>>,
+    answers: Vec<Vec<usize>>,
+    asked: BTreeMap<Question, usize>,
+    bounds: Vec<Bounds>,
+    /// What keeps instances with the bounds of that number off a host.
+    against: Vec<Vec<Option<Unlike>>>,
+    /// The list of each answer within each bounds.
+    made: BTreeMap<(usize, usize), usize>,
+}
+
+impl<'a> Lists<'a> {
+    /// The answer to a question, and what is asked in it.
+    fn answer(
+        &mut self,
+        placed: &Placed<'_>,
+        tie: Option<Tie>,
+        moving: &dyn Fn(Uuid) -> bool,
+        hosts: &mut Vec<Place<'a>>,
+    ) -> usize {
+        let Placed { instance, source, asks, .. } = *placed;
+        let question = self.targets.question(instance, asks).map(|question| (question, tie.map(|tie| tie.at)));
+        if let Some(answer) = question.and_then(|question| self.asked.get(&question)) {
+            return *answer;
+        }
+        let group = tie.map(|tie| self.groups.placed(self.tables, tie, moving));
+        let ranked = self.targets.ranked(&Asked { instance, source, asks, group: group.as_ref() });
+        let tables = self.tables;
+        let place = |life: Life| {
+            *self.known.entry(life.host).or_insert_with(|| {
+                let row = row(tables, life)?;
+                hosts.push(Place { life, row, provider: tables.provider(row)? });
+                Some(hosts.len() - 1)
+            })
+        };
+        self.answers.push(ranked.into_iter().filter_map(place).collect());
+        if let Some(question) = question {
+            self.asked.insert(question, self.answers.len() - 1);
+        }
+        self.answers.len() - 1
+    }
+
+    /// The number of some bounds.
+    fn bounds(&mut self, bounds: Bounds) -> usize {
+        self.bounds.iter().position(|known| *known == bounds).unwrap_or_else(|| {
+            self.bounds.push(bounds);
+            self.against.push(Vec::new());
+            self.bounds.len() - 1
+        })
+    }
+
+    fn unlike(&mut self, bounds: usize, host: usize, hosts: &[Place<'_>]) -> Option<Unlike> {
+        let against = &mut self.against[bounds];
+        for place in &hosts[against.len()..] {
+            against.push(self.bounds[bounds].against(self.tables, place.life.host, place.provider));
+        }
+        against[host]
+    }
+
+    /// The list of an answer within some bounds.
+    fn list(&mut self, answer: usize, bounds: usize, hosts: &[Place<'_>], lists: &mut Vec<Vec<usize>>) -> usize {
+        if let Some(list) = self.made.get(&(answer, bounds)) {
+            return *list;
+        }
+        let all = std::mem::take(&mut self.answers[answer]);
+        lists.push(all.iter().copied().filter(|host| self.unlike(bounds, *host, hosts).is_none()).collect());
+        self.answers[answer] = all;
+        self.made.insert((answer, bounds), lists.len() - 1);
+        lists.len() - 1
+    }
+}
+
+/// A life for each, as far as there is room; else why not.
 pub fn places(
     tables: &Tables,
-    source: Life,
-    instances: &[(Uuid, Vec<HostId>)],
+    placed: &[Placed<'_>],
     groups: &ServerGroups,
     targets: &dyn Targets,
 ) -> Vec<Result<Life, Waiting>> {
-    let nothing = Arc::new(Amounts::default());
-    let amounts = |instance| {
-        let home = tables.consumer(Domain::Nova, instance, Purpose::Instance);
-        Arc::clone(home.map_or(&nothing, |home: &Consumer| &home.amounts))
-    };
-    let items: Vec<_> = instances.iter().map(|(id, _)| (*id, amounts(*id))).collect();
-    let of: BTreeMap<Uuid, &Vec<HostId>> = instances.iter().map(|(id, excluded)| (*id, excluded)).collect();
-    let excluded = |instance| of.get(&instance).map(|known| (*known).clone()).unwrap_or_default();
-    pack(tables, source, &items, excluded, (groups, targets))
-}
-
-/// What instances ask, with the group that it is asked for: equal questions have one list.
-type Question = (u64, Option<usize>);
-
-/// A life for each, as far as there is room; else why not.
-fn pack(
-    tables: &Tables,
-    source: Life,
-    movable: &[(Uuid, Arc<Amounts>)],
-    excluded: impl Fn(Uuid) -> Vec<HostId>,
-    (groups, targets): (&ServerGroups, &dyn Targets),
-) -> Vec<Result<Life, Waiting>> {
-    let mut hosts: Vec<Place<'_>> = Vec::new();
-    let mut known: BTreeMap<HostId, Option<usize>> = BTreeMap::new();
-    let mut place = |life: Life, hosts: &mut Vec<_>| {
-        *known.entry(life.host).or_insert_with(|| {
-            let row = row(tables, life)?;
-            hosts.push(Place { life, row, provider: tables.provider(row)? });
-            Some(hosts.len() - 1)
-        })
-    };
-    let leaving: BTreeSet<Uuid> = movable.iter().map(|(instance, _)| *instance).collect();
+    let leaving: BTreeSet<Uuid> = placed.iter().map(|placed| placed.instance).collect();
     let moving = |member: Uuid| leaving.contains(&member);
-    let mut members = BTreeMap::new();
-    let mut lists: Vec<Vec<usize>> = Vec::new();
-    let mut asked: BTreeMap<Question, usize> = BTreeMap::new();
-    let mut list = |instance: Uuid, tie: Option<Tie>, lists: &mut Vec<Vec<usize>>, hosts: &mut Vec<_>| {
-        let question = targets.question(instance).map(|question| (question, tie.map(|tie| tie.at)));
-        if let Some(list) = question.and_then(|question| asked.get(&question)) {
-            return *list;
-        }
-        let group = tie.map(|tie| groups.placed(tables, tie, &moving));
-        let ranked = targets.ranked(instance, source, group.as_ref());
-        lists.push(ranked.into_iter().filter_map(|life| place(life, hosts)).collect());
-        if let Some(question) = question {
-            asked.insert(question, lists.len() - 1);
-        }
-        lists.len() - 1
+    let mut asking = Lists {
+        tables,
+        targets,
+        groups,
+        known: HashMap::new(),
+        answers: Vec::new(),
+        asked: BTreeMap::new(),
+        bounds: Vec::new(),
+        against: Vec::new(),
+        made: BTreeMap::new(),
     };
-    let mut items = Vec::with_capacity(movable.len());
-    for (instance, amounts) in movable {
-        let tie = groups.of(*instance);
+    let (mut hosts, mut lists, mut members) = (Vec::new(), Vec::new(), BTreeMap::new());
+    let mut bounds_of: BTreeMap<_, usize> = BTreeMap::new();
+    let mut items = Vec::with_capacity(placed.len());
+    let mut from = Vec::with_capacity(placed.len());
+    let nothing = Arc::new(Amounts::default());
+    for placed in placed {
+        let home = tables.consumer(Domain::Nova, placed.instance, Purpose::Instance);
+        let tie = groups.of(placed.instance);
         if let Some(tie) = tie {
             members.entry(tie.at).or_insert_with(|| groups.count(tables, tie, &moving));
         }
+        let answer = asking.answer(placed, tie, &moving, &mut hosts);
+        let asks = placed.asks;
+        let bounds = *bounds_of
+            .entry((placed.source.host, &asks.zone, &asks.extra_specs))
+            .or_insert_with(|| asking.bounds(Bounds::of(tables, placed.source.host, asks)));
+        from.push((answer, bounds));
         items.push(Item {
-            instance: *instance,
-            amounts: Arc::clone(amounts),
-            rank: targets.rank(*instance),
+            instance: placed.instance,
+            amounts: Arc::clone(home.map_or(&nothing, |home: &Consumer| &home.amounts)),
+            rank: asks.rank,
             size: 0,
-            list: list(*instance, tie, &mut lists, &mut hosts),
+            list: asking.list(answer, bounds, &hosts, &mut lists),
             tie,
-            excluded: excluded(*instance),
+            excluded: placed.excluded.clone(),
         });
     }
     let mut largest: BTreeMap<_, u64> = BTreeMap::new();
@@ -244,13 +359,29 @@ fn pack(
     }
     let mut packer = Packer::new(hosts, lists, members);
     let found = packer.pack(&items);
-    let why = |(item, found): (&Item, Option<Life>)| {
-        found.ok_or_else(|| {
-            // With room where its group does not let it go, it is the group that keeps it.
-            let Some(bond) = item.tie.and_then(Tie::bond) else { return Waiting::Capacity };
-            let without = list(item.instance, None, &mut packer.lists, &mut packer.hosts);
-            if packer.has_room(item, without) { Waiting::Group(bond) } else { Waiting::Capacity }
-        })
-    };
-    items.iter().zip(found).map(why).collect()
+    let mut told: BTreeMap<(usize, usize, &Amounts), Waiting> = BTreeMap::new();
+    let mut out = Vec::with_capacity(items.len());
+    for ((item, placed), (found, (answer, bounds))) in items.iter().zip(placed).zip(found.into_iter().zip(from)) {
+        if let Some(life) = found {
+            out.push(Ok(life));
+            continue;
+        }
+        // With room where its group does not let it go, it is the group that keeps it.
+        if let Some(bond) = item.tie.and_then(Tie::bond) {
+            let answer = asking.answer(placed, None, &moving, &mut packer.hosts);
+            let without = asking.list(answer, bounds, &packer.hosts, &mut packer.lists);
+            if packer.has_room(item, &packer.lists[without]) {
+                out.push(Err(Waiting::Group(bond)));
+                continue;
+            }
+        }
+        // And with room where its bounds do not, it is these: the nearest host says which.
+        out.push(Err(*told.entry((answer, bounds, &item.amounts)).or_insert_with(|| {
+            let all = asking.answers[answer].clone();
+            let with_room = all.into_iter().filter(|host| packer.has_room(item, &[*host]));
+            let unlike = with_room.filter_map(|host| asking.unlike(bounds, host, &packer.hosts)).max();
+            unlike.map_or(Waiting::Capacity, Waiting::Unlike)
+        })));
+    }
+    out
 }

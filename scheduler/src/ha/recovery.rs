@@ -1,5 +1,6 @@
 //! What becomes of one instance of a dead host: where it may run, and how it gets there.
 
+use crate::ha::planner::Rank;
 use bitcode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -79,6 +80,22 @@ pub enum Waiting {
     Replan,
     /// Hosts have room, and its server group lets it go to none of them.
     Group(Bond),
+    /// Hosts have room, and none of them is what it needs: what those that come nearest lack.
+    Unlike(Unlike),
+}
+
+/// What keeps an instance off a host that has room; what is told of several hosts is the last of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unlike {
+    /// It is in another cell, and Nova evacuates within one.
+    Cell,
+    /// It is in another availability zone.
+    Zone,
+    /// It has another type of hypervisor, or another architecture.
+    Hypervisor,
+    /// It lacks a trait that is required, has one that is forbidden, or is set apart.
+    Traits,
 }
 
 impl Waiting {
@@ -90,6 +107,7 @@ impl Waiting {
             Self::Target => "target",
             Self::Replan => "replan",
             Self::Group(_) => "group",
+            Self::Unlike(_) => "unlike",
         }
     }
 }
@@ -102,6 +120,15 @@ impl std::fmt::Display for Waiting {
             }
             Self::Group(Bond::Together { group }) => {
                 write!(f, "group {group}: all of it on one host, and theirs has no room for it")
+            }
+            Self::Unlike(what) => {
+                let what = match what {
+                    Unlike::Cell => "is in its cell",
+                    Unlike::Zone => "is in its availability zone",
+                    Unlike::Hypervisor => "has its type of hypervisor and its architecture",
+                    Unlike::Traits => "has the traits that it requires, and none that it must not have",
+                };
+                write!(f, "no host with room {what}")
             }
             plain => f.write_str(plain.as_str()),
         }
@@ -270,6 +297,8 @@ pub struct Recovery {
     pub case: CaseId,
     /// The instance as it was.
     pub recorded: Recorded,
+    /// How urgent it is: the order in which attempts begin.
+    pub rank: Rank,
     /// How it stands.
     pub status: Status,
     /// The last attempt.

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 use super::WhatIf;
+use crate::alike::Alike;
 use crate::consumer::{Consumer, Purpose};
 use crate::core::Refusal;
 use crate::domain::Domain;
@@ -160,7 +161,7 @@ impl WhatIf {
             options: Options { max_candidates: u64::from(u32::MAX), ..Options::probe() },
             ..migration(tables, consumer, source, pipeline)
         };
-        let like = Like::of(source);
+        let like = Alike::of(source);
         let hosts = self.core.probe(&self.engine, &request)?.hosts;
         let tables = self.core.state().tables();
         let places = hosts.iter().filter_map(|ranked| fleet.by_name.get(ranked.host.as_str()).copied().flatten());
@@ -216,24 +217,6 @@ impl WhatIf {
             memory_mib: memory(one),
         });
         PlannedStep { moves: moves.collect(), gain: step.gain, reason: step.reason }
-    }
-}
-
-/// What a host must have that takes in what ran on another.
-struct Like {
-    place: [Option<Sym>; 3],
-    traits: Vec<Sym>,
-}
-
-impl Like {
-    fn of(source: &Provider) -> Self {
-        let place = [source.zone, source.hypervisor_type, source.cpu_arch];
-        Self { place, traits: source.traits.clone() }
-    }
-
-    fn holds(&self, provider: &Provider) -> bool {
-        self.place == [provider.zone, provider.hypervisor_type, provider.cpu_arch]
-            && self.traits.iter().all(|sym| provider.traits.binary_search(sym).is_ok())
     }
 }
 

@@ -1,13 +1,10 @@
 //! How far plans are from the best there are, on cases so small that every assignment can be looked at: up to
 //! four hosts and eight instances, with less room than they would take.
 
-use std::collections::BTreeMap;
-
 use scheduler::ha::order::To;
 use scheduler::ha::planner::groups::ServerGroups;
-use scheduler::ha::planner::{self, Rank, Targets, Told};
+use scheduler::ha::planner::{self, Asked, Asks, Listed, Rank, Targets, Told};
 use scheduler::ha::recovery::Life;
-use scheduler::request::Group;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -18,23 +15,18 @@ const RANKS: usize = 3;
 /// Instances of each rank that have a place, the most urgent first: the larger is the better plan.
 type Placed = [usize; RANKS];
 
-/// All hosts for each, and their ranks.
+/// All hosts for each.
 struct Every {
     lives: Vec<Life>,
-    ranks: BTreeMap<Uuid, u8>,
 }
 
 impl Targets for Every {
-    fn ranked(&self, _: Uuid, _: Life, _: Option<&Group>) -> Vec<Life> {
+    fn ranked(&self, _: &Asked<'_>) -> Vec<Life> {
         self.lives.clone()
     }
 
-    fn question(&self, _: Uuid) -> Option<u64> {
+    fn question(&self, _: Uuid, _: &Asks) -> Option<u64> {
         Some(0)
-    }
-
-    fn rank(&self, instance: Uuid) -> Rank {
-        Rank { class: self.ranks.get(&instance).copied().unwrap_or_default(), ..Rank::default() }
     }
 }
 
@@ -73,16 +65,21 @@ fn planned(instances: &[Instance], rooms: &[(u64, u64)]) -> Placed {
     let sizes: Vec<_> = instances.iter().map(|(cpus, memory, _)| (*cpus, *memory)).collect();
     let estate = Estate::small(&sizes, rooms);
     let lives = (1..=rooms.len()).map(|n| Life { host: host(n), incarnation: 1 });
-    let ranks = instances.iter().enumerate().map(|(v, (_, _, rank))| (vm(0, v), *rank));
-    let targets = Every { lives: lives.collect(), ranks: ranks.collect() };
-    let servers: Vec<_> = (0..instances.len()).map(|v| (vm(0, v), RUNS)).collect();
+    let targets = Every { lives: lives.collect() };
+    let listed = instances.iter().enumerate().map(|(v, (_, _, class))| Listed {
+        instance: vm(0, v),
+        recorded: RUNS,
+        asks: Asks { rank: Rank { class: *class, ..Rank::default() }, ..Asks::default() },
+    });
+    let servers: Vec<_> = listed.collect();
     let groups = ServerGroups::default();
-    let told = Told { servers: &servers, groups: &groups, returns: false };
     let case = estate.ha().cases.get(host(0)).expect("open");
+    let told = Told { case, servers: &servers, returns: false };
     let mut placed = Placed::default();
-    for assignment in planner::plan(estate.core.state().tables(), case, told, &targets) {
+    let plans = planner::plan(estate.core.state().tables(), &[told], &groups, &targets);
+    for assignment in plans.into_iter().flat_map(|(_, plan)| plan) {
         if matches!(assignment.to, To::Target(_)) {
-            placed[usize::from(targets.ranks[&assignment.instance])] += 1;
+            placed[usize::from(assignment.rank.class)] += 1;
         }
     }
     placed

@@ -3,6 +3,7 @@
 use scheduler::ha::coordinator::{Answer, Barrier, Call, Migration, Told};
 use scheduler::ha::host::{Fencer, HostId};
 use scheduler::ha::order::{Leader, NovaRead};
+use scheduler::ha::planner::Listed;
 use scheduler::ha::proof::{Power, PowerRead};
 use scheduler::ha::recovery::{Recorded, VmState};
 use scheduler::ha::reentry::ComputeRead;
@@ -148,7 +149,13 @@ impl World {
             Call::ReadProgress { .. } | Call::Confirm { .. } => None,
             Call::ListServers(host) => {
                 let here = self.nova.servers.iter().filter(|(_, server)| server.host == host);
-                Some(Told::Servers(host, here.map(|(id, server)| (*id, recorded(server))).collect()))
+                let asks = |id: &Uuid| self.nova.asks.get(id).cloned().unwrap_or_default();
+                let listed = |(id, server): (&Uuid, &Server)| Listed {
+                    instance: *id,
+                    recorded: recorded(server),
+                    asks: asks(id),
+                };
+                Some(Told::Servers(host, here.map(listed).collect()))
             }
             Call::ListGroups => Some(Told::Groups(self.nova.groups.clone())),
             Call::ReadServer(instance) => Some(self.read_server(instance)),

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use scheduler::ha::coordinator::Answer;
 use scheduler::ha::host::HostId;
+use scheduler::ha::planner::Asks;
 use scheduler::ha::recovery::VmState;
 use scheduler::request::Group;
 use uuid::Uuid;
@@ -98,6 +99,8 @@ pub struct Nova {
     pub halving: Vec<HostId>,
     /// Server groups.
     pub groups: Vec<Group>,
+    /// What instances asked for, where that is anything.
+    pub asks: BTreeMap<Uuid, Asks>,
     /// Instances whose live migration does not end by itself.
     pub stuck: Vec<Uuid>,
     /// Instances that it evacuates never (vTPM, shares).

@@ -29,7 +29,6 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
 /// Those of the catalogue that are shown elsewhere, for a door or a piece of its own is what they are about: the test.
 pub const ELSEWHERE: &[(&str, &str)] = &[
     ("STO-12", "api: requests::an_agent_without_a_stream_is_heard_and_told: nothing reads a host's clock"),
-    ("EVA-09", "scheduler: ha::tests::planner::the_urgent_go_first_and_the_large_get_the_one_hole"),
     ("EVA-11", "raft: ears, and scheduler: ha::tests::planner: what is local stays; EVA-12: it is started on return"),
     ("MNT-07", "EVA-15 and FEN-22: a return asks what Nova's compute would delete"),
     ("API-01", "api: masakari::versions_pages_and_what_a_notification_comes_to"),

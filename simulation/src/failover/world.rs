@@ -7,10 +7,9 @@ use scheduler::ha::coordinator::{Call, Coordinator, Told};
 use scheduler::ha::host::{Fencer, Hello, HostId, HostSpec, PlaceNames, Watchdog};
 use scheduler::ha::liveness::Timers;
 use scheduler::ha::order::{Actor, Change, Done, Leader, Order, PermitCause, Role};
-use scheduler::ha::planner::Targets;
+use scheduler::ha::planner::{Asked, Targets};
 use scheduler::ha::recovery::Life;
 use scheduler::ha::{Failover, Phase, Policy, Refusal};
-use scheduler::request::Group;
 use scheduler::{Batch, Command, Core, HostReport, InstanceReport, Inventory, Outcome, Proposer, level};
 use uuid::Uuid;
 
@@ -171,13 +170,13 @@ pub(super) struct Least<'a>(pub &'a Core);
 
 /// The emptiest first: stands for the filters and weighers, which are tested elsewhere.
 impl Targets for Least<'_> {
-    fn ranked(&self, _: Uuid, source: Life, _: Option<&Group>) -> Vec<Life> {
+    fn ranked(&self, asked: &Asked<'_>) -> Vec<Life> {
         let tables = self.0.state().tables();
         let ha = tables.failover();
         let mut lives: Vec<_> = ha
             .hosts
             .iter()
-            .filter(|host| host.takes_instances() && host.id != source.host)
+            .filter(|host| host.takes_instances() && host.id != asked.source.host)
             .map(|host| {
                 let life = Life { host: host.id, incarnation: host.incarnation };
                 (ha.permits.iter().filter(|permit| permit.life == life).count(), host.id, life)
@@ -327,6 +326,22 @@ impl World {
         self.apply(Command::Report(Box::new(HostReport {
             name: format!("node-{n}"),
             inventories: Some(BTreeMap::from([("VCPU".to_owned(), Inventory::of(room))])),
+            ..HostReport::default()
+        })));
+    }
+
+    /// What runs on host `n` is so large from now on.
+    pub fn size(&mut self, n: u128, size: impl Fn(Uuid) -> u64) {
+        let instances = self.host(n).guests.iter().map(|uuid| InstanceReport {
+            uuid: *uuid,
+            resources: Some(BTreeMap::from([("VCPU".to_owned(), size(*uuid))])),
+            ..InstanceReport::default()
+        });
+        let instances = Some(instances.collect());
+        self.apply(Command::Report(Box::new(HostReport {
+            name: format!("node-{n}"),
+            inventories: Some(BTreeMap::from([("VCPU".to_owned(), Inventory::of(1_000))])),
+            instances,
             ..HostReport::default()
         })));
     }

@@ -1,7 +1,10 @@
 //! What is on a host, and how an instance stands.
 
+use std::collections::BTreeMap;
+
 use scheduler::ha::coordinator::{Migration, Told};
 use scheduler::ha::order::{Clear, NovaRead};
+use scheduler::ha::planner::{Asks, Listed};
 use scheduler::ha::recovery::{Recorded, VmState};
 use serde_json::Value;
 use uuid::Uuid;
@@ -27,13 +30,16 @@ pub(super) enum Server {
 
 impl Client {
     /// What Nova lists on a host; an error unless the host's cell has answered.
-    pub(super) async fn servers<V: View>(&self, known: &Known, view: &V) -> Result<Vec<(Uuid, Recorded)>, Failed> {
+    pub(super) async fn servers<V: View>(&self, known: &Known, view: &V) -> Result<Vec<Listed>, Failed> {
         let path = format!("/servers/detail?all_tenants=1&host={}", encoded(&known.nova_host));
         let rows = self.pages(&path, "servers", "id").await?;
         let mut servers = Vec::with_capacity(rows.len());
         for row in rows {
             match host_of(&row)? {
-                Some(host) if host == known.nova_host => servers.push((uuid_of(&row, "id")?, recorded(&row))),
+                Some(host) if host == known.nova_host => {
+                    let (instance, recorded) = (uuid_of(&row, "id")?, recorded(&row));
+                    servers.push(Listed { instance, recorded, asks: asks(&row) });
+                }
                 // Without the right to filter by host Nova leaves out the filter.
                 Some(host) => {
                     return Err(Failed::Answer(format!(
@@ -162,6 +168,18 @@ pub(super) fn recorded(server: &Value) -> Recorded {
     Recorded { vm, running: server["OS-EXT-STS:power_state"] == 1, task: server["OS-EXT-STS:task_state"].is_string() }
 }
 
+/// What an instance asked for. Nova tells the zone from 2.96 on, and the flavor's extra specs to whom it shows them.
+fn asks(server: &Value) -> Asks {
+    let texts = |from: &Value| {
+        let pairs = from.as_object()?.iter();
+        Some(pairs.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect())
+    };
+    let metadata: BTreeMap<_, _> = texts(&server["metadata"]).unwrap_or_default();
+    let zone = server.get("pinned_availability_zone").map(|zone| zone.as_str().map(str::to_owned));
+    let image = server["image"]["id"].as_str().map(str::to_owned);
+    Asks { zone, image, ..Asks::new(texts(&server["flavor"]["extra_specs"]), &metadata) }
+}
+
 /// A migration. What is over is what Nova's own list of those in progress leaves out
 /// (`openstack/nova:nova/db/main/api.py`, `migration_get_in_progress_by_host_and_node`).
 fn migration(row: &Value) -> Result<Migration, Failed> {
@@ -176,4 +194,27 @@ fn migration(row: &Value) -> Result<Migration, Failed> {
 fn uuid_of(row: &Value, name: &str) -> Result<Uuid, Failed> {
     let uuid = row.get(name).and_then(Value::as_str).and_then(|uuid| Uuid::parse_str(uuid).ok());
     uuid.ok_or_else(|| Failed::Answer(format!("Nova gives a row without a '{name}' that is a uuid")))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_an_instance_asked_for_is_read_as_far_as_nova_tells_it() {
+        let said = asks(&json!({
+            "flavor": {"extra_specs": {"trait:CUSTOM_FAST": "required", "pallium:class": "high"}},
+            "metadata": {"pallium:priority": "20", "HA_Enabled": "False"},
+            "image": {"id": "6f1"},
+            "pinned_availability_zone": "az-b",
+        }));
+        assert_eq!((said.rank.to_string().as_str(), said.unprotected), ("high 20", true));
+        assert_eq!(said.traits(), Some((vec!["CUSTOM_FAST"], Vec::new())));
+        assert_eq!((said.image.as_deref(), said.zone), (Some("6f1"), Some(Some("az-b".to_owned()))));
+        // From 2.96 on: for any zone. Before: nobody says. A volume has no image.
+        assert_eq!(asks(&json!({"pinned_availability_zone": null})).zone, Some(None));
+        assert_eq!(asks(&json!({"flavor": {"vcpus": 2}, "image": "", "metadata": null})), Asks::default());
+    }
 }

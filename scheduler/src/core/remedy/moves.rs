@@ -6,6 +6,7 @@
 //! group stays where it is, unless the group is the request's own: its policy is not known. Only instances are
 //! moved: pods do not migrate, and what a running one demanded of its node is not known.
 
+use crate::alike::Alike;
 use crate::consumer::{Consumer, Phase, Purpose, Slot};
 use crate::domain::Domain;
 use crate::index::Facet;
@@ -160,10 +161,9 @@ impl Trial {
         like_it.union(view.facet(Facet::Domain, mover.consumer.domain.as_str()));
         like_it.remove(source);
         let mut hosts = Survivors::new(like_it, false);
-        for &(facet, value) in view.index.facets_of_row(source) {
-            if matches!(facet, Facet::Zone | Facet::HypervisorType | Facet::CpuArch | Facet::Trait) {
-                hosts.keep(view.index.facet(facet, value), "", |_| crate::pipeline::Detail::None);
-            }
+        let alike = view.provider(source).map(Alike::of).unwrap_or_default();
+        for (facet, value) in alike.facets() {
+            hosts.keep(view.index.facet(facet, value), "", |_| crate::pipeline::Detail::None);
         }
         for flag in [Facet::Disabled, Facet::ForcedDown] {
             hosts.drop(view.flag(flag), "", |_| crate::pipeline::Detail::None);

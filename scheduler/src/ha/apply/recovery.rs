@@ -70,6 +70,7 @@ impl Cx<'_> {
             instance,
             case,
             recorded: assignment.recorded,
+            rank: assignment.rank,
             status: Status::Waiting(Waiting::Replan),
             attempt: None,
             tried: 0,
@@ -78,6 +79,7 @@ impl Cx<'_> {
         if Stop::RecordedRules.lets(false) {
             recovery.recorded = assignment.recorded;
         }
+        recovery.rank = assignment.rank;
         self.unclaim(&recovery);
         let permitted = self.ha().permits.get(instance).map(|permit| permit.life);
         let at_failed = recovery.attempt.as_ref().is_some_and(|a| a.failed.is_some() && permitted == Some(a.target));

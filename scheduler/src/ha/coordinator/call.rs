@@ -7,8 +7,8 @@ use crate::ha::breaker::Trips;
 use crate::ha::host::{Degraded, HostId};
 use crate::ha::liveness::Stall;
 use crate::ha::order::{Change, NovaRead};
+use crate::ha::planner::Listed;
 use crate::ha::proof::PowerRead;
-use crate::ha::recovery::Recorded;
 use crate::ha::reentry::ComputeRead;
 use crate::request::Group;
 
@@ -244,7 +244,7 @@ pub enum Told {
         disabled: bool,
     },
     /// What Nova lists on a host.
-    Servers(HostId, Vec<(Uuid, Recorded)>),
+    Servers(HostId, Vec<Listed>),
     /// Server groups, of all projects.
     Groups(Vec<Group>),
     /// An instance; none: Nova has no such instance.

@@ -12,9 +12,10 @@ use crate::ha::drain::{
 };
 use crate::ha::host::{Host, HostId, Maintenance};
 use crate::ha::order::Change;
+use crate::ha::planner::Listed;
 use crate::ha::planner::{self, groups::ServerGroups};
 use crate::ha::policy;
-use crate::ha::recovery::{Life, Recorded, VmState};
+use crate::ha::recovery::{Life, VmState};
 
 /// What this leader knows of a migration.
 #[derive(Clone, Copy, Debug, Default)]
@@ -139,7 +140,7 @@ impl Coordinator {
             }
             return;
         };
-        let servers: BTreeMap<Uuid, Recorded> = servers.iter().copied().collect();
+        let servers: BTreeMap<Uuid, Listed> = servers.iter().map(|known| (known.instance, known.clone())).collect();
         let here = lead.ha().permits.iter().filter(|permit| permit.life == life).map(|permit| permit.instance);
         let mut all: Vec<Uuid> = here.chain(servers.keys().copied()).collect();
         all.sort_unstable();
@@ -365,7 +366,7 @@ impl Coordinator {
 fn ways(
     open: &[Uuid],
     life: Life,
-    (servers, groups): (&BTreeMap<Uuid, Recorded>, &ServerGroups),
+    (servers, groups): (&BTreeMap<Uuid, Listed>, &ServerGroups),
     of: &[std::sync::Arc<Move>],
     lead: &Lead<'_>,
 ) -> Vec<(Uuid, Way)> {
@@ -373,7 +374,7 @@ fn ways(
     let mut movable = Vec::new();
     for instance in open.iter().copied() {
         let permitted = lead.ha().permits.get(instance).is_some_and(|permit| permit.life == life);
-        let left = match servers.get(&instance) {
+        let left = match servers.get(&instance).map(|known| known.recorded) {
             _ if !permitted => Some(Left::Permit),
             None => Some(Left::State),
             Some(recorded) if recorded.task => Some(Left::Busy),
@@ -383,19 +384,24 @@ fn ways(
         };
         match (left, servers.get(&instance)) {
             (Some(why), _) => ways.push((instance, Way::Left(why))),
-            (None, Some(recorded)) => {
-                let excluded = of.iter().find(|known| known.instance == instance);
+            (None, Some(known)) => {
+                let excluded = of.iter().find(|moved| moved.instance == instance);
                 let excluded = excluded.map(|known| known.excluded.clone()).unwrap_or_default();
-                movable.push((instance, *recorded, excluded));
+                movable.push((known, excluded));
             }
             (None, None) => {}
         }
     }
-    let instances: Vec<_> = movable.iter().map(|(instance, _, excluded)| (*instance, excluded.clone())).collect();
-    let found = planner::places(lead.tables, life, &instances, groups, lead.targets);
-    ways.extend(movable.into_iter().zip(found).map(|((instance, recorded, _), to)| {
-        let runs = recorded.vm == VmState::Active;
-        (instance, to.map_or(Way::Left(Left::NoTarget), |life| Way::To { life, live: runs }))
+    let asked = movable.iter().map(|(known, excluded)| planner::Placed {
+        instance: known.instance,
+        source: life,
+        asks: &known.asks,
+        excluded: excluded.clone(),
+    });
+    let found = planner::places(lead.tables, &asked.collect::<Vec<_>>(), groups, lead.targets);
+    ways.extend(movable.into_iter().zip(found).map(|((known, _), to)| {
+        let runs = known.recorded.vm == VmState::Active;
+        (known.instance, to.map_or(Way::Left(Left::NoTarget), |life| Way::To { life, live: runs }))
     }));
     ways
 }

@@ -1,10 +1,12 @@
 //! Attempts: one call for each instance, and what became of it read until it is known.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use super::{Answer, Call, Coordinator, Due, FROM_CELL, InstanceFacts, Lead, MOST, Migration, PART, pace};
 use crate::ha::breaker::Scope;
-use crate::ha::case::{Act, Case, Phase};
+use crate::ha::case::{Act, Case, CaseId, Phase};
 use crate::ha::order::{Change, Clear, Ended, PermitCause};
 use crate::ha::planner;
 use crate::ha::policy;
@@ -28,14 +30,38 @@ impl Coordinator {
         for recovery in &of_case {
             let Some(attempt) = &recovery.attempt else { continue };
             match (recovery.status, attempt.state) {
-                (Status::Planned, _) if !fits(recovery) => {}
-                (Status::Planned, AttemptState::Claimed) if self.may_begin(case, attempt, lead, due) => {
-                    self.begin(case, recovery, attempt, lead, due);
-                }
                 (Status::Stopping(_), _) => self.stop_again(recovery, attempt, lead, due),
                 (Status::Evacuating, _) => self.follow(case, recovery, attempt, lead, due),
                 _ => {}
             }
+        }
+    }
+
+    /// What is planned begins in the order of urgency, whichever host it is of: the limits leave the others for later.
+    pub(super) fn begin_in_turn(&mut self, cases: &[Arc<Case>], lead: &Lead<'_>, due: &mut Vec<Due>) {
+        let of = |id| cases.iter().find(|case| case.id == id && case.phase == Phase::Evacuating);
+        let planned = lead.ha().recoveries.iter().filter(|recovery| recovery.status == Status::Planned);
+        let mut turns: Vec<_> = planned
+            .filter(|recovery| planner::stands(lead.tables, recovery))
+            .filter_map(|recovery| Some((of(recovery.case)?, Arc::clone(recovery))))
+            .collect();
+        turns.sort_by_key(|(_, recovery)| (recovery.rank, recovery.instance));
+        let alive = lead.ha().recoveries.iter();
+        let mut live: Vec<_> = alive.filter_map(|recovery| Some((recovery.case, recovery.live()?.target))).collect();
+        // What is not done takes no room from what is.
+        let acts = |host| lead.mode(Some(host)) == policy::Mode::Enforce;
+        for (case, recovery) in turns {
+            let attempt = recovery.attempt.as_ref().filter(|attempt| attempt.state == AttemptState::Claimed);
+            let Some(attempt) = attempt else { continue };
+            // A dry run tells of each what it would do.
+            let counted = live.iter().filter(|(of, _)| of.host == case.id.host || acts(of.host));
+            if !self.may_begin(case, attempt, &counted.copied().collect::<Vec<_>>(), lead) {
+                continue;
+            }
+            let before = due.len();
+            self.begin(case, &recovery, attempt, lead, due);
+            let begun = due[before..].iter().any(|due| matches!(due, Due::Propose(Change::AttemptIntent { .. })));
+            live.extend(begun.then_some((case.id, attempt.target)));
         }
     }
 
@@ -49,16 +75,7 @@ impl Coordinator {
     }
 
     /// No new attempt above the limits either: those that are alive count, and those that this step begins.
-    fn may_begin(&self, case: &Case, attempt: &Attempt, lead: &Lead<'_>, due: &[Due]) -> bool {
-        let alive = lead.ha().recoveries.iter();
-        let alive = alive.filter_map(|recovery| Some((recovery.case, recovery.live()?.target)));
-        // What is not done takes no room from what is.
-        let acts = |host| host == case.id.host || lead.mode(Some(host)) == policy::Mode::Enforce;
-        let begun = due.iter().filter_map(|due| match due {
-            Due::Propose(Change::AttemptIntent { case, target, .. }) if acts(case.host) => Some((*case, *target)),
-            _ => None,
-        });
-        let live: Vec<_> = alive.chain(begun).collect();
+    fn may_begin(&self, case: &Case, attempt: &Attempt, live: &[(CaseId, Life)], lead: &Lead<'_>) -> bool {
         let cell_of = |host| lead.ha().hosts.get(host).map(|host| host.places.cell);
         let source = live.iter().filter(|(known, _)| *known == case.id).count();
         let target = live.iter().filter(|(_, target)| target.host == attempt.target.host).count();

@@ -1,5 +1,6 @@
 //! What orders say of instances on their way: what Nova said, where to, how it ended, by what right.
 
+use crate::ha::planner::Rank;
 use bitcode::{Decode, Encode};
 use uuid::Uuid;
 
@@ -43,6 +44,8 @@ pub struct Assignment {
     pub instance: Uuid,
     /// As it is now.
     pub recorded: Recorded,
+    /// How urgent it is.
+    pub rank: Rank,
     /// Where to.
     pub to: To,
 }

@@ -19,6 +19,8 @@ use crate::request::GroupPolicy;
 const ROUND: u32 = 4;
 /// Moves that the local search may try in one plan.
 const MOVES: u32 = 20_000;
+/// Hosts that it may look at meanwhile.
+const LOOKS: usize = 2_000_000;
 /// Hosts on which room is made for one item.
 const WIDTH: usize = 64;
 /// Items that one chain moves.
@@ -60,6 +62,8 @@ pub(super) struct Packer<'a> {
     members: Members,
     placed: Vec<Option<usize>>,
     moves: u32,
+    /// Hosts that were looked at one by one.
+    looks: usize,
 }
 
 /// Where a scan of a list stands for items of one shape: what did not fit once does not fit later.
@@ -75,7 +79,7 @@ impl<'a> Packer<'a> {
     pub fn new(hosts: Vec<Place<'a>>, lists: Vec<Vec<usize>>, members: Members) -> Self {
         let open = hosts.iter().map(|place| place.provider.open.clone()).collect();
         let on = vec![Vec::new(); hosts.len()];
-        Self { hosts, lists, open, on, members, placed: Vec::new(), moves: 0 }
+        Self { hosts, lists, open, on, members, placed: Vec::new(), moves: 0, looks: 0 }
     }
 
     /// A host for each item, as far as there is room; items keep their order.
@@ -110,6 +114,7 @@ impl<'a> Packer<'a> {
                 None => left.push(at),
             }
         }
+        self.looks = 0;
         for at in left {
             self.make_room(items, at, DEPTH);
         }
@@ -117,8 +122,8 @@ impl<'a> Packer<'a> {
     }
 
     /// Whether one of these hosts has room for an item, whatever its group says.
-    pub fn has_room(&self, item: &Item, list: usize) -> bool {
-        self.lists[list].iter().any(|&host| {
+    pub fn has_room(&self, item: &Item, hosts: &[usize]) -> bool {
+        hosts.iter().any(|&host| {
             let place = &self.hosts[host];
             let open = self.open.get(host).unwrap_or(&place.provider.open);
             !item.excluded.contains(&place.life.host)
@@ -173,10 +178,23 @@ impl<'a> Packer<'a> {
         None
     }
 
-    fn best(&self, item: &Item) -> Option<usize> {
+    fn best(&mut self, item: &Item) -> Option<usize> {
+        let at = self.best_at(item);
+        let list = &self.lists[item.list];
+        self.looks = self.looks.saturating_add(at.map_or(list.len(), |at| at + 1));
+        at.map(|at| list[at])
+    }
+
+    fn best_at(&self, item: &Item) -> Option<usize> {
+        let plain = |host: &usize| self.against(item, *host) == 0 && self.level(*host) == 0;
+        // None is better than the first of these, which is near.
+        let found = |host: &usize| plain(host) && self.allows(item, *host) && self.fits(item, *host);
+        if let Some(at) = self.lists[item.list].iter().take(WIDTH).position(found) {
+            return Some(at);
+        }
         let fitting = self.lists[item.list].iter().enumerate();
         let fitting = fitting.filter(|(_, host)| self.allows(item, **host) && self.fits(item, **host));
-        fitting.min_by_key(|(at, host)| (self.against(item, **host), self.level(**host), *at)).map(|(_, host)| *host)
+        fitting.min_by_key(|(at, host)| (self.against(item, **host), self.level(**host), *at)).map(|(at, _)| at)
     }
 
     /// How far a soft group speaks against a host.
@@ -241,13 +259,15 @@ impl<'a> Packer<'a> {
         if depth == 0 {
             return false;
         }
-        let hosts: Vec<usize> = self.lists[items[at].list].iter().copied().take(WIDTH).collect();
+        let mut hosts = self.lists[items[at].list].clone();
+        hosts.retain(|host| !self.on[*host].is_empty());
+        hosts.truncate(WIDTH);
         for host in hosts {
             // The smallest whose going is enough comes first: it finds another place most easily.
             let mut there = self.on[host].clone();
             there.sort_unstable_by_key(|other| (items[*other].size, items[*other].instance));
             for other in there {
-                if self.moves >= MOVES {
+                if self.moves >= MOVES || self.looks >= LOOKS {
                     return false;
                 }
                 self.moves += 1;

@@ -8,6 +8,7 @@ use crate::ha::case::{CaseId, Cause, FenceOutcome, Phase};
 use crate::ha::host::{Detection, Fencer, Hello, HostId, HostSpec, Machine, PlaceNames, Watchdog};
 use crate::ha::mark::Mark;
 use crate::ha::order::{Actor, Assignment, Change, Done, Groups, Leader, NovaRead, Order, PermitCause, Role, To};
+use crate::ha::planner::Rank;
 use crate::ha::proof::{Evidence, Power, PowerRead};
 use crate::ha::recovery::{Life, Recorded, Stays, VmState};
 use crate::ha::reentry::{ComputeRead, Seen, Step};
@@ -257,7 +258,7 @@ impl Bench {
     }
 
     pub fn assignment(v: u128, to: To) -> Assignment {
-        Assignment { instance: vm(v), recorded: RUNS, to }
+        Assignment { instance: vm(v), recorded: RUNS, rank: Rank::default(), to }
     }
 
     /// Host 1 is evacuating, with instance 1 planned for host 3 and 2 for host 4.

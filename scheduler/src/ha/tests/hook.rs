@@ -9,12 +9,12 @@ use crate::decision::{Claim, Decision};
 use crate::ha::Change;
 use crate::ha::order::To;
 use crate::ha::planner::groups::ServerGroups;
-use crate::ha::planner::{self, Targets, Told};
+use crate::ha::planner::{self, Asked, Targets, Told};
 use crate::ha::recovery::{AttemptState, Life};
 use crate::intent::Intent;
 use crate::pipeline::Registry;
 use crate::pipeline::spec::{Metadata, PipelineKind, PipelineResource, PipelineSpec};
-use crate::request::{Caller, Candidate, Candidates, Group, Request};
+use crate::request::{Caller, Candidate, Candidates, Request};
 use crate::{Domain, Engine, Settings, Settled, SmolStr};
 
 /// The caller's order, and nothing dropped but what failover keeps out.
@@ -129,7 +129,7 @@ fn an_instance_that_is_planned_goes_to_its_target_first() {
 struct Eighth;
 
 impl Targets for Eighth {
-    fn ranked(&self, _: uuid::Uuid, _: Life, _: Option<&Group>) -> Vec<Life> {
+    fn ranked(&self, _: &Asked<'_>) -> Vec<Life> {
         vec![life(8)]
     }
 }
@@ -146,9 +146,10 @@ fn the_plan_follows_an_evacuation_by_hand() {
     // Another one, which no plan has yet.
     ask(&mut bench, 3, Some(Intent::Evacuate), &[6]);
     // What the plan had claimed is gone: it is planned anew, for where the claims are now.
-    let servers: Vec<_> = (1..=4).map(|n| (vm(n), RUNS)).collect();
-    let told = Told { servers: &servers, groups: &ServerGroups::default(), returns: false };
-    let plan = planner::plan(bench.core.state().tables(), bench.case(1), told, &Eighth);
+    let servers: Vec<_> = (1..=4).map(|n| (vm(n), RUNS).into()).collect();
+    let told = Told { case: bench.case(1), servers: &servers, returns: false };
+    let plans = planner::plan(bench.core.state().tables(), &[told], &ServerGroups::default(), &Eighth);
+    let (_, plan) = plans.into_iter().next().expect("one case");
     let to = |n| plan.iter().find(|assignment| assignment.instance == vm(n)).map(|assignment| assignment.to);
     assert_eq!([1, 3, 4].map(to), [5, 6, 8].map(|n| Some(To::Target(life(n)))), "{plan:?}");
     assert_eq!(to(2), None, "it is planned as it was");

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use super::bench::{Bench, HOSTS, RUNS, host, life, vm};
+use super::bench::{Bench, HOSTS, RUNS, host, life, spec, vm};
+use super::hook::engine;
 use crate::ha::order::{Assignment, PermitCause, To};
 use crate::ha::planner::groups::ServerGroups;
-use crate::ha::planner::{self, Rank, Targets, Told};
+use crate::ha::planner::{self, Asked, Asks, Listed, Rank, Targets, Told};
 use crate::ha::recovery::{Life, Recorded};
 use crate::ha::{Change, HostId};
 use crate::request::{Group, GroupPolicy};
-use crate::{Command, HostReport, InstanceReport, Inventory};
+use crate::{Batch, Command, Core, HostReport, InstanceReport, Inventory, Proposer};
 
 /// Hosts in their order, and what a test says of instances.
 #[derive(Default)]
@@ -22,16 +23,12 @@ struct Known {
 }
 
 impl Targets for Known {
-    fn ranked(&self, _: Uuid, _: Life, _: Option<&Group>) -> Vec<Life> {
+    fn ranked(&self, _: &Asked<'_>) -> Vec<Life> {
         self.hosts.iter().map(|host| Life { host: *host, incarnation: 1 }).collect()
     }
 
-    fn question(&self, _: Uuid) -> Option<u64> {
+    fn question(&self, _: Uuid, _: &Asks) -> Option<u64> {
         Some(0)
-    }
-
-    fn rank(&self, instance: Uuid) -> Rank {
-        self.ranks.get(&instance).copied().unwrap_or_default()
     }
 }
 
@@ -84,8 +81,16 @@ fn estate_beside(sizes: &[(u64, u64)], rooms: &[(u64, u64)], beside: &[u128]) ->
 }
 
 fn made(bench: &Bench, servers: &[(Uuid, Recorded)], targets: &Known) -> Vec<Assignment> {
-    let told = Told { servers, groups: &targets.groups, returns: false };
-    planner::plan(bench.core.state().tables(), bench.case(1), told, targets)
+    let rank = |instance| targets.ranks.get(&instance).copied().unwrap_or_default();
+    let listed = servers.iter().map(|(instance, recorded)| Listed {
+        instance: *instance,
+        recorded: *recorded,
+        asks: Asks { rank: rank(*instance), ..Asks::default() },
+    });
+    let listed: Vec<_> = listed.collect();
+    let told = Told { case: bench.case(1), servers: &listed, returns: false };
+    let plans = planner::plan(bench.core.state().tables(), &[told], &targets.groups, targets);
+    plans.into_iter().next().map(|(_, plan)| plan).expect("one case")
 }
 
 /// Host of each instance by the plan.
@@ -259,4 +264,179 @@ fn what_finds_no_room_makes_some() {
     let bench = estate(&sizes, &[(6, 6), (6, 6)]);
     let found = planned(&bench, sizes.len(), &known(2));
     assert!(found.iter().all(Option::is_some), "{found:?}");
+}
+
+/// Hosts 1 and 2 are dead; hosts differ in cells, zones, hypervisors, traits and room, and instances in what they ask.
+#[test]
+fn one_plan_for_all_dead_hosts_goes_nowhere_that_nova_refuses() {
+    let pick = |draw: &mut dyn FnMut(u64) -> u64, of: &[&'static str]| of[draw(of.len() as u64) as usize - 1];
+    let (mut placed, mut unlike) = (0, 0);
+    for seed in 1..=25 {
+        let mut draw = numbers(seed);
+        let mut bench = Bench::new();
+        let mut told: BTreeMap<Uuid, (u128, Asks, (u64, u64))> = BTreeMap::new();
+        let mut hosts: BTreeMap<u128, [&'static str; 5]> = BTreeMap::new();
+        let mut rooms: BTreeMap<u128, (u64, u64)> = BTreeMap::new();
+        for n in 1..=HOSTS {
+            let draw: &mut dyn FnMut(u64) -> u64 = &mut draw;
+            let cell = pick(draw, &["one", "one", "two"]);
+            let zone = pick(draw, &["a", "a", "b"]);
+            let kind = pick(draw, &["qemu", "qemu", "qemu", "ch"]);
+            hosts.insert(n, [cell, zone, kind, pick(draw, &["", "FAST"]), pick(draw, &["", "", "", "X_EXCLUSIVE"])]);
+            rooms.insert(n, if n <= 2 { (99, 99) } else { (4 + draw(12), 4 + draw(12)) });
+            for v in 0..if n <= 2 { 6 } else { 0 } {
+                let specs = [None, Some(""), Some("required"), Some("forbidden")][draw(4) as usize - 1]
+                    .map(|wanted| BTreeMap::from([("trait:FAST".to_owned(), wanted.to_owned())]));
+                let zone = [None, None, Some(None), Some(Some("b".to_owned()))][draw(4) as usize - 1].clone();
+                let rank = Rank { class: draw(3) as u8, ..Rank::default() };
+                let asks = Asks { rank, zone, extra_specs: specs, ..Asks::default() };
+                told.insert(vm(100 + n * 10 + v), (n, asks, (draw(4), draw(4))));
+            }
+        }
+        for (n, [_, zone, kind, traits @ ..]) in &hosts {
+            let (cpus, memory) = rooms[n];
+            let of = |(cpus, memory)| BTreeMap::from([("VCPU".to_owned(), cpus), ("MEMORY_MB".to_owned(), memory)]);
+            let here = told.iter().filter(|(_, (on, ..))| on == n).map(|(uuid, (.., size))| InstanceReport {
+                uuid: *uuid,
+                resources: Some(of(*size)),
+                ..InstanceReport::default()
+            });
+            bench.apply(Command::Report(Box::new(HostReport {
+                name: format!("node-{n}"),
+                inventories: Some(of((cpus, memory)).into_iter().map(|(class, n)| (class, Inventory::of(n))).collect()),
+                availability_zone: Some((*zone).to_owned()),
+                hypervisor_type: Some((*kind).to_owned()),
+                traits: Some(traits.iter().filter(|name| !name.is_empty()).map(|name| (*name).to_owned()).collect()),
+                instances: Some(here.collect()),
+                ..HostReport::default()
+            })));
+        }
+        for (n, cell) in [(11, "one"), (12, "two")] {
+            let mut spec = spec(n);
+            spec.places.cell = cell.to_owned();
+            bench.must(Change::HostUpsert(Box::new(spec)));
+        }
+        for (instance, (n, ..)) in &told {
+            let cause = PermitCause::Placed;
+            bench.must(Change::PermitMove { instance: *instance, from: None, to: life(*n), cause });
+        }
+        let apart = ServerGroups::new(vec![Group {
+            uuid: Some(Uuid::from_u128(5)),
+            policy: Some(GroupPolicy::AntiAffinity),
+            members: (1..=2).flat_map(|n| [vm(100 + n * 10), vm(101 + n * 10)]).collect(),
+            hosts: Vec::new(),
+            max_per_host: 1,
+        }]);
+        for n in 1..=2 {
+            bench.planning(n);
+        }
+        // As no order can: the breaker of a small cell would not let two of its hosts die.
+        let [one, two] = [11, 12].map(|n| bench.host(n).places.cell);
+        bench.tamper(|ha| {
+            for (n, [cell, ..]) in &hosts {
+                let mut known = crate::ha::Host::clone(ha.hosts.get(host(*n)).expect("known"));
+                known.places.cell = if *cell == "one" { one } else { two };
+                ha.hosts.put(known.into());
+            }
+        });
+        let listed: Vec<Vec<Listed>> = (1..=2)
+            .map(|n| {
+                let here = told.iter().filter(|(_, (on, ..))| *on == n);
+                here.map(|(uuid, (_, asks, _))| Listed { instance: *uuid, recorded: RUNS, asks: asks.clone() })
+                    .collect()
+            })
+            .collect();
+        let targets = Known { hosts: (1..=HOSTS).map(host).collect(), ..Known::default() };
+        let cases: Vec<_> = (1..=2).zip(&listed).collect();
+        let cases: Vec<_> =
+            cases.iter().map(|(n, servers)| Told { case: bench.case(*n), servers, returns: false }).collect();
+        let plans = planner::plan(bench.core.state().tables(), &cases, &apart, &targets);
+        let again = planner::plan(bench.core.state().tables(), &cases, &apart, &targets);
+        assert_eq!(plans, again, "the same state gives the same plan");
+        let number = |host: HostId| host.0.as_u128() - 0xA000;
+        let mut members = BTreeMap::new();
+        for assignment in plans.iter().flat_map(|(_, plan)| plan) {
+            let Some((source, asks, size)) = told.get(&assignment.instance) else { continue };
+            let to = match assignment.to {
+                To::Target(target) => number(target.host),
+                To::Waiting(why) => {
+                    unlike += usize::from(why.as_str() == "unlike");
+                    continue;
+                }
+                To::Stays(why) => panic!("{why:?}"),
+            };
+            placed += 1;
+            let (from, there) = (hosts[source], hosts[&to]);
+            let what = format!("seed {seed}: {assignment:?} from {from:?} to {there:?}, {asks:?}");
+            assert!(to > 2 && from[0] == there[0] && from[2] == there[2], "{what}");
+            match &asks.zone {
+                None => assert_eq!(from[1], there[1], "{what}"),
+                Some(zone) => assert!(zone.as_ref().is_none_or(|zone| zone == there[1]), "{what}"),
+            }
+            match asks.extra_specs.as_ref().map(|specs| specs["trait:FAST"].as_str()) {
+                Some(wanted) => {
+                    assert!(wanted != "required" || there[3] == "FAST", "{what}");
+                    assert!(wanted != "forbidden" || there[3].is_empty(), "{what}");
+                    assert!(there[4].is_empty(), "{what}");
+                }
+                // Nobody said what it asked for: as its host, and set apart where that is.
+                None => assert!((from[3].is_empty() || from[3] == there[3]) && from[4] == there[4], "{what}"),
+            }
+            let room = rooms.get_mut(&to).expect("known");
+            *room = (room.0.checked_sub(size.0).expect(&what), room.1.checked_sub(size.1).expect(&what));
+            if (1..=2).any(|n| [vm(100 + n * 10), vm(101 + n * 10)].contains(&assignment.instance)) {
+                assert_eq!(members.insert(to, assignment.instance), None, "{what}");
+            }
+        }
+    }
+    assert!(placed > 80 && unlike > 40, "{placed} placed, {unlike} told what they need");
+}
+
+#[test]
+fn the_urgent_one_of_another_host_gets_the_room() {
+    let mut bench = estate(&[(4, 4)], &[(0, 0), (4, 4)]);
+    let size = BTreeMap::from([("VCPU".to_owned(), 4), ("MEMORY_MB".to_owned(), 4)]);
+    bench.apply(Command::Report(Box::new(HostReport {
+        name: "node-2".to_owned(),
+        instances: Some(vec![InstanceReport { uuid: vm(150), resources: Some(size), ..InstanceReport::default() }]),
+        ..HostReport::default()
+    })));
+    bench.must(Change::PermitMove { instance: vm(150), from: None, to: life(2), cause: PermitCause::Placed });
+    bench.planning(2);
+    let high = Asks { rank: Rank { class: 1, after: 900 }, ..Asks::default() };
+    let servers = [vec![(vm(100), RUNS).into()], vec![Listed { instance: vm(150), recorded: RUNS, asks: high }]];
+    let told = |n| Told { case: bench.case(n), servers: &servers[n as usize - 1], returns: false };
+    let plans = planner::plan(bench.core.state().tables(), &[told(1), told(2)], &ServerGroups::default(), &known(2));
+    let to = |at: usize, v| plans[at].1.iter().find(|known| known.instance == vm(v)).map(|known| known.to);
+    assert_eq!(to(1, 150), Some(To::Target(life(3))));
+    assert!(matches!(to(0, 100), Some(To::Waiting(_))), "{plans:?}");
+    // And begins before the others, whatever its number: its rank is in the state.
+    for (case, assignments) in plans.clone() {
+        bench.must(Change::CommitPlan { case, assignments });
+    }
+    assert_eq!(bench.recovery(150).rank, Rank { class: 1, after: 900 });
+}
+
+#[test]
+fn every_host_is_asked_for() {
+    let report = |n: u128| {
+        let instance = InstanceReport {
+            uuid: vm(1),
+            resources: Some(BTreeMap::from([("VCPU".to_owned(), 1)])),
+            ..InstanceReport::default()
+        };
+        Command::Report(Box::new(HostReport {
+            name: format!("node-{n}"),
+            inventories: Some([("VCPU".to_owned(), Inventory::of(1))].into()),
+            instances: Some((n == 0).then_some(instance).into_iter().collect()),
+            ..HostReport::default()
+        }))
+    };
+    let mut core = Core::new();
+    core.apply(&Batch { proposer: Proposer::default(), now: 1, wall: 1, commands: (0..1_000).map(report).collect() });
+    let asks = Asks::default();
+    let asked = Asked { instance: vm(1), source: life(1), asks: &asks, group: None };
+    let request = asked.request(core.state().tables()).expect("known");
+    let said = core.probe(&engine(), &request).expect("an answer");
+    assert_eq!(said.hosts.len(), 1_000, "each of them, although the first has room no more");
 }

@@ -2,6 +2,7 @@
 
 use scheduler::ha::Phase;
 use scheduler::ha::order::Done;
+use scheduler::ha::planner::{Asks, Rank};
 use scheduler::ha::recovery::{Bond, Status, Stays, VmState, Waiting};
 use scheduler::request::{Group, GroupPolicy};
 
@@ -80,15 +81,37 @@ pub(super) const ALL: &[Scenario] = &[
     },
     Scenario {
         id: "EVA-08",
-        what: "room for two of four, and later for all",
+        what: "room for two of four, two of them more urgent, and later for all",
         run: |world| {
             *world = World::new(3, VMS, 1);
+            let high = Rank { class: 1, ..Rank::default() };
+            world.nova.asks = [2, 4].map(|n| (vm(n), Asks { rank: high, ..Asks::default() })).into();
             world.host_mut(1).cut();
             world.run(120_000);
-            let two = world.taken.len() == 2;
-            want(two, "", "two of four moved")?;
+            let two = world.taken.keys().copied().eq([vm(2), vm(4)]);
+            want(two, "", "the two urgent ones of four moved")?;
             world.grow(2, 4);
             recovered(world, 120_000)
+        },
+    },
+    Scenario {
+        id: "EVA-09",
+        what: "two large ones, one of class high, and small ones; one hole is large enough",
+        run: |world| {
+            *world = World::new(3, 12, 12);
+            world.size(1, |instance| if [vm(1), vm(2)].contains(&instance) { 4 } else { 1 });
+            world.grow(2, 5);
+            world.grow(3, 3);
+            world.nova.asks = [(vm(2), Asks { rank: Rank { class: 1, ..Rank::default() }, ..Asks::default() })].into();
+            world.host_mut(1).cut();
+            world.run(180_000);
+            let hole = world.nova.servers[&vm(2)].host == host(2) && !world.taken.contains_key(&vm(1));
+            let small = world.taken.len() == 5;
+            want(
+                hole && small,
+                "the urgent one has the hole, the other waits, small ones fill up",
+                "large one, 4 small",
+            )
         },
     },
     Scenario {

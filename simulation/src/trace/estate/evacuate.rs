@@ -6,17 +6,14 @@ use std::collections::BTreeMap;
 use scheduler::ha::host::{Fencer, Hello, HostId, HostSpec, Machine, PlaceNames};
 use scheduler::ha::order::{Actor, Change, Leader, Order, Role};
 use scheduler::ha::planner::groups::ServerGroups;
-use scheduler::ha::planner::{Targets, places};
+use scheduler::ha::planner::{Asked, Asks, Placed, Targets, places};
 use scheduler::ha::recovery::Life;
-use scheduler::request::{Group, Options};
+use scheduler::request::Options;
 use scheduler::{Command, Intent, Outcome, Request, level};
 use uuid::Uuid;
 
 use super::{Estate, uuid};
 use crate::trace::hosts::Host;
-
-/// Hosts that are asked for, as failover's leader does.
-const MOST: u64 = 256;
 
 fn id(host: usize) -> HostId {
     HostId(Uuid::from_u128(host as u128 + 1))
@@ -34,11 +31,11 @@ struct Ranked {
 }
 
 impl Targets for Ranked {
-    fn ranked(&self, instance: Uuid, _: Life, _: Option<&Group>) -> Vec<Life> {
-        self.shapes.get(&instance).and_then(|shape| self.lists.get(shape)).cloned().unwrap_or_default()
+    fn ranked(&self, asked: &Asked<'_>) -> Vec<Life> {
+        self.shapes.get(&asked.instance).and_then(|shape| self.lists.get(shape)).cloned().unwrap_or_default()
     }
 
-    fn question(&self, instance: Uuid) -> Option<u64> {
+    fn question(&self, instance: Uuid, _: &Asks) -> Option<u64> {
         self.shapes.get(&instance).map(|&shape| u64::from(shape))
     }
 }
@@ -148,7 +145,7 @@ impl Estate {
                     source_host: Some(source.clone()),
                     ignore_hosts: vec![source],
                     hints: BTreeMap::default(),
-                    options: Options { max_candidates: MOST, ..Options::probe() },
+                    options: Options { max_candidates: u64::from(u32::MAX), ..Options::probe() },
                     ..self.requests[shape as usize].clone()
                 };
                 let said = self.core.probe(&self.engine, &request);
@@ -157,9 +154,26 @@ impl Estate {
                 list.insert(said.hosts.iter().filter_map(|one| place(&one.host)).map(life).collect());
             }
         }
-        let items: Vec<(Uuid, Vec<HostId>)> = vms.iter().map(|&vm| (uuid(vm), Vec::new())).collect();
-        // The source says who is asked to rank; the lists are made, and hosts that have failed are in none of them.
-        let found = places(self.core.state().tables(), life(0), &items, &ServerGroups::default(), &ranked);
+        // What Nova would tell: the zone that was asked for, and the flavor.
+        let asks = |vm: u32| {
+            let request = &self.requests[self.trace.vms[vm as usize].shape as usize];
+            let with = |names: &[String], value: &'static str| {
+                names.iter().map(move |name| (format!("trait:{name}"), value.to_owned())).collect::<Vec<_>>()
+            };
+            let mut specs = request.extra_specs.clone();
+            specs.extend(with(&request.required_traits, "required"));
+            specs.extend(with(&request.forbidden_traits, "forbidden"));
+            Asks { zone: Some(request.zone.clone()), extra_specs: Some(specs), ..Asks::default() }
+        };
+        let asks: Vec<Asks> = vms.iter().map(|&vm| asks(vm)).collect();
+        let items = vms.iter().zip(&asks).map(|(&vm, asks)| Placed {
+            instance: uuid(vm),
+            source: life(self.waiting[&vm] as usize),
+            asks,
+            excluded: Vec::new(),
+        });
+        let items: Vec<_> = items.collect();
+        let found = places(self.core.state().tables(), &items, &ServerGroups::default(), &ranked);
         let place = |life: Life| life.host.0.as_u128() as u32 - 1;
         Ok(vms.into_iter().zip(found).filter_map(|(vm, found)| Some((vm, place(found.ok()?)))).collect())
     }

@@ -286,6 +286,7 @@ pub fn case(case: &ha::FailoverCase) -> String {
         let columns = [
             text("INSTANCE", 0),
             text("STATE", 0),
+            text("RANK", 3),
             text("WHY", 1),
             text("TARGET", 0),
             number("TRY", 2),
@@ -299,6 +300,7 @@ pub fn case(case: &ha::FailoverCase) -> String {
                 vec![
                     instance.instance.clone(),
                     instance.state.clone(),
+                    instance.rank.clone(),
                     instance.why.as_ref().map_or_else(dash, |why| why.replace('_', " ")),
                     instance.target.clone().unwrap_or_else(dash),
                     instance.attempt.to_string(),
