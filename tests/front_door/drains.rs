@@ -27,7 +27,7 @@ struct Estate {
     instances: Vec<Uuid>,
     guests: Vec<Guests>,
     permits: BTreeMap<String, Permits>,
-    _files: TempDir,
+    files: TempDir,
 }
 
 impl Estate {
@@ -61,7 +61,7 @@ impl Estate {
         }
         let hosts = file("hosts.json", &told.to_string());
         let (guests, permits) = Default::default();
-        let mut estate = Self { server, model, instances, guests, permits, _files: files };
+        let mut estate = Self { server, model, instances, guests, permits, files };
         estate.report().await;
         until("the feature level", async || estate.server.ctl(&["ha", "apply", &hosts]).ok()).await;
         for (n, name) in (1..).zip(HOSTS) {
@@ -245,7 +245,7 @@ fn a_cluster_whose_mark_another_has_does_nothing() {
         assert!(named.len() == 1 && named[0] != other, "{named:?}");
 
         // After a restart it is read and known; what is gone is made again, by the same name.
-        let folder = estate._files.path().to_owned();
+        let folder = estate.files.path().to_owned();
         let (data, config) = (folder.join("data"), folder.join("server.yaml").display().to_string());
         for gone in [false, true] {
             estate.server.stop();
