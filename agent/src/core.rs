@@ -416,18 +416,19 @@ impl Core {
 
     fn heartbeat(&self, now: Now) -> Heartbeat {
         let answered = self.libvirt.answered_ns;
+        let gate = self.locked();
         Heartbeat {
             libvirt_ok: answered.is_some_and(|at| now.boot_ns.saturating_sub(at) < ANSWERED_NS),
             libvirt_rtt_ms: self.libvirt.rtt_ms,
             nova_compute_ok: self.vitals.nova_compute_ok,
             domains_active: self.libvirt.active,
             unasked_starts: self.unasked,
-            waiting: self.locked().waiting().collect(),
+            waiting: gate.waiting().collect(),
             load1: self.vitals.load1,
             pressure: self.vitals.pressure,
             lease: self.lease.echo(),
             fed: self.vitals.fed,
-            quarantined: self.locked().is_quarantined(),
+            quarantined: gate.is_quarantined(),
         }
     }
 
