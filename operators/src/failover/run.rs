@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
 use super::targets::Ranked;
-use super::{Gate, Hands, Settings, permits};
+use super::{Gate, Hands, Settings, Tally, permits};
 
 /// Between two steps.
 const TICK: Duration = Duration::from_millis(500);
@@ -98,6 +98,8 @@ struct Leading {
     /// Guests that are crashed, and when the coordinator was told.
     crashes: BTreeMap<(HostId, Uuid), u64>,
     ticks: u64,
+    /// What had come of requests to Nova when the coordinator was told last.
+    tally: Tally,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -108,6 +110,7 @@ struct Bmc {
 
 impl Leading {
     fn new(node: &Node, leader: Leader, settings: &Settings, hands: Arc<dyn Hands>) -> Self {
+        let tally = hands.tally();
         Self {
             node: node.clone(),
             leader,
@@ -121,6 +124,7 @@ impl Leading {
             asks: Vec::new(),
             crashes: BTreeMap::new(),
             ticks: 0,
+            tally,
         }
     }
 
@@ -154,6 +158,10 @@ impl Leading {
                 coordinator.tell(told, now);
             }
         }
+        let (before, tally) = (self.tally, self.hands.tally());
+        let [answered, failed] = [tally.answered - before.answered, tally.failed - before.failed].map(|n| n as u32);
+        coordinator.tell(Told::Nova { answered, failed }, now);
+        self.tally = tally;
         let all = self.node.ears().all(self.leader.node);
         for (member, told) in &all.members {
             coordinator.liveness.digest(&told.digest(*member), now);
