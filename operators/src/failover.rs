@@ -12,6 +12,7 @@
 //! A leader that is none any more drops its coordinator; the next one begins with what is committed. Nothing
 //! is decided here, and nothing here outlives a leadership.
 
+mod bmcs;
 mod permits;
 mod run;
 mod targets;
