@@ -12,6 +12,7 @@
 //! A leader that is none any more drops its coordinator; the next one begins with what is committed. Nothing
 //! is decided here, and nothing here outlives a leadership.
 
+mod bmcs;
 mod permits;
 mod run;
 mod targets;
@@ -31,6 +32,18 @@ pub trait Hands: Send + Sync + 'static {
     /// Carries a call out. Right before each write that has a barrier it asks `gate`, and writes nothing when
     /// that says no.
     fn act(self: Arc<Self>, call: Call, gate: Arc<dyn Gate>) -> Pin<Box<dyn Future<Output = Option<Told>> + Send>>;
+
+    /// What came of the requests to Nova so far.
+    fn tally(&self) -> Tally;
+}
+
+/// Requests to Nova, since the program began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Those that it answered, whatever it said.
+    pub answered: u64,
+    /// Those without an answer in time, or with one that says that Nova itself fails (5xx).
+    pub failed: u64,
 }
 
 /// What a writer asks right before it writes.

@@ -23,7 +23,7 @@ use scheduler::ha::coordinator::{Answer, Call, Told};
 use scheduler::ha::host::{Fencer, HostId, Machine};
 use uuid::Uuid;
 
-use crate::failover::{self, Gate};
+use crate::failover::{self, Gate, Tally};
 use nova::Act;
 
 pub(crate) mod config;
@@ -173,6 +173,11 @@ impl<L: Ledger> Hands<L> {
         }
     }
 
+    /// What came of the requests to Nova so far.
+    pub fn tally(&self) -> Tally {
+        self.nova.as_ref().map(nova::Nova::tally).unwrap_or_default()
+    }
+
     fn nova(&self) -> Option<&nova::Nova> {
         if self.nova.is_none() {
             tracing::warn!("{NO_NOVA}");
@@ -184,6 +189,10 @@ impl<L: Ledger> Hands<L> {
 impl<L: Ledger> failover::Hands for Hands<L> {
     fn act(self: Arc<Self>, call: Call, gate: Arc<dyn Gate>) -> Pin<Box<dyn Future<Output = Option<Told>> + Send>> {
         Box::pin(async move { Hands::act(&self, call, &*gate).await })
+    }
+
+    fn tally(&self) -> Tally {
+        Hands::tally(self)
     }
 }
 

@@ -10,7 +10,8 @@ use raft::ears::Guests;
 use scheduler::ha::HostId;
 use scheduler::ha::coordinator::lease::{Ask, CONFIRMED};
 use scheduler::ha::coordinator::{Answer, Barrier, Call, Coordinator, Due, Lead, Told};
-use scheduler::ha::liveness::{Says, Timers};
+use scheduler::ha::host::Detection;
+use scheduler::ha::liveness::Timers;
 use scheduler::ha::order::{Actor, Change, Done, Groups, Leader, Role};
 use scheduler::ha::policy::Mode;
 use scheduler::state::Tables;
@@ -18,8 +19,9 @@ use scheduler::{Core, Engine};
 use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
+use super::bmcs::{Bmcs, Of};
 use super::targets::Ranked;
-use super::{Gate, Hands, Settings, permits};
+use super::{Gate, Hands, Settings, Tally, permits};
 
 /// Between two steps.
 const TICK: Duration = Duration::from_millis(500);
@@ -39,8 +41,6 @@ const PERMIT: Duration = Duration::from_secs(20);
 const EVACUATION: Duration = Duration::from_secs(3);
 /// A guest that is still crashed is told again: a pause, or a former leader, may have lost it.
 const CRASHED: u64 = 60_000;
-/// A BMC that answered so lately is one that can be reached.
-const REACHED: u64 = 30_000;
 
 /// Milliseconds of a clock that also counts while the machine sleeps.
 fn boottime() -> u64 {
@@ -91,23 +91,21 @@ struct Leading {
     coordinator: Option<Coordinator>,
     answers: (mpsc::Sender<Answered>, mpsc::Receiver<Answered>),
     calls: Arc<Semaphore>,
-    /// When the BMC of a host answered last, and since when it does not.
-    bmcs: BTreeMap<HostId, Bmc>,
+    bmcs: Bmcs,
+    /// The tick in which it was seen which BMCs are to be read.
+    surveyed: u64,
     /// Requests for leases, and the member that has each session.
     asks: Vec<(u64, Ask)>,
     /// Guests that are crashed, and when the coordinator was told.
     crashes: BTreeMap<(HostId, Uuid), u64>,
     ticks: u64,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Bmc {
-    answered: Option<u64>,
-    silent: Option<u64>,
+    /// What had come of requests to Nova when the coordinator was told last.
+    tally: Tally,
 }
 
 impl Leading {
     fn new(node: &Node, leader: Leader, settings: &Settings, hands: Arc<dyn Hands>) -> Self {
+        let tally = hands.tally();
         Self {
             node: node.clone(),
             leader,
@@ -117,10 +115,12 @@ impl Leading {
             coordinator: Some(Coordinator::new(leader, Timers::default(), boottime())),
             answers: mpsc::channel(ANSWERS),
             calls: Arc::new(Semaphore::new(CALLS)),
-            bmcs: BTreeMap::new(),
+            bmcs: Bmcs::default(),
+            surveyed: 0,
             asks: Vec::new(),
             crashes: BTreeMap::new(),
             ticks: 0,
+            tally,
         }
     }
 
@@ -144,16 +144,16 @@ impl Leading {
         let Some(coordinator) = &mut self.coordinator else { return };
         while let Ok((call, told)) = self.answers.1.try_recv() {
             if let Call::ReadPower(host) = call {
-                let bmc = self.bmcs.entry(host).or_default();
-                match &told {
-                    Some(_) => *bmc = Bmc { answered: Some(now), silent: None },
-                    None => bmc.silent = bmc.silent.or(Some(now)),
-                }
+                self.bmcs.end(host, told.is_some(), now);
             }
             if let Some(told) = told {
                 coordinator.tell(told, now);
             }
         }
+        let (before, tally) = (self.tally, self.hands.tally());
+        let [answered, failed] = [tally.answered - before.answered, tally.failed - before.failed].map(|n| n as u32);
+        coordinator.tell(Told::Nova { answered, failed }, now);
+        self.tally = tally;
         let all = self.node.ears().all(self.leader.node);
         for (member, told) in &all.members {
             coordinator.liveness.digest(&told.digest(*member), now);
@@ -179,15 +179,8 @@ impl Leading {
         for seen in all.seen {
             coordinator.liveness.sight(seen.by, seen.host, seen.group, seen.says, now);
         }
-        // A BMC that falls silent while others answer says no, in its own group: its power may be gone.
-        let reached = self.bmcs.values().any(|bmc| bmc.answered.is_some_and(|at| now < at + REACHED));
-        for (host, bmc) in &self.bmcs {
-            let says = match bmc.silent {
-                Some(_) if reached => Says::Silent,
-                Some(_) => Says::Nothing,
-                None => Says::Runs,
-            };
-            coordinator.liveness.observe(*host, Groups::OUT_OF_BAND, says, now);
+        for (host, says) in self.bmcs.say(now) {
+            coordinator.liveness.observe(host, Groups::OUT_OF_BAND, says, now);
         }
     }
 
@@ -201,7 +194,16 @@ impl Leading {
             due.extend(self.voters(&tables).map(Due::Propose));
             let known = tables.failover().clone();
             self.node.ears().keep(|host| known.hosts.get(host).is_some());
-            self.bmcs.retain(|host, _| known.hosts.get(*host).is_some());
+        }
+        if self.surveyed != self.ticks && self.settings.mode != Mode::Off {
+            self.surveyed = self.ticks;
+            let hosts = tables.failover().hosts.iter().filter(|host| host.enabled && host.bmc.is_some());
+            let hosts = hosts.map(|host| {
+                let doubted = host.belief.detection != Detection::Alive;
+                Of { host: host.id, cluster: host.places.cluster, doubted }
+            });
+            let reads = self.bmcs.due(&hosts.collect::<Vec<_>>(), boottime());
+            due.extend(reads.into_iter().map(|host| Due::Call(Call::ReadPower(host))));
         }
         let asks = self.leases().await;
         // The coordinator looks at a consistent copy, away from the thread that decides.
@@ -279,8 +281,13 @@ impl Leading {
     }
 
     /// Begins a call. One that finds no place is asked for again by the coordinator.
-    fn call(&self, call: Call) {
+    fn call(&mut self, call: Call) {
         let Ok(place) = Arc::clone(&self.calls).try_acquire_owned() else { return };
+        if let Call::ReadPower(host) = call
+            && !self.bmcs.begin(host, boottime())
+        {
+            return;
+        }
         let (hands, tell) = (Arc::clone(&self.hands), self.answers.0.clone());
         let (node, gate): (Node, Arc<dyn Gate>) = (self.node.clone(), Arc::clone(&self.gate) as Arc<dyn Gate>);
         tokio::spawn(async move {

@@ -10,6 +10,7 @@ mod evacuate;
 mod groups;
 mod mark;
 mod read;
+mod tally;
 
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use super::config::{self, ConfigError};
 use super::flights::Flights;
 use super::http::Failed;
 use super::{Known, View};
+use crate::failover::Tally;
 pub(super) use act::Act;
 use client::Client;
 
@@ -53,6 +55,10 @@ pub(super) struct Nova {
 impl Nova {
     pub(super) fn open(config: config::Nova) -> Result<Self, ConfigError> {
         Ok(Self { client: Client::open(config)?, reads: Flights::new(AT_ONCE), evacuations: Flights::new(AT_ONCE) })
+    }
+
+    pub(super) fn tally(&self) -> Tally {
+        self.client.tally.read()
     }
 
     pub(super) async fn watch(&self) {

@@ -601,11 +601,16 @@ async fn an_instance_is_started_where_it_is_and_stopped_again() {
     assert_eq!(bench.act(restart(1)).await, told(Answer::Taken, 1));
     assert_eq!(bench.model.cloud().runs_on(instance), ["src"]);
     bench.model.cloud().faults.push(("/action", Fault::Refuse(503)));
+    let before = bench.hands.tally();
     assert_eq!(bench.act(restart(2)).await, told(Answer::Unknown, 2));
+    // Counted for T9.
+    let after = bench.hands.tally();
+    assert_eq!((after.answered - before.answered, after.failed - before.failed), (0, 1));
     bench.model.cloud().faults.clear();
     let stop = Call::Stop { instance, barrier: barrier(3, 2_000) };
     let stopped = Some(Told::Stopped { instance, op: Uuid::from_u128(3), answer: Answer::Taken });
     assert_eq!(bench.act(stop).await, stopped);
+    assert_eq!((bench.hands.tally().answered, bench.hands.tally().failed), (after.answered + 1, after.failed));
     assert!(bench.model.cloud().runs_on(instance).is_empty());
 }
 

@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::breaker::{Scope, Trips};
+use super::breaker::Scope;
 use super::case::{Act, Case, Phase};
 use super::host::{Degraded, Detection, Host, HostId};
 use super::liveness::{Liveness, Timers};
@@ -90,8 +90,8 @@ pub(crate) mod pace {
     pub const WAITS: u64 = 60_000;
     /// Between two intents to fence the same host: what refused the first may still do.
     pub const INTEND: u64 = 2_000;
-    /// What somebody says of troubles holds for so long.
-    pub const TROUBLE: u64 = 30_000;
+    /// What Nova answered, and what not, counts for so long.
+    pub const NOVA_FAILS: u64 = 30_000;
     /// What was notified before is not heard any more.
     pub const NOTIFIED: u64 = 10_000;
     /// Under a breaker the recovery of one host begins in so long, in each scope.
@@ -108,6 +108,8 @@ const MOST: usize = 64;
 const FROM_CELL: usize = 24;
 /// The part of all these limits that is used under a breaker.
 const PART: usize = 4;
+/// Requests to Nova that fail within half a minute before that is more than chance.
+const NOVA_FAILED: u32 = 3;
 /// Guests that crashed and wait for a look.
 const GUESTS: usize = 4_096;
 
@@ -237,7 +239,10 @@ pub struct Coordinator {
     strangers: BTreeMap<(Uuid, HostId), Option<u64>>,
     /// The life of each host up to which it was looked for instances of former lives.
     booted: BTreeMap<HostId, u64>,
-    trouble: Option<(Trips, u64)>,
+    /// Requests to Nova of the last half minute: when, those that were answered, those that were not.
+    nova: VecDeque<(u64, u32, u32)>,
+    /// The mark was asked for last, and not read.
+    unread: bool,
     progress: BTreeMap<Uuid, drain::Progress>,
     /// The last notification that was heard.
     notified: u64,
@@ -272,7 +277,8 @@ impl Coordinator {
             guests: BTreeMap::new(),
             strangers: BTreeMap::new(),
             booted: BTreeMap::new(),
-            trouble: None,
+            nova: VecDeque::new(),
+            unread: false,
             progress: BTreeMap::new(),
             notified: 0,
             groups: None,
@@ -300,7 +306,7 @@ impl Coordinator {
             Told::Groups(groups) => {
                 (self.groups, self.asked_groups) = (Some((now, Arc::new(ServerGroups::new(groups)))), None);
             }
-            Told::Mark(read) => self.mark = Some(read),
+            Told::Mark(read) => (self.unread, self.mark) = (read.is_err(), Some(read)),
             Told::Server { instance, read: Some((read, migrations)), .. } => {
                 let facts = self.instances.entry(instance).or_default();
                 facts.missing = None;
@@ -326,11 +332,34 @@ impl Coordinator {
             Told::Strangers(strangers) => self.strange(strangers),
             Told::Health(host, ill) => self.liveness.health(host, ill, now),
             Told::Stalls(host, stalls) => self.liveness.stalls(host, stalls, now),
-            Told::Trouble(trips) => self.trouble = Some((trips.seen(), now)),
+            Told::Nova { answered, failed } => {
+                self.nova.retain(|(at, ..)| now < *at + pace::NOVA_FAILS);
+                match self.nova.back_mut() {
+                    Some((at, well, ill)) if *at == now => {
+                        (*well, *ill) = (well.saturating_add(answered), ill.saturating_add(failed));
+                    }
+                    _ => self.nova.push_back((now, answered, failed)),
+                }
+            }
             Told::Absent { host, instance, at } => {
                 self.instances.entry(instance).or_default().absent = Some((host, at));
             }
         }
+    }
+
+    /// More requests to Nova failed of late than were answered; those that failed.
+    fn nova_fails(&self, now: u64) -> Option<u32> {
+        let fresh = self.nova.iter().filter(|(at, ..)| now < at + pace::NOVA_FAILS);
+        let (well, ill) = fresh.fold((0_u32, 0_u32), |(well, ill), (_, answered, failed)| {
+            (well.saturating_add(*answered), ill.saturating_add(*failed))
+        });
+        (ill > well).then_some(ill)
+    }
+
+    /// T9: Nova fails. It is asked for the mark too, which is of no host and no instance, so that what is wrong with
+    /// one of these alone stops nothing.
+    fn is_nova_away(&self, now: u64) -> bool {
+        self.unread && self.nova_fails(now).is_some_and(|failed| failed >= NOVA_FAILED)
     }
 
     /// A guest is said to have stopped by itself.

@@ -72,7 +72,7 @@ const INTERVALS: usize = 200;
 const STALLING: u64 = 60_000;
 /// Moments at which guests of a host came to a stand that are remembered.
 const STALLS: usize = 256;
-/// Hosts that must see a storage heartbeat stand still.
+/// Hosts that must see a storage heartbeat stand still, or not reach a host.
 const READERS: usize = 2;
 /// What agents say is wrong.
 const ILLS: [Degraded; 2] = [Degraded::LIBVIRT, Degraded::COMPUTE];
@@ -141,8 +141,8 @@ struct Watch {
     storage: Voice,
     data: Voice,
     out_of_band: Voice,
-    /// The last two hosts that saw its storage heartbeat stand still, and when.
-    naysayers: Vec<(HostId, u64)>,
+    /// The last two hosts that saw its storage heartbeat stand still, and that did not reach it themselves, and when.
+    naysayers: [Vec<(HostId, u64)>; 2],
     /// Since when enough says no without a break.
     against: Option<u64>,
     /// Since when the management group is heard without a break.
@@ -403,12 +403,12 @@ impl Liveness {
         }
     }
 
-    /// What one host has seen of another. That a storage heartbeat stands still is believed when two say so: what one
-    /// alone cannot read may be its own trouble.
+    /// What one host has seen of another. That a storage heartbeat stands still, or that a host is not reached, is believed
+    /// when two say so: what one alone cannot read or reach may be its own trouble. One that sees it run outweighs them.
     pub fn sight(&mut self, by: HostId, host: HostId, group: Groups, says: Says, now: u64) {
-        if group == Groups::STORAGE && says == Says::Silent {
+        if says == Says::Silent {
             let fresh = self.timers.fresh;
-            let naysayers = &mut self.hosts.entry(host).or_default().naysayers;
+            let naysayers = &mut self.hosts.entry(host).or_default().naysayers[usize::from(group == Groups::DATA)];
             naysayers.retain(|(other, at)| *other != by && now.saturating_sub(*at) < fresh);
             naysayers.truncate(READERS - 1);
             naysayers.insert(0, (by, now));

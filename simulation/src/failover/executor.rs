@@ -97,6 +97,11 @@ impl World {
                         Trouble::Slow(millis) => millis,
                         _ => 0,
                     };
+                    if call.asks_nova() {
+                        let down = self.nova.trouble == Trouble::Down || slow > 10_000;
+                        let told = Told::Nova { answered: u32::from(!down), failed: u32::from(down) };
+                        self.post(TICK, Letter::Told(from, told));
+                    }
                     if let Some(told) = self.act(call) {
                         self.post(TICK + slow, Letter::Told(from, told));
                     }

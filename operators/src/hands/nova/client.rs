@@ -12,6 +12,7 @@ use scheduler::ha::host::HostId;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::tally::Counts;
 use crate::failover::Gate;
 use crate::hands::Known;
 use crate::hands::config::{self, ConfigError};
@@ -38,6 +39,7 @@ pub(super) struct Client {
     pub keystone: Keystone,
     /// The microversion, 2.x, of an endpoint.
     version: Mutex<Option<(Place, u32)>>,
+    pub(super) tally: Counts,
 }
 
 /// A compute service.
@@ -76,7 +78,12 @@ impl Ready {
 impl Client {
     pub(super) fn open(config: config::Nova) -> Result<Self, ConfigError> {
         let place = Place::parse(&config.auth_url).map_err(|why| ConfigError::new("nova.auth_url", why))?;
-        Ok(Self { trust: config.trust()?, keystone: Keystone::new(config, place), version: Mutex::new(None) })
+        Ok(Self {
+            trust: config.trust()?,
+            keystone: Keystone::new(config, place),
+            version: Mutex::new(None),
+            tally: Counts::default(),
+        })
     }
 
     pub(super) async fn watch(&self) {
@@ -101,6 +108,19 @@ impl Client {
     /// Sends a request that changes something, once, on a connection of its own; nothing is sent unless the gate
     /// opens right in front of it. `sent`: from then on it may have arrived, whatever comes back.
     pub(super) async fn once(
+        &self,
+        ask: Ask,
+        barrier: &Barrier,
+        gate: &dyn Gate,
+        sent: &AtomicBool,
+    ) -> Result<Option<Said>, Failed> {
+        let asked = self.tally.begin();
+        let said = self.write(ask, barrier, gate, sent).await;
+        asked.over(said.as_ref().map(Option::as_ref));
+        said
+    }
+
+    async fn write(
         &self,
         ask: Ask,
         barrier: &Barrier,
@@ -177,7 +197,10 @@ impl Client {
             }
         });
         let late = |_| Failed::Answer(format!("{} {}: no answer within {MOST:?}", ask.method, ask.path));
-        tokio::time::timeout(MOST, whole).await.map_err(late)?
+        let asked = self.tally.begin();
+        let said = tokio::time::timeout(MOST, whole).await.map_err(late).flatten();
+        asked.over(said.as_ref().map(|(said, _)| Some(said)));
+        said
     }
 
     /// The JSON of a request that was answered with 200.

@@ -3,7 +3,6 @@
 use uuid::Uuid;
 
 use super::Barrier;
-use crate::ha::breaker::Trips;
 use crate::ha::host::{Degraded, HostId};
 use crate::ha::liveness::Stall;
 use crate::ha::order::{Change, NovaRead};
@@ -173,6 +172,19 @@ impl Call {
         )
     }
 
+    /// Whether it is Nova that is asked.
+    pub fn asks_nova(&self) -> bool {
+        !matches!(
+            self,
+            Self::ReadPower(_)
+                | Self::PowerOff { .. }
+                | Self::PowerOn { .. }
+                | Self::StartNova { .. }
+                | Self::ListDomains(_)
+                | Self::ReadDomain { .. }
+        )
+    }
+
     /// What its sender must pass.
     pub fn barrier(&self) -> Option<Barrier> {
         match self {
@@ -329,9 +341,13 @@ pub enum Told {
     Health(HostId, Degraded),
     /// Where guests of a host stand still for I/O errors: all of it.
     Stalls(HostId, Vec<Stall>),
-    /// What somebody sees of the breaker's reasons that cannot be counted: a storage backend stands still, or
-    /// Nova cannot act. It holds for half a minute.
-    Trouble(Trips),
+    /// Requests to Nova since this was told last.
+    Nova {
+        /// Those that it answered, whatever it said.
+        answered: u32,
+        /// Those without an answer, or with one that says that Nova itself fails (5xx).
+        failed: u32,
+    },
     /// An agent's list of domains lacks an instance.
     Absent {
         /// The host.

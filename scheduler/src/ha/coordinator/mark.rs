@@ -39,7 +39,9 @@ impl Coordinator {
                 }
             }
         }
-        let every = if ours { pace::MARK } else { pace::NOVA };
+        // While Nova fails it is the question that says so (T9), and that it is over.
+        let calm = ours && !self.unread && self.nova_fails(lead.now).is_none();
+        let every = if calm { pace::MARK } else { pace::NOVA };
         if self.asked_mark.is_none_or(|asked| lead.now >= asked + every) {
             self.asked_mark = Some(lead.now);
             due.push(Due::Call(Call::ReadMark));

@@ -134,9 +134,6 @@ impl Coordinator {
         let doubtful = ha.hosts.iter().filter(|host| host.belief.detection != Detection::Alive);
         scopes.extend(doubtful.flat_map(|host| Scope::all_of(host)));
         scopes.insert(Scope::Region);
-        if self.trouble.is_some_and(|(_, at)| lead.now >= at + pace::TROUBLE) {
-            self.trouble = None;
-        }
         let now = lead.clock;
         for scope in scopes {
             let region = scope == Scope::Region;
@@ -144,9 +141,8 @@ impl Coordinator {
             let missed = self.common.get(&scope).is_some_and(|ill| ill.has(Degraded::STORAGE));
             let outage =
                 if region && (missed || self.liveness.is_outage()) { Trips::BACKEND } else { Trips::default() };
-            let told = self.trouble.filter(|(_, at)| region && lead.now < at + pace::TROUBLE);
-            let seen =
-                blind.or(outage).or(told.map_or(Trips::default(), |(trips, _)| trips)).or(self.onset(scope, lead));
+            let away = if region && self.is_nova_away(lead.now) { Trips::CONTROL } else { Trips::default() };
+            let seen = blind.or(outage).or(away).or(self.onset(scope, lead));
             let asked = self.looked.get(&scope).copied();
             if asked.is_some_and(|at| lead.now < at + pace::BREAKER) {
                 continue;

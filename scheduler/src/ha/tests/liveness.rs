@@ -288,6 +288,29 @@ fn a_storage_heartbeat_stands_still_when_two_say_so() {
     assert_eq!(says(&[2, 3, 4]), Degraded::STORAGE);
 }
 
+#[test]
+fn one_neighbour_that_does_not_reach_a_host_is_not_all_of_them() {
+    let bench = Bench::new();
+    let denied = |silent: &[u128], sees: &[u128]| {
+        let mut liveness = Liveness::new(Timers::default(), 0);
+        for now in (0..60_000).step_by(500) {
+            for by in silent {
+                liveness.sight(host(*by), host(1), Groups::DATA, Says::Silent, now);
+            }
+            for by in sees {
+                liveness.sight(host(*by), host(1), Groups::DATA, Says::Runs, now);
+            }
+            // What another says of storage is of another group.
+            liveness.sight(host(9), host(1), Groups::STORAGE, Says::Silent, now);
+            liveness.look(now);
+        }
+        let opinion = liveness.opinion(bench.host(1), bench.leader, 60_000);
+        opinion.groups.has(Groups::DATA)
+    };
+    assert!(!denied(&[2], &[]) && !denied(&[2, 3], &[4]));
+    assert!(denied(&[2, 3], &[]));
+}
+
 type Stalled = (u128, &'static str, u32, u32);
 
 /// From 100 s on so many guests of hosts stand still (host, place, guests, still); 12 hosts are heard.

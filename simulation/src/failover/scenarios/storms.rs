@@ -2,6 +2,7 @@
 
 use scheduler::ha::Phase;
 use scheduler::ha::breaker::{Decision, Scope, ScopeName, Trips};
+use scheduler::ha::coordinator::Told;
 use scheduler::ha::drain::Over;
 use scheduler::ha::host::{Detection, Maintenance};
 use scheduler::ha::order::{Change, Role};
@@ -108,10 +109,29 @@ pub(super) const ALL: &[Scenario] = &[
             hang(world, 1);
             world.until(60_000, |world| world.fences() > 0);
             world.trouble(Trouble::Down);
-            world.run(600_000);
-            want(world.taken.is_empty(), "", "nothing while Nova is down")?;
+            let away = |world: &World| {
+                let breaker = world.ha().small.breakers.get(&Scope::Region);
+                breaker.is_some_and(|breaker| breaker.trips == Trips::CONTROL)
+            };
+            want(world.until(60_000, away), "", "T9, and nothing else")?;
+            // A host is fenced all the same: that needs no Nova.
+            hang(world, 12);
+            world.run(540_000);
+            want(
+                world.taken.is_empty() && world.host(12).fences > 0,
+                "",
+                "a fence, and nothing else while Nova is down",
+            )?;
+            want(away(world), "", "T9 to the end")?;
             world.trouble(Trouble::None);
-            recovered(world, 300_000)
+            recovered(world, 300_000)?;
+            closed(world, 180_000)?;
+            // What fails of one instance alone is no T9: the mark is read meanwhile.
+            for _ in 0..20 {
+                world.tell(Told::Nova { answered: 0, failed: 3 });
+                world.run(2_000);
+            }
+            want(world.ha().small.breakers.is_empty(), "T9 opens and closes; recovered, each called for once", "no T9")
         },
     },
     Scenario {
