@@ -31,9 +31,15 @@ impl World {
             }
             return;
         }
-        if let Some(barrier) = barrier {
-            self.check_send(&call, &barrier, from);
-            self.say(&format!("{from} sends {call:?}"));
+        match barrier {
+            Some(barrier) => {
+                self.check_send(&call, &barrier, from);
+                self.say(&format!("{from} sends {call:?}"));
+            }
+            None => self.check_mark(&call),
+        }
+        if call.writes() {
+            self.sent.push((self.now, call));
         }
         let late = match (self.nova.trouble, &call) {
             (Trouble::Late(millis), Call::Evacuate { .. }) => millis,

@@ -339,7 +339,7 @@ pub(super) const ALL: &[Scenario] = &[
         id: "DET-18",
         what: "hosts die one by one, and nothing is recovered",
         run: |world| {
-            *world = World::new(12, VMS, 1);
+            world.again(12, VMS, 1, |_| 1);
             for n in [1, 2, 3] {
                 world.host_mut(n).cut();
                 world.trouble(Trouble::Down);

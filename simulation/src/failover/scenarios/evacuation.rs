@@ -83,7 +83,7 @@ pub(super) const ALL: &[Scenario] = &[
         id: "EVA-08",
         what: "room for two of four, two of them more urgent, and later for all",
         run: |world| {
-            *world = World::new(3, VMS, 1);
+            world.again(3, VMS, 1, |_| 1);
             let high = Rank { class: 1, ..Rank::default() };
             world.nova.asks = [2, 4].map(|n| (vm(n), Asks { rank: high, ..Asks::default() })).into();
             world.host_mut(1).cut();
@@ -98,7 +98,7 @@ pub(super) const ALL: &[Scenario] = &[
         id: "EVA-09",
         what: "two large ones, one of class high, and small ones; one hole is large enough",
         run: |world| {
-            *world = World::new(3, 12, 12);
+            world.again(3, 12, 12, |_| 1);
             world.size(1, |instance| if [vm(1), vm(2)].contains(&instance) { 4 } else { 1 });
             world.grow(2, 5);
             world.grow(3, 3);
@@ -118,7 +118,7 @@ pub(super) const ALL: &[Scenario] = &[
         id: "EVA-28",
         what: "two hosts of a cell with 40 instances, one of another",
         run: |world| {
-            *world = World::spread(40, 60, 8, |v| [1, 2, 21][(v % 3) as usize]);
+            world.again(40, 60, 8, |v| [1, 2, 21][(v % 3) as usize]);
             world.nova.takes = 60_000;
             let mut most = (0, 0);
             for n in [1, 2, 21] {
@@ -143,7 +143,7 @@ pub(super) const ALL: &[Scenario] = &[
         id: "EVA-10",
         what: "two hosts with four members of an anti-affinity group, three left",
         run: |world| {
-            *world = World::spread(5, VMS, 8, |v| 1 + (v - 1) / 2);
+            world.again(5, VMS, 8, |v| 1 + (v - 1) / 2);
             let group = uuid::Uuid::from_u128(0x6_0000);
             world.nova.groups = vec![Group {
                 uuid: Some(group),

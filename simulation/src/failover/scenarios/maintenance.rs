@@ -162,7 +162,7 @@ pub(super) const ALL: &[Scenario] = &[
         id: "MNT-05",
         what: "another host of the cluster dies during a drain",
         run: |world| {
-            *world = World::spread(10, VMS, 8, |n| if n == 1 { 2 } else { 1 });
+            world.again(10, VMS, 8, |n| if n == 1 { 2 } else { 1 });
             drain(world, 1, Maintenance::Auto)?;
             world.run(3_000);
             hang(world, 2);
@@ -178,7 +178,7 @@ pub(super) const ALL: &[Scenario] = &[
         id: "MNT-06",
         what: "a drain would leave no room for another host's death",
         run: |world| {
-            *world = World::spread(3, 6, 4, |n| 1 + n % 3);
+            world.again(3, 6, 4, |n| 1 + n % 3);
             policy(world, |policy| policy.keep_spare = true)?;
             drain(world, 1, Maintenance::Auto)?;
             world.run(300_000);
@@ -246,7 +246,7 @@ pub(super) const ALL: &[Scenario] = &[
         id: "MNT-12",
         what: "two hosts of a cluster are to be drained",
         run: |world| {
-            *world = World::spread(10, VMS, 8, |n| 1 + n % 2);
+            world.again(10, VMS, 8, |n| 1 + n % 2);
             drain(world, 1, Maintenance::Auto)?;
             drain(world, 2, Maintenance::Auto)?;
             let mut both = false;

@@ -32,7 +32,7 @@ pub(super) const ALL: &[Scenario] = &[
         id: "STO-01",
         what: "a rack loses its management network",
         run: |world| {
-            *world = World::new(40, VMS, 8);
+            world.again(40, VMS, 8, |_| 1);
             for n in 1..=10 {
                 world.host_mut(n).reaches = [false; 3];
             }
@@ -118,7 +118,7 @@ pub(super) const ALL: &[Scenario] = &[
         id: "STO-02",
         what: "a rack loses power, with the BMCs of half of it",
         run: |world| {
-            *world = World::new(30, VMS, 8);
+            world.again(30, VMS, 8, |_| 1);
             for n in 1..=10 {
                 world.host_mut(n).cut();
                 if n > 5 {
@@ -150,7 +150,7 @@ pub(super) const ALL: &[Scenario] = &[
         id: "STO-04",
         what: "10 hosts are cut off with a minority",
         run: |world| {
-            *world = World::new(40, VMS, 8);
+            world.again(40, VMS, 8, |_| 1);
             for n in 1..=10 {
                 let host = world.host_mut(n);
                 (host.reaches, host.storage, host.data) = ([false; 3], false, false);
@@ -215,7 +215,7 @@ pub(super) const ALL: &[Scenario] = &[
         id: "STO-09",
         what: "two hosts in a cluster, both silent",
         run: |world| {
-            *world = World::new(2, VMS, 8);
+            world.again(2, VMS, 8, |_| 1);
             hang(world, 1);
             hang(world, 2);
             untouched(world, 300_000)
