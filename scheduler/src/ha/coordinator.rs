@@ -480,9 +480,11 @@ impl Coordinator {
             return true;
         }
         let fencing = lead.ha().cases.iter().filter(|case| case.phase == Phase::Fencing).count();
+        // Those of this step are not in the state yet.
+        let now = self.fenced.values().flatten().filter(|at| **at == lead.now).count();
         let turns = self.fenced.entry(host.places.az).or_default();
         turns.retain(|at| lead.now < *at + pace::FENCE_EVERY * pace::FENCE_BURST as u64);
-        if fencing >= pace::FENCE_MOST || turns.len() >= pace::FENCE_BURST {
+        if fencing + now >= pace::FENCE_MOST || turns.len() >= pace::FENCE_BURST {
             return false;
         }
         turns.push_back(lead.now);
