@@ -64,6 +64,11 @@ impl World {
         self.mail.insert((self.now + after, self.posted), letter);
     }
 
+    /// What is on its way gets lost.
+    pub fn mail_lost(&mut self) {
+        self.mail.clear();
+    }
+
     /// Calls a paused process had in its queue are sent when it goes on.
     pub fn go_on(&mut self) {
         self.paused = false;

@@ -19,8 +19,11 @@ pub(super) const ALL: &[Scenario] = &[
         run: |world| {
             world.host_mut(1).cut();
             world.until(120_000, called);
+            let before: Vec<_> = world.nova.moving.iter().map(|moving| moving.id).collect();
             world.kill_leader();
-            recovered(world, 180_000)
+            let said = recovered(world, 180_000)?;
+            let after: Vec<_> = world.nova.moving.iter().map(|moving| moving.id).collect();
+            want(before == after, &format!("its migrations are adopted; {said}"), "no other migrations")
         },
     },
     Scenario {
@@ -290,7 +293,12 @@ pub(super) const ALL: &[Scenario] = &[
             world.until(120_000, |world| world.phase(1) == Some(Phase::Fenced));
             world.trouble(Trouble::None);
             world.until(60_000, intent);
+            world.mail_lost();
             world.kill_leader();
+            let led = world.now + 3_000;
+            want(world.taken.is_empty(), "", "no call yet")?;
+            let again = world.until(240_000, |world| !world.taken.is_empty());
+            want(again && world.now >= led + 60_000, "", "a call once 60 s show no trace of the first")?;
             recovered(world, 240_000)
         },
     },

@@ -192,9 +192,14 @@ pub(super) const ALL: &[Scenario] = &[
         id: "MNT-08",
         what: "a host that is given up dies",
         run: |world| {
-            world.order(Role::Operator, Change::Maintenance { host: host(1), mode: Maintenance::Termination }).ok();
+            let gives_up = Change::Maintenance { host: host(1), mode: Maintenance::Termination };
+            want(world.order(Role::Operator, gives_up).is_ok(), "", "maintenance")?;
             hang(world, 1);
-            recovered(world, 180_000)
+            let said = recovered(world, 180_000)?;
+            world.host_mut(1).boot_up();
+            world.run(600_000);
+            let out = world.ha().hosts.get(host(1)).is_some_and(|host| !host.takes_instances());
+            want(out && world.host(1).guests.is_empty(), &format!("{said}; nothing comes back to it"), "kept out")
         },
     },
     Scenario {

@@ -2,11 +2,14 @@
 
 use scheduler::ha::Phase;
 use scheduler::ha::breaker::{Decision, Scope, ScopeName, Trips};
+use scheduler::ha::case::Act;
+use scheduler::ha::coordinator::Call;
 use scheduler::ha::drain::Over;
 use scheduler::ha::host::{Detection, Maintenance};
 use scheduler::ha::order::{Change, Role};
+use scheduler::ha::proof::Kind;
 
-use super::{Scenario, VMS, cordoned, detection, hang, recovered, untouched, want};
+use super::{Scenario, VMS, cordoned, detection, hang, held, recovered, recovered_by, untouched, want};
 use crate::failover::nova::Trouble;
 use crate::failover::truth::{Bmc, host};
 use crate::failover::world::World;
@@ -98,7 +101,17 @@ pub(super) const ALL: &[Scenario] = &[
             want(world.order(Role::Operator, ack).is_ok(), "", "an answer")?;
             recovered(world, 120_000)?;
             let one = world.host(1).fences > 0 && world.host(2).fences + world.host(3).fences == 0;
-            want(one, "that one only", "no other one")
+            want(one, "", "no other one")?;
+            // An answer that is over lets nobody go on.
+            let until = world.now + 20_000;
+            let pause = Change::Pause { act: Act::Kill, until };
+            want(world.order(Role::Operator, pause).is_ok(), "", "a pause")?;
+            let scope = ScopeName::Cluster("rack-0".to_owned());
+            let ack = Change::BreakerAck { scope, decision: Decision::ProceedAll, until: until - 10_000 };
+            want(world.order(Role::Operator, ack).is_ok(), "", "a short answer")?;
+            world.run(60_000);
+            let none = world.host(2).fences + world.host(3).fences == 0;
+            want(none, "that one only, and as long as the answer holds", "no fence by an answer that is over")
         },
     },
     Scenario {
@@ -109,9 +122,10 @@ pub(super) const ALL: &[Scenario] = &[
             world.until(60_000, |world| world.fences() > 0);
             world.trouble(Trouble::Down);
             world.run(600_000);
-            want(world.taken.is_empty(), "", "nothing while Nova is down")?;
+            want(world.taken.is_empty() && world.phase(1) == Some(Phase::NovaDown), "", "NovaDown waits for Nova")?;
+            want(world.nova.services.is_empty(), "", "nothing marked while Nova is down")?;
             world.trouble(Trouble::None);
-            recovered(world, 300_000)
+            recovered_by(world, 300_000, Kind::P2)
         },
     },
     Scenario {
@@ -218,7 +232,12 @@ pub(super) const ALL: &[Scenario] = &[
             world.again(2, VMS, 8, |_| 1);
             hang(world, 1);
             hang(world, 2);
-            untouched(world, 300_000)
+            untouched(world, 300_000)?;
+            let breaker = world.ha().small.breakers.get(&Scope::Region);
+            let small = breaker.is_some_and(|breaker| breaker.trips.or(Trips::SMALL) == breaker.trips);
+            want(small, "T5, nobody fenced", "T5")?;
+            held(world, Phase::FencePending)?;
+            want(true, "T5 opens, nothing fenced, an operator is asked", "")
         },
     },
     Scenario {
@@ -227,7 +246,9 @@ pub(super) const ALL: &[Scenario] = &[
         run: |world| {
             world.trouble(Trouble::Slow(8_000));
             world.host_mut(1).cut();
-            recovered(world, 400_000)
+            let said = recovered_by(world, 400_000, Kind::P1)?;
+            let calls = world.sent.iter().filter(|(_, call)| matches!(call, Call::Evacuate { .. })).count();
+            want(calls == VMS as usize, &said, &format!("one call for each, and none again; {calls}"))
         },
     },
 ];
