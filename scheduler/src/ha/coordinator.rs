@@ -509,9 +509,11 @@ impl Coordinator {
             return true;
         }
         let fencing = lead.ha().cases.iter().filter(|case| case.phase == Phase::Fencing).count();
+        // Those of this step are not in the state yet.
+        let now = self.fenced.values().flatten().filter(|at| **at == lead.now).count();
         let turns = self.fenced.entry(host.places.az).or_default();
         turns.retain(|at| lead.now < *at + pace::FENCE_EVERY * pace::FENCE_BURST as u64);
-        if fencing >= pace::FENCE_MOST || turns.len() >= pace::FENCE_BURST {
+        if fencing + now >= pace::FENCE_MOST || turns.len() >= pace::FENCE_BURST {
             return false;
         }
         turns.push_back(lead.now);
@@ -535,7 +537,14 @@ impl Coordinator {
             Some((other, at)) => *other == host.id || lead.now >= at + pace::REDUCED,
             None => true,
         };
-        let begins = open.iter().all(free);
+        // One that a former leader began, or that began right before the breaker opened, is as close.
+        let recent = |case: &&Arc<Case>| {
+            let step = case.steps.iter().find(|step| step.phase == Phase::NovaDown);
+            case.id.host != host.id && step.is_some_and(|step| lead.clock < step.at + pace::REDUCED)
+        };
+        let near = ha.cases.iter().filter(recent).filter_map(|case| ha.hosts.get(case.id.host));
+        let near: Vec<_> = near.flat_map(|other| Scope::all_of(other)).collect();
+        let begins = open.iter().all(|scope| free(scope) && !near.contains(scope));
         for scope in open.into_iter().filter(|_| begins) {
             if self.begun.get(&scope).is_none_or(|(other, _)| *other != host.id) {
                 self.begun.insert(scope, (host.id, lead.now));

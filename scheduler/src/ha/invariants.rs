@@ -1,8 +1,9 @@
 //! The invariants of failover that can be seen in the replicated state alone. Their numbers are those of
 //! the scenario catalogue.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::drain::{MOST_SOURCE, MOST_TARGET};
 use super::host::{BOOTS, PROOFS};
 use super::recovery::Status;
 use super::table::{
@@ -101,6 +102,18 @@ pub(crate) fn check(tables: &Tables, broken: &mut Vec<String>) {
         }
         if known.tries == 0 {
             broken.push(format!("INV-5 instance {}: it moves without an intent", known.instance));
+        }
+    }
+    // INV-10.
+    let (mut sources, mut targets) = (BTreeMap::new(), BTreeMap::new());
+    for known in ha.moves.iter().filter(|known| known.is_live()) {
+        *sources.entry(known.from.host).or_insert(0) += 1;
+        *targets.entry(known.to.host).or_insert(0) += 1;
+    }
+    let most = [(sources, MOST_SOURCE, "from"), (targets, MOST_TARGET, "to")];
+    for (counts, most, way) in most {
+        for (host, count) in counts.into_iter().filter(|(_, count)| *count > most) {
+            broken.push(format!("INV-10 {count} migrations {way} host {host} at once, {most} are allowed"));
         }
     }
     let open =

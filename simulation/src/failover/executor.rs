@@ -31,9 +31,15 @@ impl World {
             }
             return;
         }
-        if let Some(barrier) = barrier {
-            self.check_send(&call, &barrier, from);
-            self.say(&format!("{from} sends {call:?}"));
+        match barrier {
+            Some(barrier) => {
+                self.check_send(&call, &barrier, from);
+                self.say(&format!("{from} sends {call:?}"));
+            }
+            None => self.check_mark(&call),
+        }
+        if call.writes() {
+            self.sent.push((self.now, call));
         }
         let late = match (self.nova.trouble, &call) {
             (Trouble::Late(millis), Call::Evacuate { .. }) => millis,
@@ -56,6 +62,11 @@ impl World {
     fn post(&mut self, after: u64, letter: Letter) {
         self.posted += 1;
         self.mail.insert((self.now + after, self.posted), letter);
+    }
+
+    /// What is on its way gets lost.
+    pub fn mail_lost(&mut self) {
+        self.mail.clear();
     }
 
     /// Calls a paused process had in its queue are sent when it goes on.

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use scheduler::ha::breaker::{Decision, ScopeName};
-use scheduler::ha::case::Act;
-use scheduler::ha::drain::Over;
+use scheduler::ha::case::{Act, Case};
+use scheduler::ha::drain::{Over, Stage};
 use scheduler::ha::host::Maintenance;
 use scheduler::ha::order::{Change, Role};
 use scheduler::ha::policy::{FailoverPolicy, Mode, Rules, Selector};
@@ -82,7 +82,8 @@ fn lived(plan: Plan) -> World {
         }
         world.run(STEP);
     }
-    for kind in 0..plan.kinds {
+    // Drains that are on go on: each must end by itself (INV-29).
+    for kind in (0..plan.kinds).filter(|kind| *kind != DRAINED) {
         for n in 1..=hosts {
             heal(&mut world, kind, n);
         }
@@ -125,6 +126,8 @@ fn settle(world: &mut World, rng: &mut SmallRng) {
 pub const KINDS: u8 = 30;
 /// Another cluster takes the mark in Nova, or sets its own beside it.
 const MARKED: u8 = 29;
+/// It is drained.
+const DRAINED: u8 = 22;
 /// It dies, and is back as soon as that is proven.
 const HAUNTS: u8 = 25;
 /// It goes down on purpose, and says so.
@@ -182,7 +185,7 @@ fn harm(world: &mut World, kind: u8, n: u128, rng: &mut SmallRng) {
             world.operate(Change::BreakerAck { scope, decision: Decision::ProceedAll, until });
         }
         19 => confirm(world, n),
-        22 => {
+        DRAINED => {
             if let Some(incarnation) = world.ha().hosts.get(host(n)).map(|host| host.incarnation) {
                 world.operate(Change::DrainOpen { host: host(n), incarnation, mode: Maintenance::Auto });
             }
@@ -294,7 +297,7 @@ fn heal(world: &mut World, kind: u8, n: u128) {
                 }
             }
         }
-        22 => {
+        DRAINED => {
             world.operate(Change::DrainEnd { host: host(n), over: Over::Cancelled });
             if world.ha().hosts.get(host(n)).is_some_and(|host| host.maintenance == Maintenance::Auto) {
                 world.operate(Change::Maintenance { host: host(n), mode: Maintenance::None });
@@ -318,6 +321,16 @@ fn calm(world: &mut World) {
         if case.needs_operator.is_none() && !waits {
             left.push(format!("INV-27 case {} is in {} and nobody is asked", case.id, case.phase));
         }
+    }
+    // A drain waits for the cases of its cluster, and for the persons who were asked about them.
+    let cluster = |id| world.ha().hosts.get(id).map(|host| host.places.cluster);
+    let yields = |id| {
+        let of = |case: &Case| case.phase.is_unrecovered() && cluster(case.id.host) == cluster(id);
+        world.ha().cases.iter().any(|case| of(case) && case.needs_operator.is_some())
+    };
+    for drain in world.ha().drains.iter().filter(|drain| !matches!(drain.stage, Stage::Over(_)) && !yields(drain.host))
+    {
+        left.push(format!("INV-29 the drain of {} does not end: it is {:?}", drain.host, drain.stage));
     }
     let asked = |host| {
         let case = world.ha().cases.get(host);

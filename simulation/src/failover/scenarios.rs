@@ -9,12 +9,13 @@ mod people;
 mod policies;
 mod storms;
 
-use scheduler::ha::host::Detection;
+use scheduler::ha::coordinator::Call;
+use scheduler::ha::host::{Detection, Fencer};
 use scheduler::ha::order::{Change, Role, Voter};
 use scheduler::ha::proof::{Kind, Lease, LeaseMode};
-use scheduler::ha::{Phase, Policy};
+use scheduler::ha::{Phase, Policy, Refusal};
 
-use super::truth::host;
+use super::truth::{host, machine};
 use super::world::{Flaw, World};
 
 /// All of them, by family.
@@ -96,10 +97,14 @@ fn recovered(world: &mut World, within: u64) -> Result<String, String> {
     if !moved {
         return Err(format!("expected: all instances elsewhere; the case is in {:?}", world.phase(1)));
     }
-    let once = world.taken.values().all(|count| *count == 1);
+    let once = world.taken.values().all(|count| *count == 1) && !asked(world);
     let kind = world.ha().hosts.get(host(1)).and_then(|host| host.proofs.first()).map(|proof| proof.evidence.kind());
     let seconds = (world.now - began) / 1_000;
-    want(once, &format!("recovered in {seconds} s by {}", kind.map_or("nothing", name)), "one evacuation for each")
+    want(
+        once,
+        &format!("recovered in {seconds} s by {}", kind.map_or("nothing", name)),
+        "one evacuation for each, and nobody asked",
+    )
 }
 
 fn name(kind: Kind) -> &'static str {
@@ -116,6 +121,56 @@ fn name(kind: Kind) -> &'static str {
 fn untouched(world: &mut World, within: u64) -> Result<String, String> {
     world.run(within);
     want(world.fences() == 0 && world.taken.is_empty(), "nothing fenced, nothing moved", "no fence, no evacuation")
+}
+
+/// The same, by that proof.
+fn recovered_by(world: &mut World, within: u64, kind: Kind) -> Result<String, String> {
+    let said = recovered(world, within)?;
+    let proof = world.ha().hosts.get(host(1)).and_then(|host| host.proofs.first()).map(|proof| proof.evidence.kind());
+    want(proof == Some(kind), &said, &format!("a proof {}; it is {proof:?}", name(kind)))
+}
+
+/// Why the case of host 1 is not fenced, and that a person was asked.
+fn held(world: &World, phase: Phase) -> Result<String, String> {
+    let case = world.ha().cases.get(host(1));
+    let told = case.map(|case| (case.phase, case.needs_operator.as_deref()));
+    let right = told.is_some_and(|(at, asked)| at == phase && asked.is_some());
+    want(
+        right && world.ha().hosts.get(host(1)).is_some_and(|host| host.proofs.is_empty()),
+        "",
+        &format!("{phase}, NeedsOperator, no proof; it is {told:?}"),
+    )
+}
+
+/// Why an order of the leader to fence host 1 would be refused now.
+fn refused(world: &mut World) -> Result<Refusal, String> {
+    let case = world.ha().cases.get(host(1)).map(|case| case.id).ok_or("expected: a case")?;
+    let change = Change::FenceIntent {
+        case,
+        level: 0,
+        fencer: Fencer::Redfish,
+        op: uuid::Uuid::from_u128(0xFE),
+        machine: machine(host(1)),
+        voters: world.voters.clone(),
+    };
+    world.order(Role::Coordinator, change).err().ok_or_else(|| "expected: a fence that is refused".to_owned())
+}
+
+/// Calls that change something, of host 1 or of what ran there, in their order: the kinds of them.
+fn acts(world: &World) -> Vec<&'static str> {
+    let mut acts: Vec<_> = world
+        .sent
+        .iter()
+        .filter_map(|(_, call)| match call {
+            Call::PowerOff { host: id, .. } => (*id == host(1)).then_some("off"),
+            Call::ForceDown(id) => (*id == host(1)).then_some("forced down"),
+            Call::Disable(id) => (*id == host(1)).then_some("disabled"),
+            Call::Evacuate { .. } => Some("evacuated"),
+            _ => None,
+        })
+        .collect();
+    acts.dedup();
+    acts
 }
 
 /// What failover thinks of host 1 keeps new instances off it, for this reason; none: they may come.

@@ -67,7 +67,9 @@ pub struct TrueHost {
     pub fences: u32,
     /// Its last heartbeat that was received by anybody.
     pub heard: u64,
-    /// A BMC read that said off.
+    /// Since when its BMC is that of another machine.
+    pub strange: Option<u64>,
+    /// A BMC read of its present boot that said off.
     pub seen_off: bool,
     /// When it comes up again, in a new boot.
     pub boots_at: Option<u64>,
@@ -121,6 +123,7 @@ impl TrueHost {
             still: None,
             fences: 0,
             heard: 0,
+            strange: None,
             seen_off: false,
             boots_at: None,
             greets: false,
@@ -141,6 +144,18 @@ impl TrueHost {
     /// It can do something.
     pub fn runs(&self) -> bool {
         self.on && !self.hung
+    }
+
+    /// Nothing is wrong with it.
+    pub fn is_well(&self) -> bool {
+        let reached = self.agent && self.reaches == [true; 3] && self.jitter == 0 && !self.greets;
+        self.runs()
+            && reached
+            && self.storage
+            && self.data
+            && self.libvirt
+            && self.stalled == 0
+            && self.bmc == Bmc::Well
     }
 
     /// The boot it is in.
@@ -173,7 +188,7 @@ impl TrueHost {
     /// It comes up, in a new boot, with nothing running on it.
     pub fn boot_up(&mut self) {
         self.cut();
-        (self.on, self.greets, self.boots_at, self.away) = (true, true, None, 0);
+        (self.on, self.greets, self.boots_at, self.away, self.seen_off) = (true, true, None, 0, false);
         self.boots += 1;
     }
 

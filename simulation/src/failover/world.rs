@@ -13,6 +13,7 @@ use scheduler::ha::{Failover, Phase, Policy, Refusal};
 use scheduler::{Batch, Command, Core, HostReport, InstanceReport, Inventory, Outcome, Proposer, level};
 use uuid::Uuid;
 
+use super::check::Memory;
 use super::nova::{Nova, Server, Trouble};
 use super::truth::{Bmc, TrueHost, boot, host, machine, vm};
 
@@ -134,6 +135,9 @@ pub struct World {
     pub flaw: Option<Flaw>,
     /// Orders and calls that changed something.
     pub effects: usize,
+    /// Calls that change something, as they were sent.
+    pub sent: Vec<(u64, Call)>,
+    pub(super) memory: Memory,
     /// Evacuations that Nova took.
     pub taken: BTreeMap<Uuid, u32>,
     /// Instances of which a call arrived, or will, when it counts as lost.
@@ -205,6 +209,8 @@ impl World {
             cut: None,
             flaw: None,
             effects: 0,
+            sent: Vec::new(),
+            memory: Memory::default(),
             taken: BTreeMap::new(),
             overdue: BTreeSet::new(),
             voters: vec![1, 2, 3],
@@ -254,6 +260,13 @@ impl World {
         // The rhythm of each host is known before anything happens.
         world.run(60_000);
         world
+    }
+
+    /// Another estate instead, with the fault that is built in.
+    pub fn again(&mut self, hosts: u128, vms: u128, room: u64, on: impl Fn(u128) -> u128) {
+        let flaw = self.flaw;
+        *self = Self::spread(hosts, vms, room, on);
+        self.flaw(flaw);
     }
 
     /// Host `n`.
@@ -429,7 +442,7 @@ impl World {
             _ => change.name().to_owned(),
         };
         let epoch = self.core.state().tables().counters().epoch;
-        let command = Command::Failover(Box::new(Order { leader, epoch, actor, change }));
+        let command = Command::Failover(Box::new(Order { leader, epoch, actor, change: change.clone() }));
         let outcome = self.apply(command);
         let Outcome::Failover(result) = outcome else { panic!("{outcome:?}") };
         let said = match &result {
@@ -438,6 +451,7 @@ impl World {
         };
         self.say(&format!("{name} by {leader}: {said}"));
         self.check_state();
+        self.check_order(&change, &result);
         result
     }
 
@@ -496,7 +510,10 @@ impl World {
 
     /// How a host's BMC behaves from now on.
     pub fn bmc(&mut self, n: u128, bmc: Bmc) {
-        self.host_mut(n).bmc = bmc;
+        let now = self.now;
+        let host = self.host_mut(n);
+        host.strange = (bmc == Bmc::Strange).then_some(now);
+        host.bmc = bmc;
     }
 }
 

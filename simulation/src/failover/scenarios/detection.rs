@@ -1,14 +1,16 @@
 //! Detection: who is silent, and who is dead.
 
 use scheduler::ha::Phase;
+use scheduler::ha::breaker::{Scope, Trips};
 use scheduler::ha::coordinator::{Barrier, Call};
 use scheduler::ha::host::{Degraded, Detection};
 use scheduler::ha::masakari::{self, Kind, MemberSpec, NotificationSpec, Report, SegmentSpec, Status};
 use scheduler::ha::order::{Change, Leader, Role};
+use scheduler::ha::proof::Kind as Proof;
 use scheduler::ha::recovery::VmState;
 use uuid::Uuid;
 
-use super::{Scenario, VMS, cordoned, detection, hang, policy, recovered, untouched, want};
+use super::{Scenario, VMS, acts, cordoned, detection, hang, policy, recovered, recovered_by, untouched, want};
 use crate::failover::nova::Trouble;
 use crate::failover::truth::{Bmc, host, vm};
 use crate::failover::world::World;
@@ -58,7 +60,9 @@ pub(super) const ALL: &[Scenario] = &[
             world.host_mut(1).cut();
             let proven = world.until(16_000, |world| world.phase(1).is_some_and(Phase::is_proven));
             want(proven, "", "proven within 16 s")?;
-            recovered(world, 120_000)
+            let said = recovered_by(world, 120_000, Proof::P1)?;
+            let order = ["forced down", "disabled", "evacuated"];
+            want(acts(world) == order, &said, &format!("{order:?}; it is {:?}", acts(world)))
         },
     },
     Scenario {
@@ -67,8 +71,10 @@ pub(super) const ALL: &[Scenario] = &[
         run: |world| {
             hang(world, 1);
             let seen = world.until(27_000, |world| detection(world, 1) == Some(Detection::Unreachable));
-            want(seen, "", "Unreachable within 25 s and two ticks")?;
-            recovered(world, 120_000)
+            want(seen && world.fences() == 0, "", "Unreachable within 25 s and two ticks")?;
+            let said = recovered_by(world, 120_000, Proof::P2)?;
+            let order = ["off", "forced down", "disabled", "evacuated"];
+            want(acts(world) == order, &said, &format!("{order:?}; it is {:?}", acts(world)))
         },
     },
     Scenario {
@@ -76,7 +82,16 @@ pub(super) const ALL: &[Scenario] = &[
         what: "the agent crashes, the host runs",
         run: |world| {
             world.host_mut(1).agent = false;
-            untouched(world, 600_000)
+            let told = world.until(30_000, |world| detection(world, 1) == Some(Detection::Isolated));
+            want(told, "", "told as Isolated")?;
+            let dead = |world: &World| detection(world, 1) == Some(Detection::Unreachable) || world.phase(1).is_some();
+            want(!world.until(600_000, dead), "", "never Unreachable, no case")?;
+            cordoned(world, Some("is silent"))?;
+            world.host_mut(1).agent = true;
+            let back = world.until(60_000, |world| detection(world, 1) == Some(Detection::Alive));
+            want(back, "", "Alive once its agent runs again")?;
+            untouched(world, 60_000)?;
+            want(world.all_home(VMS), "told and cordoned, not fenced, no case", "its instances where they were")
         },
     },
     Scenario {
@@ -223,12 +238,25 @@ pub(super) const ALL: &[Scenario] = &[
         id: "DET-12",
         what: "the leader's wall clock jumps an hour back, two ahead",
         run: |world| {
-            world.skew = -3_600_000;
-            world.run(60_000);
-            world.skew = 7_200_000;
-            untouched(world, 60_000)?;
             hang(world, 1);
-            recovered(world, 120_000)
+            let began = world.now;
+            world.run(12_000);
+            world.skew = -3_600_000;
+            world.run(5_000);
+            world.skew = 7_200_000;
+            let sent = world.until(60_000, |world| world.fences() > 0);
+            let after = world.now - began;
+            want(
+                sent && (20_000..=27_000).contains(&after),
+                "",
+                &format!("fenced as without a jump; after {after} ms"),
+            )?;
+            recovered_by(world, 120_000, Proof::P2)?;
+            let case = world.ha().cases.get(host(1)).ok_or("expected: a case")?;
+            let grows = case.steps.windows(2).all(|two| two[0].at <= two[1].at);
+            let walls = case.steps.windows(2).any(|two| two[0].wall > two[1].wall)
+                || case.steps.iter().all(|step| step.wall > step.at);
+            want(grows && walls, "no timer moves, and the history is in order", "a history in order")
         },
     },
     Scenario {
@@ -339,15 +367,22 @@ pub(super) const ALL: &[Scenario] = &[
         id: "DET-18",
         what: "hosts die one by one, and nothing is recovered",
         run: |world| {
-            *world = World::new(12, VMS, 1);
+            world.again(12, VMS, 1, |_| 1);
             for n in [1, 2, 3] {
                 world.host_mut(n).cut();
                 world.trouble(Trouble::Down);
                 world.run(360_000);
             }
+            let unrecovered =
+                (1..=3).all(|n| world.phase(n).is_some_and(|phase| phase.is_proven() && phase.is_unrecovered()));
+            want(unrecovered, "", "three that are proven dead and not recovered")?;
             let before = world.fences();
             hang(world, 4);
             world.run(300_000);
+            let scope = world.ha().hosts.get(host(4)).map(|host| Scope::Cluster(host.places.cluster));
+            let breaker = scope.and_then(|scope| world.ha().small.breakers.get(&scope));
+            let counted = breaker.is_some_and(|breaker| breaker.trips.or(Trips::COUNT) == breaker.trips);
+            want(counted, "", "T1 of their cluster")?;
             want(world.fences() == before, "the total that is not recovered opens it", "no fence of the fourth")
         },
     },

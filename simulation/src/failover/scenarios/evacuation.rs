@@ -19,8 +19,11 @@ pub(super) const ALL: &[Scenario] = &[
         run: |world| {
             world.host_mut(1).cut();
             world.until(120_000, called);
+            let before: Vec<_> = world.nova.moving.iter().map(|moving| moving.id).collect();
             world.kill_leader();
-            recovered(world, 180_000)
+            let said = recovered(world, 180_000)?;
+            let after: Vec<_> = world.nova.moving.iter().map(|moving| moving.id).collect();
+            want(before == after, &format!("its migrations are adopted; {said}"), "no other migrations")
         },
     },
     Scenario {
@@ -83,7 +86,7 @@ pub(super) const ALL: &[Scenario] = &[
         id: "EVA-08",
         what: "room for two of four, two of them more urgent, and later for all",
         run: |world| {
-            *world = World::new(3, VMS, 1);
+            world.again(3, VMS, 1, |_| 1);
             let high = Rank { class: 1, ..Rank::default() };
             world.nova.asks = [2, 4].map(|n| (vm(n), Asks { rank: high, ..Asks::default() })).into();
             world.host_mut(1).cut();
@@ -98,7 +101,7 @@ pub(super) const ALL: &[Scenario] = &[
         id: "EVA-09",
         what: "two large ones, one of class high, and small ones; one hole is large enough",
         run: |world| {
-            *world = World::new(3, 12, 12);
+            world.again(3, 12, 12, |_| 1);
             world.size(1, |instance| if [vm(1), vm(2)].contains(&instance) { 4 } else { 1 });
             world.grow(2, 5);
             world.grow(3, 3);
@@ -118,7 +121,7 @@ pub(super) const ALL: &[Scenario] = &[
         id: "EVA-28",
         what: "two hosts of a cell with 40 instances, one of another",
         run: |world| {
-            *world = World::spread(40, 60, 8, |v| [1, 2, 21][(v % 3) as usize]);
+            world.again(40, 60, 8, |v| [1, 2, 21][(v % 3) as usize]);
             world.nova.takes = 60_000;
             let mut most = (0, 0);
             for n in [1, 2, 21] {
@@ -143,7 +146,7 @@ pub(super) const ALL: &[Scenario] = &[
         id: "EVA-10",
         what: "two hosts with four members of an anti-affinity group, three left",
         run: |world| {
-            *world = World::spread(5, VMS, 8, |v| 1 + (v - 1) / 2);
+            world.again(5, VMS, 8, |v| 1 + (v - 1) / 2);
             let group = uuid::Uuid::from_u128(0x6_0000);
             world.nova.groups = vec![Group {
                 uuid: Some(group),
@@ -290,7 +293,12 @@ pub(super) const ALL: &[Scenario] = &[
             world.until(120_000, |world| world.phase(1) == Some(Phase::Fenced));
             world.trouble(Trouble::None);
             world.until(60_000, intent);
+            world.mail_lost();
             world.kill_leader();
+            let led = world.now + 3_000;
+            want(world.taken.is_empty(), "", "no call yet")?;
+            let again = world.until(240_000, |world| !world.taken.is_empty());
+            want(again && world.now >= led + 60_000, "", "a call once 60 s show no trace of the first")?;
             recovered(world, 240_000)
         },
     },

@@ -1,12 +1,17 @@
 //! Fencing: power-offs, and BMCs that lie.
 
 use scheduler::ha::Phase;
+use scheduler::ha::breaker::Decision;
 use scheduler::ha::case::FenceOp;
+use scheduler::ha::coordinator::Call;
 use scheduler::ha::host::{Fencer, HostSpec, Maintenance};
 use scheduler::ha::order::{Change, Role, Voter};
-use scheduler::ha::proof::Token;
+use scheduler::ha::proof::{Kind, Token};
 
-use super::{Scenario, VMS, asked, called, cordoned, hang, leased, policy, recovered, returned, untouched, want};
+use super::{
+    Scenario, VMS, asked, called, cordoned, hang, held, leased, policy, recovered, recovered_by, refused, returned,
+    untouched, want,
+};
 use crate::failover::truth::{Bmc, host};
 use crate::failover::world::{World, spec};
 
@@ -38,8 +43,9 @@ pub(super) const ALL: &[Scenario] = &[
         what: "the host is off already",
         run: |world| {
             world.host_mut(1).cut();
-            recovered(world, 120_000)?;
-            want(world.fences() == 0, "state read, nothing sent", "no power-off sent")
+            let said = recovered_by(world, 120_000, Kind::P1)?;
+            let case = world.ha().cases.get(host(1)).is_some_and(|case| case.fences == 0 && case.held_kill.is_none());
+            want(world.fences() == 0 && case, &format!("state read, nothing sent; {said}"), "no power-off sent")
         },
     },
     Scenario {
@@ -116,10 +122,13 @@ pub(super) const ALL: &[Scenario] = &[
         run: |world| {
             world.host_mut(1).cut();
             world.bmc(1, Bmc::Silent);
+            (2..=12).for_each(|n| world.bmc(n, Bmc::Silent));
             world.run(300_000);
             want(world.taken.is_empty() && world.fences() == 0, "nothing started without a proof", "nothing")?;
-            world.bmc(1, Bmc::Well);
-            recovered(world, 180_000)
+            held(world, Phase::FencePending)?;
+            want(world.ha().cases.len() == 1, "", "a case of the dead host alone")?;
+            (1..=12).for_each(|n| world.bmc(n, Bmc::Well));
+            recovered_by(world, 180_000, Kind::P1)
         },
     },
     Scenario {
@@ -204,8 +213,11 @@ pub(super) const ALL: &[Scenario] = &[
             world.voters = vec![1, 2];
             hang(world, 1);
             untouched(world, 120_000)?;
+            held(world, Phase::FencePending)?;
+            let why = refused(world)?.to_string();
+            want(why.contains("no majority"), "", &format!("held for the voters; {why}"))?;
             world.voters = vec![1, 2, 3];
-            recovered(world, 120_000)
+            recovered_by(world, 120_000, Kind::P2)
         },
     },
     Scenario {
@@ -214,7 +226,10 @@ pub(super) const ALL: &[Scenario] = &[
         run: |world| {
             hang(world, 1);
             world.bmc(1, Bmc::Strange);
-            untouched(world, 300_000)
+            untouched(world, 300_000)?;
+            held(world, Phase::FencePending)?;
+            let ops = world.ha().cases.get(host(1)).map(|case| case.fences);
+            want(ops == Some(0), "not fenced by it, an operator is asked", "no intent")
         },
     },
     Scenario {
@@ -223,11 +238,17 @@ pub(super) const ALL: &[Scenario] = &[
         run: |world| {
             let manual = Change::Maintenance { host: host(1), mode: Maintenance::Manual };
             want(world.order(Role::Operator, manual).is_ok(), "", "maintenance")?;
+            policy(world, |policy| policy.power_on = true)?;
             hang(world, 1);
             untouched(world, 120_000)?;
+            held(world, Phase::FencePending)?;
+            let why = refused(world)?.to_string();
+            want(why.contains("manual maintenance"), "", &format!("held for the maintenance; {why}"))?;
             world.host_mut(1).cut();
-            recovered(world, 120_000)?;
-            want(world.fences() == 0, "no power action, P1 is enough", "no power action")
+            recovered_by(world, 120_000, Kind::P1)?;
+            world.run(300_000);
+            let power = world.sent.iter().any(|(_, call)| matches!(call, Call::PowerOff { .. } | Call::PowerOn { .. }));
+            want(!power && world.fences() == 0, "no power action, P1 is enough", "no power action, on or off")
         },
     },
     Scenario {
@@ -240,7 +261,7 @@ pub(super) const ALL: &[Scenario] = &[
             let began = world.now;
             let proven = world.until(65_000, |world| world.phase(1).is_some_and(Phase::is_proven));
             want(proven && world.now >= began + 34_000, "", "P4, not before 36 s after the last grant")?;
-            recovered(world, 120_000)
+            recovered_by(world, 120_000, Kind::P4)
         },
     },
     Scenario {
@@ -249,8 +270,11 @@ pub(super) const ALL: &[Scenario] = &[
         run: |world| {
             world.host_mut(1).cut();
             world.bmc(1, Bmc::Silent);
-            world.run(600_000);
-            want(asked(world) && world.taken.is_empty(), "nothing started, an operator is asked", "NeedsOperator")
+            let soon = world.until(150_000, asked);
+            want(soon, "", "NeedsOperator within 120 s of its phase")?;
+            world.run(450_000);
+            held(world, Phase::FencePending)?;
+            want(world.taken.is_empty(), "nothing started, an operator is asked", "nothing started")
         },
     },
     Scenario {
@@ -265,7 +289,7 @@ pub(super) const ALL: &[Scenario] = &[
             let led = world.now + 3_000;
             let proven = world.until(120_000, |world| world.phase(1).is_some_and(Phase::is_proven));
             want(proven && world.now >= led + 45_000, "", "P4, not before 45 s of the new leader")?;
-            recovered(world, 120_000)
+            recovered_by(world, 120_000, Kind::P4)
         },
     },
     Scenario {
@@ -327,6 +351,50 @@ pub(super) const ALL: &[Scenario] = &[
             hang(world, 1);
             recovered(world, 120_000)?;
             returned(world, 600_000)
+        },
+    },
+    Scenario {
+        id: "FEN-26",
+        what: "three hosts of a zone hang within 7 s",
+        run: |world| {
+            hang(world, 1);
+            hang(world, 2);
+            world.run(7_000);
+            hang(world, 11);
+            world.until(120_000, |world| world.host(11).fences > 0);
+            let at = |n| {
+                world.sent.iter().find(|(_, call)| matches!(call, Call::PowerOff { host: id, .. } if *id == host(n)))
+            };
+            let at = [1, 2, 11].map(|n| at(n).map_or(0, |(at, _)| *at));
+            let apart = at[0] > 0 && at[1] - at[0] < 10_000 && at[2] >= at[0] + 10_000;
+            want(apart, "two at once, the third after them", &format!("the third 10 s after the first: {at:?}"))
+        },
+    },
+    Scenario {
+        id: "FEN-27",
+        what: "eight hosts of two zones hang, a person lets all go on",
+        run: |world| {
+            world.again(40, VMS, 8, |_| 1);
+            for n in [1, 2, 3, 4, 21, 22, 23, 24] {
+                hang(world, n);
+                world.bmc(n, Bmc::Lies);
+            }
+            world.run(60_000);
+            want(world.fences() == 0, "", "the breakers stop it")?;
+            let names =
+                ["az:az-0", "az:az-1", "cell:cell-0", "cell:cell-1", "cluster:rack-0", "cluster:rack-2", "region"];
+            for scope in names {
+                let until = world.now + 600_000;
+                let scope = scope.parse().map_err(|why: String| why)?;
+                let ack = Change::BreakerAck { scope, decision: Decision::ProceedAll, until };
+                want(world.order(Role::Operator, ack).is_ok(), "", "an answer")?;
+            }
+            let mut most = 0;
+            for _ in 0..240 {
+                world.run(500);
+                most = most.max(world.ha().cases.iter().filter(|case| case.phase == Phase::Fencing).count());
+            }
+            want((4..=5).contains(&most), "no more than five at once", &format!("four or five at once; {most}"))
         },
     },
     Scenario {

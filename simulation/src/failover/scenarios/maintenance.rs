@@ -162,7 +162,7 @@ pub(super) const ALL: &[Scenario] = &[
         id: "MNT-05",
         what: "another host of the cluster dies during a drain",
         run: |world| {
-            *world = World::spread(10, VMS, 8, |n| if n == 1 { 2 } else { 1 });
+            world.again(10, VMS, 8, |n| if n == 1 { 2 } else { 1 });
             drain(world, 1, Maintenance::Auto)?;
             world.run(3_000);
             hang(world, 2);
@@ -178,7 +178,7 @@ pub(super) const ALL: &[Scenario] = &[
         id: "MNT-06",
         what: "a drain would leave no room for another host's death",
         run: |world| {
-            *world = World::spread(3, 6, 4, |n| 1 + n % 3);
+            world.again(3, 6, 4, |n| 1 + n % 3);
             policy(world, |policy| policy.keep_spare = true)?;
             drain(world, 1, Maintenance::Auto)?;
             world.run(300_000);
@@ -192,9 +192,14 @@ pub(super) const ALL: &[Scenario] = &[
         id: "MNT-08",
         what: "a host that is given up dies",
         run: |world| {
-            world.order(Role::Operator, Change::Maintenance { host: host(1), mode: Maintenance::Termination }).ok();
+            let gives_up = Change::Maintenance { host: host(1), mode: Maintenance::Termination };
+            want(world.order(Role::Operator, gives_up).is_ok(), "", "maintenance")?;
             hang(world, 1);
-            recovered(world, 180_000)
+            let said = recovered(world, 180_000)?;
+            world.host_mut(1).boot_up();
+            world.run(600_000);
+            let out = world.ha().hosts.get(host(1)).is_some_and(|host| !host.takes_instances());
+            want(out && world.host(1).guests.is_empty(), &format!("{said}; nothing comes back to it"), "kept out")
         },
     },
     Scenario {
@@ -246,7 +251,7 @@ pub(super) const ALL: &[Scenario] = &[
         id: "MNT-12",
         what: "two hosts of a cluster are to be drained",
         run: |world| {
-            *world = World::spread(10, VMS, 8, |n| 1 + n % 2);
+            world.again(10, VMS, 8, |n| 1 + n % 2);
             drain(world, 1, Maintenance::Auto)?;
             drain(world, 2, Maintenance::Auto)?;
             let mut both = false;

@@ -27,9 +27,7 @@ fn would(world: &World, n: u128) -> Option<&str> {
 
 /// Two zones, with instances on the first host of each.
 fn two_zones(world: &mut World) {
-    let flaw = world.flaw;
-    *world = World::spread(24, 2 * VMS, 8, |v| if v <= VMS { 1 } else { OTHER });
-    world.flaw(flaw);
+    world.again(24, 2 * VMS, 8, |v| if v <= VMS { 1 } else { OTHER });
 }
 
 /// Instances that run on the first host of the other zone.

@@ -2,12 +2,14 @@
 
 use scheduler::ha::Phase;
 use scheduler::ha::breaker::{Decision, Scope, ScopeName, Trips};
-use scheduler::ha::coordinator::Told;
+use scheduler::ha::case::Act;
+use scheduler::ha::coordinator::{Call, Told};
 use scheduler::ha::drain::Over;
 use scheduler::ha::host::{Detection, Maintenance};
 use scheduler::ha::order::{Change, Role};
+use scheduler::ha::proof::Kind;
 
-use super::{Scenario, VMS, cordoned, detection, hang, recovered, untouched, want};
+use super::{Scenario, VMS, cordoned, detection, hang, held, recovered, recovered_by, untouched, want};
 use crate::failover::nova::Trouble;
 use crate::failover::truth::{Bmc, host};
 use crate::failover::world::World;
@@ -33,7 +35,7 @@ pub(super) const ALL: &[Scenario] = &[
         id: "STO-01",
         what: "a rack loses its management network",
         run: |world| {
-            *world = World::new(40, VMS, 8);
+            world.again(40, VMS, 8, |_| 1);
             for n in 1..=10 {
                 world.host_mut(n).reaches = [false; 3];
             }
@@ -99,7 +101,17 @@ pub(super) const ALL: &[Scenario] = &[
             want(world.order(Role::Operator, ack).is_ok(), "", "an answer")?;
             recovered(world, 120_000)?;
             let one = world.host(1).fences > 0 && world.host(2).fences + world.host(3).fences == 0;
-            want(one, "that one only", "no other one")
+            want(one, "", "no other one")?;
+            // An answer that is over lets nobody go on.
+            let until = world.now + 20_000;
+            let pause = Change::Pause { act: Act::Kill, until };
+            want(world.order(Role::Operator, pause).is_ok(), "", "a pause")?;
+            let scope = ScopeName::Cluster("rack-0".to_owned());
+            let ack = Change::BreakerAck { scope, decision: Decision::ProceedAll, until: until - 10_000 };
+            want(world.order(Role::Operator, ack).is_ok(), "", "a short answer")?;
+            world.run(60_000);
+            let none = world.host(2).fences + world.host(3).fences == 0;
+            want(none, "that one only, and as long as the answer holds", "no fence by an answer that is over")
         },
     },
     Scenario {
@@ -123,8 +135,10 @@ pub(super) const ALL: &[Scenario] = &[
                 "a fence, and nothing else while Nova is down",
             )?;
             want(away(world), "", "T9 to the end")?;
+            want(world.phase(1) == Some(Phase::NovaDown), "", "NovaDown waits for Nova")?;
+            want(world.nova.services.is_empty(), "", "nothing marked while Nova is down")?;
             world.trouble(Trouble::None);
-            recovered(world, 300_000)?;
+            recovered_by(world, 300_000, Kind::P2)?;
             closed(world, 180_000)?;
             // What fails of one instance alone is no T9: the mark is read meanwhile.
             for _ in 0..20 {
@@ -138,7 +152,7 @@ pub(super) const ALL: &[Scenario] = &[
         id: "STO-02",
         what: "a rack loses power, with the BMCs of half of it",
         run: |world| {
-            *world = World::new(30, VMS, 8);
+            world.again(30, VMS, 8, |_| 1);
             for n in 1..=10 {
                 world.host_mut(n).cut();
                 if n > 5 {
@@ -170,7 +184,7 @@ pub(super) const ALL: &[Scenario] = &[
         id: "STO-04",
         what: "10 hosts are cut off with a minority",
         run: |world| {
-            *world = World::new(40, VMS, 8);
+            world.again(40, VMS, 8, |_| 1);
             for n in 1..=10 {
                 let host = world.host_mut(n);
                 (host.reaches, host.storage, host.data) = ([false; 3], false, false);
@@ -235,10 +249,15 @@ pub(super) const ALL: &[Scenario] = &[
         id: "STO-09",
         what: "two hosts in a cluster, both silent",
         run: |world| {
-            *world = World::new(2, VMS, 8);
+            world.again(2, VMS, 8, |_| 1);
             hang(world, 1);
             hang(world, 2);
-            untouched(world, 300_000)
+            untouched(world, 300_000)?;
+            let breaker = world.ha().small.breakers.get(&Scope::Region);
+            let small = breaker.is_some_and(|breaker| breaker.trips.or(Trips::SMALL) == breaker.trips);
+            want(small, "T5, nobody fenced", "T5")?;
+            held(world, Phase::FencePending)?;
+            want(true, "T5 opens, nothing fenced, an operator is asked", "")
         },
     },
     Scenario {
@@ -247,7 +266,9 @@ pub(super) const ALL: &[Scenario] = &[
         run: |world| {
             world.trouble(Trouble::Slow(8_000));
             world.host_mut(1).cut();
-            recovered(world, 400_000)
+            let said = recovered_by(world, 400_000, Kind::P1)?;
+            let calls = world.sent.iter().filter(|(_, call)| matches!(call, Call::Evacuate { .. })).count();
+            want(calls == VMS as usize, &said, &format!("one call for each, and none again; {calls}"))
         },
     },
 ];
