@@ -341,8 +341,8 @@ impl Metrics {
     }
 
     /// So many instances would find no room, were the worst host lost.
-    pub(crate) fn headroom(&self, left: u32) {
-        self.state.failover.headroom(left);
+    pub(crate) fn headroom(&self, left: u32, rooms: &[scheduler::ha::admission::Headroom]) {
+        self.state.failover.headroom(left, rooms);
     }
 
     /// Counts what was refused by a client's certificate.

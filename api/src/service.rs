@@ -464,25 +464,29 @@ impl Service {
     /// All metrics as text.
     pub(crate) async fn render_metrics(&self) -> String {
         let read = self.node.engine(|core, engine| {
-            ((core.state().tables().clone(), core.clock()), engine.unrunnable().count(), core.shadows(engine))
+            (
+                (core.state().tables().clone(), core.clock(), core.headroom()),
+                engine.unrunnable().count(),
+                core.shadows(engine),
+            )
         });
         let read = tokio::time::timeout(std::time::Duration::from_secs(1), read).await.ok().and_then(Result::ok);
         let (state, unrunnable, shadows) = match read {
             Some((state, unrunnable, shadows)) => (Some(state), unrunnable, shadows),
             None => (None, 0, Vec::new()),
         };
-        if let Some((tables, _)) = state.as_ref().filter(|(tables, _)| self.metrics.wants_headroom(tables)) {
+        if let Some((tables, _, rooms)) = state.as_ref().filter(|(tables, ..)| self.metrics.wants_headroom(tables)) {
             let tables = tables.clone();
             let worst = move || admission::losses(&tables, LOOKED_AT).first().map_or(0, |loss| loss.left);
             if let Ok(left) = tokio::task::spawn_blocking(worst).await {
-                self.metrics.headroom(left);
+                self.metrics.headroom(left, rooms);
             }
         }
         self.metrics.render(&Reading {
             disk: self.node.disk().await,
             blind: self.node.ears().is_blind(),
             status: &self.node.status(),
-            state,
+            state: state.map(|(tables, clock, _)| (tables, clock)),
             failover: self.config.failover,
             unrunnable,
             shadows,

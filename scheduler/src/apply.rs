@@ -35,8 +35,10 @@ pub(crate) enum Touched {
     Aggregate(Sym),
     /// What failover thinks of a host that has, or had, that name.
     Doubt(HostId, Sym),
-    /// What that means, of all hosts: their policies, or breakers.
+    /// What that means, of all hosts: breakers.
     Doubts,
+    /// The policies of all hosts.
+    Policies,
     /// A consumer took up a group.
     Joined(Uuid, Uuid),
     /// A consumer left a group.

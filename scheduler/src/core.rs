@@ -21,6 +21,7 @@ use crate::command::{Batch, Command, Outcome};
 use crate::consumer::Purpose;
 use crate::decision::{Claim, Decision, Placement};
 use crate::domain::Domain;
+use crate::ha::admission::{Headroom, Rule};
 use crate::index::Index;
 use crate::invariants;
 use crate::overlay::Overlay;
@@ -244,6 +245,20 @@ impl Core {
         self.shadows.tallies(|tally| engine.candidate(&tally.pipeline).is_some())
     }
 
+    /// What may still be placed where a policy keeps a share free, or refuses what would take what it keeps. What
+    /// `hosts 1` only tells of is told by [`losses`](crate::ha::admission::losses), which packs.
+    pub fn headroom(&self) -> Vec<Headroom> {
+        let names = &self.state.tables().names;
+        let told = self.index.rooms().left().filter(|(_, rule, refuses, ..)| *refuses || *rule != Rule::Host);
+        let of = told.map(|((az, cell), rule, _, class, left)| Headroom {
+            domain: format!("{}/{}", names.text(az), names.text(cell)),
+            rule,
+            class: names.text(class).to_owned(),
+            left: left.clamp(i64::MIN.into(), i64::MAX.into()) as i64,
+        });
+        of.collect()
+    }
+
     /// Every broken invariant of state and index, in words.
     pub fn check(&self) -> Vec<String> {
         let mut broken = invariants::check(&self.state);
@@ -372,6 +387,7 @@ impl Core {
                 Touched::Aggregate(key) => self.index.refresh_aggregate(tables, &self.overlay, key),
                 Touched::Doubt(host, name) => self.index.refresh_doubt(tables, &self.overlay, host, name),
                 Touched::Doubts => self.index.refresh_doubts(tables, &self.overlay),
+                Touched::Policies => self.index.refresh_policies(tables, &self.overlay),
                 Touched::Joined(group, consumer) => self.index.join_group(group, consumer),
                 Touched::Left(group, consumer) => self.index.leave_group(group, consumer),
             }

@@ -3,6 +3,7 @@
 //! overlay, a row at a time; it always equals one built anew.
 
 mod hosts;
+pub mod rooms;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -12,10 +13,13 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use self::hosts::Hosts;
+use self::rooms::{Group, Rooms, Seat};
 use crate::consumer::Consumer;
 use crate::domain::Domain;
 use crate::ha::HostId;
+use crate::ha::admission;
 use crate::ha::cordon::{self, Cordon};
+use crate::ha::policy;
 use crate::host_state::kinds::Kinds;
 use crate::host_state::{HOST_NUMBERS, HostNumber, HostState, Open};
 use crate::names::Sym;
@@ -113,6 +117,10 @@ pub struct Index {
     groups: FxHashMap<Uuid, BTreeSet<Uuid>>,
     /// Hosts that failover has doubts about, by Nova's name, whether or not that keeps anything off them.
     doubts: BTreeSet<(Sym, HostId)>,
+    /// Hosts that failover watches, by Nova's name.
+    watched: BTreeSet<(Sym, HostId)>,
+    /// What of each failover domain is free.
+    rooms: Rooms,
     /// Metadata key → aggregates that have it.
     metadata: BTreeMap<String, BTreeSet<Sym>>,
     /// Grows with each change of anything but use.
@@ -136,6 +144,7 @@ impl Index {
         let mut index = Self::default();
         let ha = tables.failover();
         index.doubts = ha.hosts.iter().filter_map(|host| ha.doubt(host).map(|_| (host.nova_host, host.id))).collect();
+        index.watched = ha.hosts.iter().filter(|host| host.enabled).map(|host| (host.nova_host, host.id)).collect();
         for (row, _) in tables.providers() {
             index.refresh(tables, overlay, row);
         }
@@ -164,6 +173,16 @@ impl Index {
     /// Rows that carry a facet without a value.
     pub fn flag(&self, facet: Facet) -> &Rows {
         self.facet(facet, NO_VALUE)
+    }
+
+    /// What of each failover domain is free.
+    pub fn rooms(&self) -> &Rooms {
+        &self.rooms
+    }
+
+    /// The failover domain of a row, if failover watches its host.
+    pub(crate) fn group_of(&self, row: Row) -> Option<Group> {
+        self.rooms.seat(row).map(|seat| seat.group)
     }
 
     /// All values of a facet that some row carries, in no particular order.
@@ -253,7 +272,13 @@ impl Index {
         } else {
             self.doubts.remove(&(name, id));
         }
+        if host.is_some_and(|host| host.enabled) {
+            self.watched.insert((name, id));
+        } else {
+            self.watched.remove(&(name, id));
+        }
         self.refresh_cordon(tables, overlay, name);
+        self.reseat(tables, name);
     }
 
     /// Looks again at all hosts that failover has doubts about: what keeps instances off them has changed.
@@ -262,6 +287,54 @@ impl Index {
         for name in names {
             self.refresh_cordon(tables, overlay, name);
         }
+    }
+
+    /// Looks again at all hosts that failover watches: their policies have changed.
+    pub(crate) fn refresh_policies(&mut self, tables: &Tables, overlay: &Overlay) {
+        self.refresh_doubts(tables, overlay);
+        let names: BTreeSet<Sym> = self.watched.iter().map(|(name, _)| *name).collect();
+        for name in names {
+            self.reseat(tables, name);
+        }
+    }
+
+    fn reseat(&mut self, tables: &Tables, name: Sym) {
+        for row in self.rows_of_host(tables.names.text(name)).to_vec() {
+            self.refresh_seat(tables, row);
+        }
+    }
+
+    /// Looks again at what a row counts as.
+    fn refresh_seat(&mut self, tables: &Tables, row: Row) {
+        let seat = tables.provider(row).and_then(|provider| self.seat(tables, provider));
+        // The rows that may be refused are facts; sums are compared.
+        if seat.and_then(|seat| seat.kept) != self.rooms.seat(row).and_then(|seat| seat.kept) {
+            self.facts += 1;
+        }
+        self.refresh_room(tables, row, seat);
+    }
+
+    fn refresh_room(&mut self, tables: &Tables, row: Row, seat: Option<Seat>) {
+        let at = row.0 as usize;
+        let inventories = tables.provider(row).map(|provider| &provider.inventories).into_iter().flatten();
+        let columns = &self.columns;
+        let of = inventories.filter_map(|(class, _)| {
+            let column = columns.get(class)?;
+            Some((*class, *column.capacity.get(at)?, *column.used.get(at)?))
+        });
+        self.rooms.set(row, seat, of);
+    }
+
+    fn seat(&self, tables: &Tables, provider: &Provider) -> Option<Seat> {
+        let of_name = |id| (provider.host, HostId(id));
+        let (_, id) = self.watched.range(of_name(Uuid::nil())..=of_name(Uuid::max())).next()?;
+        let host = tables.failover().hosts.get(*id).filter(|_| provider.domain == Domain::Nova)?;
+        let free = !(provider.disabled || provider.forced_down);
+        Some(Seat {
+            group: (host.places.az, host.places.cell),
+            takes: free && host.is_open() && self.cordon(tables, provider).is_none(),
+            kept: admission::kept(&policy::of(tables, host)),
+        })
     }
 
     fn refresh_cordon(&mut self, tables: &Tables, overlay: &Overlay, name: Sym) {
@@ -289,6 +362,12 @@ impl Index {
         self.refresh_metadata(tables, key);
         // Policies select hosts by aggregate.
         self.refresh_doubts(tables, overlay);
+        let rows: Vec<Row> = self.facet(Facet::Aggregate, key).iter().collect();
+        for row in rows {
+            if let Some(provider) = tables.provider(row) {
+                self.reseat(tables, provider.host);
+            }
+        }
     }
 
     fn refresh_metadata(&mut self, tables: &Tables, key: Sym) {
@@ -324,10 +403,11 @@ impl Index {
     pub(crate) fn refresh(&mut self, tables: &Tables, overlay: &Overlay, row: Row) {
         let old = self.host(row).and_then(|host| tables.names.get(host));
         self.refresh_row(tables, overlay, row);
-        if !self.doubts.is_empty() {
+        if !self.watched.is_empty() || !self.doubts.is_empty() {
             let new = tables.provider(row).map(|provider| provider.host);
             for name in [old, new].into_iter().flatten() {
                 self.refresh_cordon(tables, overlay, name);
+                self.reseat(tables, name);
             }
         }
     }
@@ -366,6 +446,7 @@ impl Index {
         }
         self.refresh_host_state(row, provider.and_then(|provider| provider.nova_host_state.as_ref()));
         self.refresh_use(tables, overlay, row);
+        self.refresh_seat(tables, row);
     }
 
     /// Reads a host state that has changed.
@@ -447,6 +528,9 @@ impl Index {
         }
         self.use_sums.resize(self.use_sums.len().max(self.rows).max(at + 1), 0);
         self.use_sums[at] = sum;
+        if let Some(seat) = self.rooms.seat(row) {
+            self.refresh_room(tables, row, Some(seat));
+        }
         if self.journal.len() == JOURNAL {
             self.journal.pop_front();
             self.forgotten += 1;
@@ -502,6 +586,8 @@ impl PartialEq for Index {
             && nodes(self) == nodes(other)
             && self.groups == other.groups
             && self.doubts == other.doubts
+            && self.watched == other.watched
+            && self.rooms == other.rooms
             && self.metadata == other.metadata
     }
 }

@@ -1,6 +1,7 @@
 //! Pipelines: steps that drop hosts (filters) and score them (weighers), described by data,
 //! compiled once, run for each request over masks and columns.
 
+pub mod admission;
 pub mod cordon;
 pub mod cx;
 pub mod engine;

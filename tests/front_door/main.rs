@@ -1,6 +1,7 @@
 //! The real binary through its front door: HTTP requests as Nova sends them, answers as Nova reads
 //! them, claims as the inventory shows them.
 
+mod admission;
 mod bad_input;
 mod cluster;
 mod command_line;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use scheduler::ha::HostId;
+use scheduler::ha::admission::{self, Refuses, Rule};
 use scheduler::ha::drain::{Drain, Move, MoveState, Over, Stage};
 use scheduler::ha::host::Maintenance;
 use scheduler::ha::order::Change;
@@ -154,7 +155,12 @@ fn waits(tables: &Tables, drain: &Drain) -> Option<String> {
         Some(host) if moving.len() >= policy.drains as usize => {
             Some(format!("for the drain of {host}: {} at a time in a cluster", policy.drains))
         }
-        _ if policy.keep_spare => Some("for room: its cluster could not lose a host then".to_owned()),
+        _ if admission::kept(&policy).is_some_and(|(rule, refuses)| refuses && rule != Rule::Host) => {
+            Some(format!("for room: '{}' would not stay free then", policy.admission))
+        }
+        _ if policy.keep_spare || policy.refuses == Refuses::Enforce => {
+            Some("for room: its cluster could not lose a host then".to_owned())
+        }
         _ => None,
     }
 }

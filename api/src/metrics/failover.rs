@@ -10,6 +10,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use scheduler::ha::admission::{self, Rule};
 use scheduler::ha::breaker::Scope;
 use scheduler::ha::case::{Act, Phase};
 use scheduler::ha::recovery::{AttemptState, Status};
@@ -46,8 +47,10 @@ struct In {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Headroom {
-    domain: &'static str,
-    policy: &'static str,
+    domain: String,
+    policy: String,
+    /// None: instances are counted.
+    resource: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -126,10 +129,10 @@ impl FailoverMetrics {
         add("pallium_ha_blind", "1 while this node hears so few of its agents that it calls itself blind", &self.blind);
         let help = "Doubts about hosts that were heard again in the same life";
         registry.register("pallium_ha_false_suspicions", help, self.false_suspicions.clone());
-        let help = "0: by capacity each of the hosts that hold most could be lost; below: as many instances would find no room";
+        let help = "Of the region, below 0: as many instances would find no room were the worst host lost; of a zone and cell: what may be placed";
         registry.register("pallium_ha_failover_headroom", help, self.headroom.clone());
         // What has no series cannot be told from what is not scraped.
-        self.headroom(0);
+        self.headroom(0, &[]);
         self.times.register(registry);
         let help = "Protected hosts, by what is believed of them; unknown: they never said Hello";
         registry.register("pallium_ha_host_state", help, self.hosts.clone());
@@ -152,9 +155,16 @@ impl FailoverMetrics {
         due
     }
 
-    /// So many instances would find no room, were the worst host lost.
-    pub(super) fn headroom(&self, left: u32) {
-        self.headroom.get_or_create(&Headroom { domain: "region", policy: "hosts 1" }).set(-i64::from(left));
+    /// So many instances would find no room, were the worst host lost; and what policies leave to place.
+    pub(super) fn headroom(&self, left: u32, rooms: &[admission::Headroom]) {
+        // Policies, zones and cells go.
+        self.headroom.clear();
+        let region = Headroom { domain: "region".to_owned(), policy: Rule::Host.to_string(), resource: None };
+        self.headroom.get_or_create(&region).set(-i64::from(left));
+        for room in rooms {
+            let (domain, policy, resource) = (room.domain.clone(), room.rule.to_string(), Some(room.class.clone()));
+            self.headroom.get_or_create(&Headroom { domain, policy, resource }).set(room.left);
+        }
     }
 
     pub(super) fn set(&self, tables: &Tables, now: u64, mode: Mode, blind: bool) {

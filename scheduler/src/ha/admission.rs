@@ -1,3 +1,6 @@
+//! Room for a failover. What a policy keeps free, and what is done about placements that would take it, is judged by
+//! sums ([`Rooms`](crate::index::rooms::Rooms)) within each decision.
+//!
 //! Could a host be lost now, and which one not: for the largest hosts, whether all of their instances would
 //! find room on others (`hosts 1`).
 //!
@@ -8,12 +11,94 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use bitcode::{Decode, Encode};
+use serde::{Deserialize, Serialize};
+
 use super::host::{Host, HostId};
+use super::policy::{Mode, Policy};
 use crate::consumer::{Consumer, Purpose};
 use crate::domain::Domain;
 use crate::names::Sym;
 use crate::provider::{Amounts, Row};
 use crate::state::Tables;
+
+/// What stays free in a failover domain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rule {
+    /// As much as any one of its hosts may need elsewhere.
+    #[default]
+    Host,
+    /// So much of each class.
+    Percent(u8),
+}
+
+impl Rule {
+    /// More than this is no reserve.
+    const MOST: u8 = 90;
+
+    /// Whether it can be kept to.
+    pub fn is_valid(self) -> bool {
+        match self {
+            Self::Host => true,
+            Self::Percent(percent) => (1..=Self::MOST).contains(&percent),
+        }
+    }
+}
+
+impl std::fmt::Display for Rule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Host => f.write_str("hosts 1"),
+            Self::Percent(percent) => write!(f, "percent {percent}"),
+        }
+    }
+}
+
+impl std::str::FromStr for Rule {
+    type Err = ();
+
+    fn from_str(given: &str) -> Result<Self, ()> {
+        let rule = match given.split_once(' ') {
+            Some(("hosts", "1")) => Self::Host,
+            Some(("percent", percent)) => Self::Percent(percent.parse().map_err(drop)?),
+            _ => return Err(()),
+        };
+        if rule.is_valid() { Ok(rule) } else { Err(()) }
+    }
+}
+
+/// What is done about placements that would take what stays free.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refuses {
+    /// Nobody looks.
+    Off,
+    /// It is told.
+    #[default]
+    Warn,
+    /// They are refused.
+    Enforce,
+}
+
+/// What a policy keeps free, and whether placements are refused for it.
+pub fn kept(policy: &Policy) -> Option<(Rule, bool)> {
+    let refuses = policy.refuses == Refuses::Enforce && policy.mode == Mode::Enforce;
+    (policy.refuses != Refuses::Off).then_some((policy.admission, refuses))
+}
+
+/// What may still be placed in a failover domain before less of a class is free than a policy says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Headroom {
+    /// Availability zone and cell, as in `az-a/cell1`.
+    pub domain: String,
+    /// What must stay free.
+    pub rule: Rule,
+    /// Resource class.
+    pub class: String,
+    /// So much; below 0: so much is missing.
+    pub left: i64,
+}
 
 /// What the loss of one host would come to.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,6 +16,7 @@ use std::cell::LazyCell;
 use bitcode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
+use super::admission::{Refuses, Rule};
 use super::coordinator::Call;
 use super::drain::Step;
 use super::host::{Host, HostId};
@@ -101,6 +102,10 @@ pub struct Policy {
     pub to_target: u32,
     /// Hosts of a cluster that may be drained at once.
     pub drains: u32,
+    /// What stays free for a failover.
+    pub admission: Rule,
+    /// What is done about placements that would take it.
+    pub refuses: Refuses,
     /// A drain waits until its cluster could still lose another host (`hosts 1`).
     pub keep_spare: bool,
     /// A live migration that does not get on may be finished by force: the guest stands still for it.
@@ -119,6 +124,8 @@ impl Default for Policy {
             from_source: FROM_SOURCE,
             to_target: TO_TARGET.0,
             drains: 1,
+            admission: Rule::Host,
+            refuses: Refuses::Warn,
             keep_spare: false,
             force_complete: false,
         }
@@ -146,6 +153,10 @@ pub struct Rules {
     pub to_target: Option<u32>,
     /// See [`Policy::drains`].
     pub drains: Option<u32>,
+    /// See [`Policy::admission`].
+    pub admission: Option<Rule>,
+    /// See [`Policy::refuses`].
+    pub refuses: Option<Refuses>,
     /// See [`Policy::keep_spare`].
     pub keep_spare: Option<bool>,
     /// See [`Policy::force_complete`].
@@ -167,6 +178,8 @@ impl Rules {
         set(&mut policy.from_source, self.from_source);
         set(&mut policy.to_target, self.to_target);
         set(&mut policy.drains, self.drains);
+        set(&mut policy.admission, self.admission);
+        set(&mut policy.refuses, self.refuses);
         set(&mut policy.keep_spare, self.keep_spare);
         set(&mut policy.force_complete, self.force_complete);
     }
@@ -184,6 +197,8 @@ impl From<Policy> for Rules {
             from_source: Some(policy.from_source),
             to_target: Some(policy.to_target),
             drains: Some(policy.drains),
+            admission: Some(policy.admission),
+            refuses: Some(policy.refuses),
             keep_spare: Some(policy.keep_spare),
             force_complete: Some(policy.force_complete),
         }

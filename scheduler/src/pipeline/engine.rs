@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use crate::catalogue::{Catalogue, Change, Versions, named_well};
 use crate::domain::Domain;
-use crate::pipeline::cordon;
 use crate::pipeline::scoring::Scoring;
 use crate::pipeline::spec::{PipelineKind, PipelineResource, SpecError, StepSpec};
 use crate::pipeline::step::{Filter, Kind, Registry, Weigher};
+use crate::pipeline::{admission, cordon};
 use crate::request::Request;
 use crate::settings::Settings;
 
@@ -282,7 +282,8 @@ impl Engine {
             fail("spec.detectors", "only a pipeline of type detector may have detectors".to_owned());
         }
         let cordons = self.settings.cordon && spec.scheduling_domain == Domain::Nova;
-        let mut filters: Vec<_> = cordons.then(cordon::step).into_iter().collect();
+        let own = cordons.then(|| [cordon::step(), admission::step()]);
+        let mut filters: Vec<_> = own.into_iter().flatten().collect();
         for (at, step) in spec.filters.iter().enumerate() {
             let path = format!("spec.filters[{at}]");
             if step.multiplier.is_some() {

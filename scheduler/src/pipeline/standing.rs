@@ -11,6 +11,8 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::decision::StepReport;
+use crate::index::rooms::Short;
+use crate::pipeline::admission;
 use crate::pipeline::cx::Cx;
 use crate::pipeline::engine::Pipeline;
 use crate::pipeline::run::{
@@ -52,6 +54,8 @@ struct Seen {
 struct Standing {
     pipeline: Arc<Pipeline>,
     facts: u64,
+    /// Where it would have taken the room of a failover.
+    short: SmallVec<[Short; 2]>,
     /// Changes of use that were seen.
     seen: u64,
     use_sums: Vec<u64>,
@@ -147,6 +151,10 @@ impl Standings {
     }
 }
 
+fn short(cx: &Cx<'_>) -> SmallVec<[Short; 2]> {
+    admission::short(cx).into_iter().map(|(short, _)| short).collect()
+}
+
 /// A run of which nothing is kept.
 fn whole(pipeline: &Pipeline, cx: &Cx<'_>, entrants: Entrants, timer: fn() -> u64) -> Run {
     let detailed = entrants.detailed;
@@ -175,6 +183,7 @@ impl Standing {
         let mut standing = Standing {
             pipeline: Arc::clone(pipeline),
             facts: index.facts(),
+            short: short(cx),
             seen: index.changes(),
             use_sums: index.use_sums().to_vec(),
             filters: own(filters),
@@ -236,7 +245,7 @@ impl Standing {
     /// Judges the hosts again whose use has changed. False when the run no longer stands.
     fn catch_up(&mut self, cx: &Cx<'_>) -> bool {
         let index = cx.view.index;
-        if self.facts != index.facts() {
+        if self.facts != index.facts() || self.short != short(cx) {
             return false;
         }
         let Some(rows) = index.changed_since(self.seen) else { return false };

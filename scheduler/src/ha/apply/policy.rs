@@ -17,8 +17,11 @@ impl Cx<'_> {
             let given = format!("{} ms", policy.fence_isolated);
             return Err(invalid("policy.fence_isolated", &given, "60000 ms at least, or 0 to leave it alone"));
         }
+        if !policy.admission.is_valid() {
+            return Err(invalid("policy.admission", &policy.admission.to_string(), "percent 1 to 90"));
+        }
         self.ha_mut().small_mut().policy = policy;
-        self.touched.push(Touched::Doubts);
+        self.touched.push(Touched::Policies);
         Ok(Done::Changed)
     }
 
@@ -41,7 +44,7 @@ impl Cx<'_> {
         let small = self.ha_mut().small_mut();
         small.revisions = revision;
         policy::put(Arc::make_mut(&mut small.policies), Kept { policy, revision, by, why, wall });
-        self.touched.push(Touched::Doubts);
+        self.touched.push(Touched::Policies);
         Ok(Done::Changed)
     }
 
@@ -50,7 +53,7 @@ impl Cx<'_> {
             return Err(invalid("name", "one of no policy", "one that `pallium ctl ha policy show` lists"));
         }
         policy::remove(Arc::make_mut(&mut self.ha_mut().small_mut().policies), name);
-        self.touched.push(Touched::Doubts);
+        self.touched.push(Touched::Policies);
         Ok(Done::Changed)
     }
 

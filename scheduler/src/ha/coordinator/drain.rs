@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::{Answer, Call, Coordinator, Due, Lead, pace};
+use crate::ha::admission::{self, Rule};
 use crate::ha::case::Act;
 use crate::ha::drain::{
     BACKOFF, Drain, Left, MOST_CELL, MOST_SOURCE, MOST_TARGET, Move, MoveState, Over, STALLED, STUCK, Stage, Step, Way,
@@ -14,7 +15,7 @@ use crate::ha::host::{Host, HostId, Maintenance};
 use crate::ha::order::Change;
 use crate::ha::planner::Listed;
 use crate::ha::planner::{self, groups::ServerGroups};
-use crate::ha::policy;
+use crate::ha::policy::{self, Policy};
 use crate::ha::recovery::{Life, VmState};
 
 /// What this leader knows of a migration.
@@ -108,7 +109,7 @@ impl Coordinator {
         let there = |id: HostId| ha.hosts.get(id).is_some_and(|host| host.places.cluster == cluster);
         let moving = ha.drains.iter().filter(|other| other.stage == Stage::Moving && there(other.host)).count();
         let policy = policy::of(lead.tables, host);
-        if moving < policy.drains as usize && !self.yields(host, lead) && (!policy.keep_spare || spares(host, lead)) {
+        if moving < policy.drains as usize && !self.yields(host, lead) && keeps_room(&policy, host, lead) {
             Self::step_of_drain(drain, Step::Begin, due);
         }
     }
@@ -404,6 +405,41 @@ fn ways(
         (known.instance, to.map_or(Way::Left(Left::NoTarget), |life| Way::To { life, live: runs }))
     }));
     ways
+}
+
+/// Whether what the policy keeps free is so without the host, where drains wait for that.
+fn keeps_room(policy: &Policy, host: &Host, lead: &Lead<'_>) -> bool {
+    let refused = admission::kept(policy).filter(|(_, refuses)| *refuses).map(|(rule, _)| rule);
+    let percent = match refused {
+        Some(Rule::Percent(percent)) => leaves(host, percent, lead),
+        _ => true,
+    };
+    percent && (!policy.keep_spare && refused != Some(Rule::Host) || spares(host, lead))
+}
+
+/// Whether so much of each class that the host has is free in its zone and cell without it.
+fn leaves(host: &Host, percent: u8, lead: &Lead<'_>) -> bool {
+    let group = |host: &Host| (host.places.az, host.places.cell);
+    let mut sums: BTreeMap<crate::names::Sym, (u128, u128)> = BTreeMap::new();
+    let mut own: Vec<crate::names::Sym> = Vec::new();
+    for other in lead.ha().hosts.iter().filter(|other| other.enabled && group(other) == group(host)) {
+        let name = lead.tables.names.text(other.nova_host);
+        let row = lead.tables.row_of_node(crate::domain::Domain::Nova, name, None);
+        let Some(provider) = row.and_then(|row| lead.tables.provider(row)) else { continue };
+        for (class, inventory) in &provider.inventories {
+            let (capacity, used) = sums.entry(*class).or_default();
+            *used += u128::from(provider.used(*class));
+            if other.id == host.id {
+                own.push(*class);
+            } else if other.takes_instances() {
+                *capacity += u128::from(inventory.capacity());
+            }
+        }
+    }
+    own.iter().all(|class| {
+        let (capacity, used) = sums.get(class).copied().unwrap_or_default();
+        capacity.saturating_sub(used) * 100 >= capacity * u128::from(percent) && used <= capacity
+    })
 }
 
 /// Whether the cluster can do without a host: what is on its fullest other one still fits into the rest (a

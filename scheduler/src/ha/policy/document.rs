@@ -100,7 +100,7 @@ impl FailoverPolicy {
             let expected = "1 to 63 lower-case letters, digits, '-' and '.', with a letter or digit at both ends";
             reader.wrong("metadata.name", &brief(&name.as_str().into()), expected);
         }
-        let Rules { fence_isolated, from_source, to_target, drains, .. } = self.rules;
+        let Rules { fence_isolated, from_source, to_target, drains, admission, .. } = self.rules;
         if self.rules == Rules::default() {
             reader.wrong("spec", "nothing but a selector", "one key more at least, as in 'mode: dry-run'");
         }
@@ -108,6 +108,9 @@ impl FailoverPolicy {
             && (!(ISOLATED..=86_400_000).contains(&after) || after % 1_000 != 0)
         {
             reader.wrong("spec.isolationResponse", &format!("'fence_after {}'", time(after)), "60s to 24h");
+        }
+        if let Some(rule) = admission.filter(|rule| !rule.is_valid()) {
+            reader.wrong("spec.admission.policy", &format!("'{rule}'"), "percent 1 to 90");
         }
         for (path, given, most) in [
             ("spec.rates.evacuationsFromHost", from_source, FROM_SOURCE),

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::bench::{BOTH, Bench, hello, host, machine, off, op, spec, twice};
 use super::hook::engine;
+use crate::ha::admission::{Refuses, Rule};
 use crate::ha::breaker::{ScopeName, Trips};
 use crate::ha::case::{Cause, FenceOutcome, Phase};
 use crate::ha::drain::Over;
@@ -149,6 +150,8 @@ fn play(bench: &mut Bench, kind: u8, at: u8, a: u8, b: u8) {
         19 | 20 => {
             let rules = Rules {
                 mode: of([Some(Mode::Enforce), Some(Mode::DryRun), Some(Mode::Off), None], a),
+                admission: of([None, Some(Rule::Host), Some(Rule::Percent(30)), None], b),
+                refuses: of([Some(Refuses::Enforce), Some(Refuses::Enforce), Some(Refuses::Off), None], b / 2),
                 ..Rules::default()
             };
             let policy = FailoverPolicy { name: format!("p{}", at % 3), selector: selector(b, a / 4), rules };

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::bench::{Bench, HOSTS, host, spec};
+use crate::ha::admission::{Refuses, Rule};
 use crate::ha::breaker::ScopeName;
 use crate::ha::case::{Cause, Phase};
 use crate::ha::order::{Change, Done, Role, Voter};
@@ -29,7 +30,8 @@ fn a_bad_document_is_told_with_path_given_and_expected() {
     let name = "1 to 63 lower-case letters, digits, '-' and '.', with a letter or digit at both ends";
     let long = "x".repeat(256);
     let many: Vec<_> = (0..1_025).map(|n| format!("node-{n}")).collect();
-    let known = "known are mode, isolationResponse, fencing, errorInstances, restartInPlace, rates, drain, selector";
+    let known =
+        "known are mode, isolationResponse, fencing, errorInstances, restartInPlace, rates, admission, drain, selector";
     let parts =
         "one of domain, hosts, aggregates, traits, matchLabels, matchExpressions (every host: 'domain: region')";
     let rows: Vec<(&str, Value, String)> = vec![
@@ -65,6 +67,18 @@ fn a_bad_document_is_told_with_path_given_and_expected() {
         ),
         ("spec.detection", json!({}), planned("detection", "the times of detection are the same for all hosts")),
         ("spec.breaker", json!({"az": "10%"}), planned("breaker", "the thresholds of the breakers are fixed")),
+        (
+            "spec.admission",
+            json!({"policy": "slots"}),
+            "spec.admission.policy: 'slots' is planned and does nothing in this version, 'hosts 1', or 'percent N' with N \
+             from 1 to 90 expected"
+                .into(),
+        ),
+        (
+            "spec.admission",
+            json!({"policy": "percent 91", "mode": "warn"}),
+            "spec.admission.policy: 'percent 91' given, 'hosts 1', or 'percent N' with N from 1 to 90 expected".into(),
+        ),
         ("spec.localDiskPolicy", json!("refuse"), planned("localDiskPolicy", "nothing looks at local disks")),
         (
             "spec.isolationResponse",
@@ -194,13 +208,15 @@ prop_compose! {
         lease in prop::option::of(prop_oneof![Just(LeaseMode::Off), Just(LeaseMode::Strict)]),
         after in prop::option::of(prop_oneof![Just(0), (60_u64..86_400).prop_map(|seconds| seconds * 1_000)]),
         flags in prop::array::uniform5(prop::option::of(any::<bool>())),
+        admission in prop::option::of(prop_oneof![Just(Rule::Host), (1_u8..=90).prop_map(Rule::Percent)]),
+        refuses in prop::option::of(prop_oneof![Just(Refuses::Off), Just(Refuses::Warn), Just(Refuses::Enforce)]),
         numbers in (prop::option::of(1_u32..=32), prop::option::of(1_u32..=16), prop::option::of(1_u32..=1_000)),
     ) -> Rules {
         let [power_on, in_place, error_instances, keep_spare, force_complete] = flags;
         let (from_source, to_target, drains) = numbers;
         Rules {
             mode: Some(mode), lease, fence_isolated: after, power_on, in_place, error_instances, from_source, to_target,
-            drains, keep_spare, force_complete,
+            drains, admission, refuses, keep_spare, force_complete,
         }
     }
 }

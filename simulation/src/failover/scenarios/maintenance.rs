@@ -1,6 +1,7 @@
 //! Planned work: a host is emptied while it lives.
 
 use scheduler::ha::Phase;
+use scheduler::ha::admission::{Refuses, Rule};
 use scheduler::ha::coordinator::Answer;
 use scheduler::ha::drain::{Left, MOST_SOURCE, Over, Stage};
 use scheduler::ha::host::{Degraded, Detection, Maintenance};
@@ -101,6 +102,22 @@ pub(super) const ALL: &[Scenario] = &[
             given_back(world, 1)?;
             cordoned(world, None)?;
             want(world.fences() == 0, "two at a time, disabled, given back", "no fence")
+        },
+    },
+    Scenario {
+        id: "ADM-01",
+        what: "more is kept free than is; a host dies",
+        run: |world| {
+            let refused = Some("failover_admission: would leave less than 90 % of VCPU for a failover".to_owned());
+            // 36 in all, and 4 in use.
+            (3..=12).for_each(|n| world.grow(n, 2));
+            want(world.kept_out(2).is_none(), "", "new instances placed")?;
+            policy(world, |policy| (policy.admission, policy.refuses) = (Rule::Percent(90), Refuses::Enforce))?;
+            let told = world.kept_out(2);
+            want(told == refused, "", &format!("new instances refused; it is {told:?}"))?;
+            world.host_mut(1).cut();
+            recovered(world, 120_000)?;
+            want(world.kept_out(2) == refused, "new instances refused, evacuations not", "new ones refused still")
         },
     },
     Scenario {

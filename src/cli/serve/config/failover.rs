@@ -70,11 +70,10 @@ pub struct Ground {
 }
 
 /// Keys of the specification whose feature does not exist yet: refused, so that nobody believes in it.
-const PLANNED: [&str; 7] =
-    ["detection", "breaker", "admission", "protect", "localDiskPolicy", "transformStates", "drills"];
+const PLANNED: [&str; 6] = ["detection", "breaker", "protect", "localDiskPolicy", "transformStates", "drills"];
 /// Keys that are said for hosts, and replicated.
-const IN_POLICIES: [&str; 7] =
-    ["selector", "fencing", "isolationResponse", "rates", "errorInstances", "restartInPlace", "drain"];
+const IN_POLICIES: [&str; 8] =
+    ["selector", "fencing", "isolationResponse", "rates", "errorInstances", "restartInPlace", "admission", "drain"];
 
 impl Section {
     pub(super) fn read(reader: &mut Reader, fields: Fields<'_, '_>) -> Self {

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::ha::admission::Refuses;
 use crate::ha::policy::{Mode, Rules};
 use crate::ha::proof::LeaseMode;
 
@@ -19,10 +20,11 @@ pub(super) struct Key {
 
 const LEASES: [(&str, LeaseMode); 2] = [("off", LeaseMode::Off), ("strict", LeaseMode::Strict)];
 const ERRORS: [(&str, bool); 2] = [("skip", false), ("evacuate", true)];
+const REFUSES: [(&str, Refuses); 3] = [("enforce", Refuses::Enforce), ("warn", Refuses::Warn), ("off", Refuses::Off)];
 const FENCE_AFTER: &str = "fence_after ";
 
 /// All that is carried out.
-pub(super) static KEYS: [Key; 11] = [
+pub(super) static KEYS: [Key; 13] = [
     Key {
         path: "mode",
         expected: "enforce, dry-run or off",
@@ -77,6 +79,18 @@ pub(super) static KEYS: [Key; 11] = [
         write: |rules| rules.to_target.map(Value::from),
     },
     Key {
+        path: "admission.policy",
+        expected: "'hosts 1', or 'percent N' with N from 1 to 90",
+        read: |rules, given| take(&mut rules.admission, given.as_str().and_then(|given| given.parse().ok())),
+        write: |rules| Some(rules.admission?.to_string().into()),
+    },
+    Key {
+        path: "admission.mode",
+        expected: "enforce, warn or off",
+        read: |rules, given| take(&mut rules.refuses, word(&REFUSES, given)),
+        write: |rules| Some(written(&REFUSES, rules.refuses?)),
+    },
+    Key {
         path: "drain.maxUnavailable",
         expected: WHOLE,
         read: |rules, given| take(&mut rules.drains, whole(given)),
@@ -99,11 +113,12 @@ const FLAG: &str = "true or false";
 const WHOLE: &str = "a whole number";
 
 /// Keys of the specification that nothing carries out yet, and how it is instead.
-pub(super) static PLANNED: [(&str, &str); 10] = [
+pub(super) static PLANNED: [(&str, &str); 11] = [
     ("detection", "the times of detection are the same for all hosts"),
     ("fencing.topology", "what fences a host is in its inventory, 'fencers' of `pallium ctl ha apply`"),
     ("breaker", "the thresholds of the breakers are fixed"),
-    ("admission", "no placement is refused for the sake of failover; `pallium ctl ha losses` tells what could be lost"),
+    ("admission.degradationTolerance", "what instances need counts in full"),
+    ("admission.unit", "one host is lost at a time"),
     ("protect", "every instance of a protected host is protected"),
     ("tagKeys", "every instance of a protected host is protected"),
     ("localDiskPolicy", "nothing looks at local disks"),
@@ -112,8 +127,14 @@ pub(super) static PLANNED: [(&str, &str); 10] = [
     ("drills", "nothing is fenced for an exercise"),
 ];
 /// The same for values.
-pub(super) static PLANNED_VALUES: [(&str, &str); 2] =
-    [("fencing.leaseMode", "quorum"), ("isolationResponse", "self_stop")];
+pub(super) static PLANNED_VALUES: [(&str, &str); 6] = [
+    ("fencing.leaseMode", "quorum"),
+    ("isolationResponse", "self_stop"),
+    ("admission.policy", "hosts 2"),
+    ("admission.policy", "slots"),
+    ("admission.policy", "dedicated"),
+    ("admission.policy", "reservations"),
+];
 
 fn take<T>(to: &mut Option<T>, read: Option<T>) -> bool {
     *to = read;
