@@ -421,6 +421,7 @@ impl World {
     }
 
     /// An order of whoever leads.
+    #[expect(clippy::needless_pass_by_value, reason = "an order is given away")]
     pub fn order(&mut self, role: Role, change: Change) -> Result<Done, Refusal> {
         let Some(leading) = &self.leader else { panic!("nobody leads") };
         let leader = leading.id;
