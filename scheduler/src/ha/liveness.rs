@@ -572,7 +572,10 @@ impl Liveness {
             _ if runs(timers, watch, now) => say(Detection::Isolated),
             Detection::Isolated => say(Detection::Suspect),
             Detection::Suspect => {
-                let against = watch.against.is_some_and(|since| now.saturating_sub(since) >= timers.confirm);
+                // Confirmed anew from the end of the warm-up on, whoever began to suspect.
+                let warm = self.began + timers.warmup;
+                let against =
+                    watch.against.is_some_and(|since| now.saturating_sub(since.max(warm)) >= timers.confirm);
                 say(if against && !early { Detection::Unreachable } else { Detection::Suspect })
             }
         }

@@ -166,7 +166,12 @@ impl World {
         // INV-8: a new leader watches anew.
         let seen_off = there.is_some_and(|there| there.seen_off);
         let timers = Timers::default();
-        if case.fences == 1 && case.cause != Cause::Operator && !seen_off && term > 1 && now < led + timers.warmup {
+        if case.fences == 1
+            && case.cause != Cause::Operator
+            && !seen_off
+            && term > 1
+            && now < led + timers.warmup + CONFIRM
+        {
             broken.push(format!("INV-8 host {} is fenced {} ms after its leader began", id.host, now - led));
         }
         // INV-10: one host of a zone in ten seconds, two at first, five at once.
