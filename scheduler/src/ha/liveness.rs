@@ -574,8 +574,7 @@ impl Liveness {
             Detection::Suspect => {
                 // Confirmed anew from the end of the warm-up on, whoever began to suspect.
                 let warm = self.began + timers.warmup;
-                let against =
-                    watch.against.is_some_and(|since| now.saturating_sub(since.max(warm)) >= timers.confirm);
+                let against = watch.against.is_some_and(|since| now.saturating_sub(since.max(warm)) >= timers.confirm);
                 say(if against && !early { Detection::Unreachable } else { Detection::Suspect })
             }
         }

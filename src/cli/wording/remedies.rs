@@ -65,9 +65,12 @@ fn change(change: &v1::RemedyChange) -> String {
             change.from.as_deref().unwrap_or_default(),
             change.to.as_deref().unwrap_or_default()
         ),
-        // No pipeline can do without it.
+        // No pipeline can do without these two.
         _ if name == scheduler::pipeline::cordon::NAME => {
             format!("once failover lets new instances there again ({})", change.reasons.join(", "))
+        }
+        _ if name == scheduler::pipeline::admission::NAME => {
+            format!("once there is room beside what is kept for a failover ({})", change.reasons.join(", "))
         }
         _ if change.reasons.is_empty() => format!("without {}", step(name)),
         _ => format!("without {} ({})", step(name), change.reasons.join(", ")),
