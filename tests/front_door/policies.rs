@@ -95,7 +95,7 @@ fn a_policy_is_checked_applied_shown_held_to_and_taken_away() {
         let mut document = listed["policies"][0]["document"].clone();
         assert_eq!(
             (&document["spec"]["mode"], listed["rules"].as_array().map(Vec::len)),
-            (&json!("dry-run"), Some(11))
+            (&json!("dry-run"), Some(13))
         );
         document["spec"]["mode"] = json!("on");
         document["spec"]["nova"] = json!({});

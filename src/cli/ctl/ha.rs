@@ -114,7 +114,7 @@ enum Command {
         yes: bool,
     },
     /// Take a case back whose fence failed and whose host is heard; the host must be rebooted afterwards
-    #[command(after_help = "Example: pallium ctl ha abort compute-17 --reason 'its BMC hangs, the host is well'")]
+    #[command(after_help = "Example: pallium ctl ha abort compute-17 --reason 'its BMC hangs'")]
     Abort(Told),
     /// Keep a host from being fenced for a while
     #[command(after_help = "Example: pallium ctl ha exempt compute-17 --for 2h --reason 'firmware update'")]
