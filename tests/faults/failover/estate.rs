@@ -42,7 +42,7 @@ const SETTLED: Duration = Duration::from_secs(40);
 pub enum Death {
     /// It loses power, which its BMC says.
     PowerLost,
-    /// It hangs with its guests, which a neighbour sees; its BMC switches it off when it is told to.
+    /// It hangs with its guests, which two neighbours see; its BMC switches it off when it is told to.
     Hung,
     /// It is cut off from everything, and so is its BMC: its guests run until its watchdog resets it.
     Dark,
@@ -264,8 +264,10 @@ impl Estate {
                 self.model.cloud().die(&first());
             }
             Death::Hung | Death::Dark => {
-                self.agents[1].abort();
-                self.agents[1] = self.agent(2, Some(id(1))).await;
+                for neighbour in [2, 3] {
+                    self.agents[neighbour - 1].abort();
+                    self.agents[neighbour - 1] = self.agent(neighbour, Some(id(1))).await;
+                }
                 self.agents[0].abort();
             }
         }
