@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use scheduler::Sym;
 use scheduler::ha::breaker::{Decision, STORM, Scope};
-use scheduler::ha::case::{Case, CaseId, Cause};
+use scheduler::ha::case::{Act, Case, CaseId, Cause};
 use scheduler::ha::coordinator::{Barrier, Call};
 use scheduler::ha::host::{Host, HostId, Maintenance};
 use scheduler::ha::liveness::Timers;
@@ -227,6 +227,12 @@ impl World {
     fn check_turn(&mut self, id: HostId, broken: &mut Vec<String>) {
         let ha = self.core.state().tables().failover();
         let Some(host) = ha.hosts.get(id) else { return };
+        // Where recovery is held up nothing begins, and no turn of another is taken.
+        let held = ha.paused(Act::Recover) > self.now
+            || ha.cases.get(id).is_some_and(|case| case.held(Act::Recover).is_some());
+        if held || policy::mode(self.core.state().tables(), id) != Mode::Enforce {
+            return;
+        }
         for scope in Scope::all_of(host) {
             let last = self.memory.turns.insert(scope, (id, self.now));
             let soon = last.is_some_and(|(other, at)| other != id && self.now < at + 30_000);
