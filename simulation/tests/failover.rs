@@ -72,7 +72,7 @@ const MINUTES: u64 = 20;
 /// - 285: a new leader did not go on with a fence of a host that was heard again, nor asked (INV-27);
 /// - 524: such a host was fenced as soon as it was silent for a moment (INV-8).
 /// - 1469: that Nova showed no trace of a drain's migration for long counted for the evacuation after it (INV-7).
-const FOUND: [(u64, u64, u8); 11] = [
+const FOUND: [(u64, u64, u8); 13] = [
     (65, 20, 23),
     (34, 20, 23),
     (9, 30, 23),
@@ -84,6 +84,8 @@ const FOUND: [(u64, u64, u8); 11] = [
     (285, 30, 27),
     (524, 30, 27),
     (1469, 30, 28),
+    (416, 30, 29),
+    (25, 30, 30),
 ];
 
 #[test]

@@ -106,7 +106,7 @@ pub(crate) fn check(tables: &Tables, broken: &mut Vec<String>) {
     }
     // INV-10.
     let (mut sources, mut targets) = (BTreeMap::new(), BTreeMap::new());
-    for known in ha.moves.iter().filter(|known| known.is_live()) {
+    for known in ha.under_way() {
         *sources.entry(known.from.host).or_insert(0) += 1;
         *targets.entry(known.to.host).or_insert(0) += 1;
     }

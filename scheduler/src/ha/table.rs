@@ -155,11 +155,21 @@ impl Failover {
         }
     }
 
+    /// Whether a life of a host goes on.
+    pub fn lives(&self, life: Life) -> bool {
+        self.hosts.get(life.host).is_some_and(|host| host.is_open() && host.incarnation == life.incarnation)
+    }
+
+    /// Migrations of drains that may be going on. One whose source's life is over copies nothing any more, whatever Nova
+    /// says of it; it is kept for what it may have brought over.
+    pub fn under_way(&self) -> impl Iterator<Item = &Move> {
+        self.moves.iter().map(|known| &**known).filter(|known| known.is_live() && self.lives(known.from))
+    }
+
     /// Whether a restart is still of the place where its instance may run, and of a life that goes on.
     pub fn stands(&self, restart: &Restart) -> bool {
         let Restart { instance, life, .. } = *restart;
-        let open = self.hosts.get(life.host).is_some_and(|host| host.is_open() && host.incarnation == life.incarnation);
-        open && self.permits.get(instance).is_some_and(|permit| permit.life == life)
+        self.lives(life) && self.permits.get(instance).is_some_and(|permit| permit.life == life)
     }
 
     /// Whether instances may be sent to a life of a host.

@@ -267,7 +267,7 @@ impl Cx<'_> {
         if started.is_some_and(|restart| self.ha().stands(restart)) && !Stop::OneAttempt.lets(false) {
             return no("a restart of it is on its way");
         }
-        let live = || self.ha().moves.iter().filter(|other| other.is_live() && other.instance != instance);
+        let live = || self.ha().under_way().filter(|other| other.instance != instance);
         let source = live().filter(|other| other.from.host == known.from.host).count();
         let target = live().filter(|other| other.to.host == known.to.host).count();
         if !Stop::DrainLimits.lets(source < MOST_SOURCE && target < MOST_TARGET) {

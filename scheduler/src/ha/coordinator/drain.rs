@@ -187,13 +187,12 @@ impl Coordinator {
             return;
         }
         let ha = lead.ha();
-        let live = || ha.moves.iter().filter(|known| known.is_live());
         let in_cell =
             |known: &Move| ha.hosts.get(known.from.host).is_some_and(|from| from.places.cell == host.places.cell);
-        let mut source = live().filter(|known| known.from.host == host.id).count();
-        let mut cell = live().filter(|known| in_cell(known)).count();
+        let mut source = ha.under_way().filter(|known| known.from.host == host.id).count();
+        let mut cell = ha.under_way().filter(|known| in_cell(known)).count();
         let mut targets: BTreeMap<HostId, usize> = BTreeMap::new();
-        for known in live() {
+        for known in ha.under_way() {
             *targets.entry(known.to.host).or_default() += 1;
         }
         for known in of.iter().filter(|known| known.state == MoveState::Claimed) {

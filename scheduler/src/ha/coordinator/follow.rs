@@ -39,11 +39,7 @@ impl Coordinator {
             let alive = match from {
                 // What its host had before it booted is started there, or left.
                 Some(from) if from.host == host => continue,
-                Some(from) => lead
-                    .ha()
-                    .hosts
-                    .get(from.host)
-                    .is_some_and(|source| source.is_open() && source.incarnation == from.incarnation),
+                Some(from) => lead.ha().lives(from),
                 None => true,
             };
             let proven = from.and_then(|from| lead.ha().proven(from, lead.tables.counters().epoch));

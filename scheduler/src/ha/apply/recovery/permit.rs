@@ -34,9 +34,7 @@ impl Cx<'_> {
             return Err(Refusal::Attempt { instance, number, why });
         }
         let back = matches!(cause, PermitCause::AttemptFailed(_));
-        let open =
-            self.ha().hosts.get(to.host).is_some_and(|host| host.is_open() && host.incarnation == to.incarnation);
-        if !back && !Stop::NoPermitOnDead.lets(open) {
+        if !back && !Stop::NoPermitOnDead.lets(self.ha().lives(to)) {
             return Err(Refusal::Target {
                 host: to.host,
                 why: format!("it is not in incarnation {}, or that is over", to.incarnation),
@@ -51,13 +49,8 @@ impl Cx<'_> {
             (PermitCause::Placed, None) => {}
             (PermitCause::Migrated(_), Some(from)) => {
                 // Away from a live host by a migration that both saw; from a dead one it is an adoption.
-                let alive = self
-                    .ha()
-                    .hosts
-                    .get(from.host)
-                    .is_some_and(|host| host.is_open() && host.incarnation == from.incarnation);
                 // What failover is about to move, or has, it moves itself.
-                if !alive || recovery.is_some_and(|recovery| !recovery.status.is_settled()) {
+                if !self.ha().lives(from) || recovery.is_some_and(|recovery| !recovery.status.is_settled()) {
                     return Err(refused);
                 }
             }
