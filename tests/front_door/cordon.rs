@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use crate::server::{Answer, Server, run};
 use crate::spec::{create, host, uuid};
-use crate::support::agents::{Agent, hello, watched};
+use crate::support;
+use crate::support::agents::{Agent, hello, watch, watched};
 use crate::support::nodes::until;
 
 const TRIAL: &str = "\
@@ -20,18 +21,13 @@ spec:
 fn a_host_that_failover_doubts_takes_nothing_new_where_it_acts() {
     run(async {
         let dir = tempfile::tempdir().expect("a folder");
-        let file = |name: &str, text: &str| {
-            let path = dir.path().join(name);
-            std::fs::write(&path, text).expect("written");
-            path.display().to_string()
-        };
+        let file = |name: &str, text: &str| support::file(dir.path(), name, text);
         let config = |mode: &str| file(mode, &format!("ha: {{mode: {mode}}}\n"));
         let start = |mode: &str| Server::start_with(&dir.path().join("data"), &["--config", &config(mode)]);
         let mut server = start("enforce");
         server.apply(&["a", "b", "c", "d", "e"].map(|name| host(name, 100_000, 100_000_000))).await;
         // d has no agent, and e is none of failover's.
-        let hosts = file("hosts.json", &watched(&["a", "b", "c", "d"]).to_string());
-        until("the feature level", async || server.ctl(&["ha", "apply", &hosts]).ok()).await;
+        watch(&server, dir.path(), &watched(&["a", "b", "c", "d"])).await;
         let mut beats = Vec::new();
         for n in 1..=3 {
             beats.push(Agent::begin(&server, hello(n)).await.expect("it is known").beat(None));

@@ -16,7 +16,8 @@ use uuid::Uuid;
 use self::nova::{Check, Cloud, Model};
 use crate::server::{Server, run};
 use crate::spec::host;
-use crate::support::agents::{Agent, Guests, Permits, hello, watched};
+use crate::support;
+use crate::support::agents::{Agent, Guests, Permits, hello, watch, watched};
 use crate::support::nodes::until;
 
 const HOSTS: [&str; 3] = ["a", "b", "c"];
@@ -40,11 +41,7 @@ impl Estate {
         let model = Model::start().await;
         change(&mut model.cloud());
         let files = tempfile::tempdir().expect("a folder");
-        let file = |name: &str, text: &str| {
-            let path = files.path().join(name);
-            std::fs::write(&path, text).expect("written");
-            path.display().to_string()
-        };
+        let file = |name: &str, text: &str| support::file(files.path(), name, text);
         let nova = json!({
             "auth_url": format!("{}/identity", model.url), "user": nova::USER,
             "password_file": file("nova", nova::PASSWORD), "project": "service", "region": "one",
@@ -59,11 +56,10 @@ impl Estate {
         for (n, service) in services.iter().enumerate() {
             told["hosts"][n]["nova_service"] = service.to_string().into();
         }
-        let hosts = file("hosts.json", &told.to_string());
         let (guests, permits) = Default::default();
         let mut estate = Self { server, model, instances, guests, permits, files };
         estate.report().await;
-        until("the feature level", async || estate.server.ctl(&["ha", "apply", &hosts]).ok()).await;
+        watch(&estate.server, estate.files.path(), &told).await;
         for (n, name) in (1..).zip(HOSTS) {
             let agent = Agent::begin(&estate.server, hello(n)).await.expect("it is known");
             estate.permits.insert(name.to_owned(), agent.permits.clone());

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::server::{BINARY, Server, run};
 use crate::spec::{create, host, uuid};
-use crate::support::agents::{Agent, hello, id, watched};
+use crate::support::agents::{Agent, hello, id, watch, watched};
 use crate::support::nodes::{Node, ready, settled, three, until};
 
 fn case(server: &Server, name: &str) -> Option<Value> {
@@ -280,9 +280,7 @@ fn a_host_whose_storage_heartbeat_goes_on_is_isolated_and_not_dead() {
         for host in watched["hosts"].as_array_mut().expect("hosts") {
             host["unchecked"] = true.into();
         }
-        std::fs::write(file("hosts.json"), watched.to_string()).expect("written");
-        let hosts = file("hosts.json").display().to_string();
-        until("the feature level", async || server.ctl(&["ha", "apply", &hosts]).ok()).await;
+        watch(&server, dir.path(), &watched).await;
 
         let listen = server.url.trim_start_matches("http://").parse().expect("an address");
         let (at, way) = relay(listen).await;

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use crate::command_line::{pallium, text};
 use crate::server::{Server, run};
 use crate::spec::host;
-use crate::support::agents::{Agent, hello, id, watched};
+use crate::support;
+use crate::support::agents::{Agent, hello, id, watch, watched};
 use crate::support::nodes::until;
 
 const TRIAL: &str = "\
@@ -29,16 +30,11 @@ spec:
 fn a_policy_is_checked_applied_shown_held_to_and_taken_away() {
     run(async {
         let dir = tempfile::tempdir().expect("a folder");
-        let file = |name: &str, text: &str| {
-            let path = dir.path().join(name);
-            std::fs::write(&path, text).expect("written");
-            path.display().to_string()
-        };
+        let file = |name: &str, text: &str| support::file(dir.path(), name, text);
         let config = file("server.yaml", "ha: {mode: enforce}\n");
         let server = Server::start_with(&dir.path().join("data"), &["--config", &config]);
         server.apply(&["a", "b", "c"].map(|name| host(name, 8, 8192))).await;
-        let hosts = file("hosts.json", &watched(&["a", "b", "c"]).to_string());
-        until("the feature level", async || server.ctl(&["ha", "apply", &hosts]).ok()).await;
+        watch(&server, dir.path(), &watched(&["a", "b", "c"])).await;
         let policy = |arguments: &[&str]| server.ctl(&[&["ha", "policy"], arguments].concat());
         assert!(policy(&["show"]).expect("none").starts_with("no policy"));
 

@@ -252,6 +252,12 @@ impl Agent {
     }
 }
 
+/// Has failover watch hosts, once the cluster has reached its feature level.
+pub async fn watch(server: &Server, folder: &std::path::Path, hosts: &Value) {
+    let hosts = super::file(folder, "hosts.json", &hosts.to_string());
+    super::nodes::until("the feature level", async || server.ctl(&["ha", "apply", &hosts]).ok()).await;
+}
+
 /// The hosts of these names, from 1 on, as `ctl ha apply` takes them.
 pub fn watched(names: &[&str]) -> Value {
     let host = |(n, name): (u64, &&str)| json!({"host": name, "id": id(n), "machine_uuid": uuid(0xC000 + n), "machine_serial": format!("S{n}")});

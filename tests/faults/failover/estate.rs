@@ -16,7 +16,8 @@ use super::nova::{self, Model};
 use super::trap::{Step, Trap, When};
 use crate::server::{BINARY, Server};
 use crate::spec::{create, host, uuid};
-use crate::support::agents::{Agent, Dog, hello, id, watched};
+use crate::support;
+use crate::support::agents::{Agent, Dog, hello, id, watch, watched};
 use crate::support::network::{Network, PEERS, Rule};
 use crate::support::nodes::{Node, at, ready, settled, three, until};
 
@@ -116,11 +117,7 @@ impl Estate {
         let model = Model::start_at(outside, |app| trap.in_front_of(app)).await;
         let (bmcs, bmc) = Bmcs::start(outside, &trap).await;
         let files = tempfile::tempdir().expect("a folder");
-        let secret = |name: &str, text: &str| {
-            let path = files.path().join(name);
-            std::fs::write(&path, text).expect("written");
-            path.display().to_string()
-        };
+        let secret = |name: &str, text: &str| support::file(files.path(), name, text);
         let (nova_file, bmc_file) = (secret("nova", nova::PASSWORD), secret("bmc", "secret"));
         let ha = json!({
             "mode": "enforce",
@@ -169,8 +166,7 @@ impl Estate {
         if leased {
             told["hosts"][0]["fencers"] = json!(["redfish", "watchdog_lease", "manual"]);
         }
-        let file = secret("hosts.json", &told.to_string());
-        until("the feature level", async || servers[0].ctl(&["ha", "apply", &file]).ok()).await;
+        watch(&servers[0], files.path(), &told).await;
         if leased {
             let file = secret("leases.yaml", LEASES);
             let apply = ["ha", "policy", "apply", &file, "--reason", "its BMC shares its feed"];
