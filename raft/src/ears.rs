@@ -205,6 +205,15 @@ fn wait<T>(waiting: &mut Vec<T>, more: impl IntoIterator<Item = T>) {
     waiting.drain(..over);
 }
 
+/// What is so of a host from now on; none: nothing any more.
+fn say<T>(of: &mut BTreeMap<HostId, T>, host: HostId, said: Option<T>) {
+    match said {
+        None => drop(of.remove(&host)),
+        Some(said) if of.len() < HOSTS || of.contains_key(&host) => drop(of.insert(host, said)),
+        Some(_) => {}
+    }
+}
+
 impl Memory {
     fn hold(&mut self, held: impl IntoIterator<Item = Held>) {
         self.held.retain(|_, (_, at)| clock::since(*at) < HELD);
@@ -258,32 +267,17 @@ impl Ears {
 
     /// How a host says that it is.
     pub fn health(&self, host: HostId, ill: Degraded) {
-        let mut memory = self.memory();
-        if ill.is_empty() {
-            memory.ill.remove(&host);
-        } else if memory.ill.len() < HOSTS {
-            memory.ill.insert(host, ill);
-        }
+        say(&mut self.memory().ill, host, (!ill.is_empty()).then_some(ill));
     }
 
     /// Guests of a host that crashed by themselves and were not started since: all of them.
     pub fn crashed(&self, host: HostId, instances: BTreeSet<Uuid>) {
-        let mut memory = self.memory();
-        if instances.is_empty() {
-            memory.crashed.remove(&host);
-        } else if memory.crashed.len() < HOSTS {
-            memory.crashed.insert(host, instances);
-        }
+        say(&mut self.memory().crashed, host, (!instances.is_empty()).then_some(instances));
     }
 
     /// Guests of a host that begin, or run, without a permit there: all of them.
     pub fn strangers(&self, host: HostId, instances: BTreeSet<Uuid>) {
-        let mut memory = self.memory();
-        if instances.is_empty() {
-            memory.strangers.remove(&host);
-        } else if memory.strangers.len() < HOSTS {
-            memory.strangers.insert(host, instances);
-        }
+        say(&mut self.memory().strangers, host, (!instances.is_empty()).then_some(instances));
     }
 
     /// For the leader: the domains of a host are to be listed anew, by the agent that speaks to one of the members.
@@ -301,12 +295,7 @@ impl Ears {
 
     /// Where guests of a host stand still for I/O errors: all of it.
     pub fn stalls(&self, host: HostId, stalls: Vec<Stall>) {
-        let mut memory = self.memory();
-        if stalls.is_empty() {
-            memory.stalls.remove(&host);
-        } else if memory.stalls.len() < HOSTS {
-            memory.stalls.insert(host, stalls);
-        }
+        say(&mut self.memory().stalls, host, (!stalls.is_empty()).then_some(stalls));
     }
 
     /// An agent that speaks to this node asks for a lease.
