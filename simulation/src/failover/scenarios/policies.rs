@@ -2,6 +2,7 @@
 
 use scheduler::ha::breaker::ScopeName;
 use scheduler::ha::order::{Change, Role};
+use scheduler::ha::planner::{Asks, Rank};
 use scheduler::ha::policy::{FailoverPolicy, Mode, Rules, Selector};
 
 use super::{Scenario, VMS, asked, hang, recovered, returned, untouched, want};
@@ -105,6 +106,20 @@ pub(super) const ALL: &[Scenario] = &[
             world.run(180_000);
             want(world.taken.len() == taken && taken < VMS as usize, "", "none is begun in a dry run")?;
             zone(world, Mode::Enforce)?;
+            recovered(world, 400_000)
+        },
+    },
+    Scenario {
+        id: "EVA-09b",
+        what: "room for all, one at a time, and the last is urgent",
+        run: |world| {
+            let one = Rules { from_source: Some(1), ..Rules::default() };
+            put(world, "slow", Selector { domain: Some(ScopeName::Region), ..Selector::default() }, one)?;
+            world.nova.asks =
+                [(vm(VMS), Asks { rank: Rank { class: 0, ..Rank::default() }, ..Asks::default() })].into();
+            world.host_mut(1).cut();
+            world.until(180_000, |world| !world.taken.is_empty());
+            want(world.taken.keys().eq([&vm(VMS)]), "", "the urgent one first")?;
             recovered(world, 400_000)
         },
     },
