@@ -131,11 +131,12 @@ impl Rooms {
     }
 
     /// Rows that what is `asked` may not be placed on, by what would be missing: `asked` says how much more of a group's
-    /// class would be in use. Placements that make nothing worse are never refused.
+    /// class would be in use. Placements that make nothing worse are never refused, nor are any where no host could take
+    /// an evacuation (none has an agent yet): there is no room to keep.
     pub fn short(&self, asked: impl Fn(Group) -> SmallVec<[(Sym, u64); 4]>) -> impl Iterator<Item = (Short, &Rows)> {
         self.kept.iter().filter(|((_, _, refuses), _)| *refuses).filter_map(move |(&(group, rule, _), rows)| {
             let lacks = |&(class, amount): &(Sym, u64)| {
-                let sum = self.sums.get(&(group, class)).filter(|_| amount > 0);
+                let sum = self.sums.get(&(group, class)).filter(|sum| amount > 0 && sum.capacity > 0);
                 sum.is_some_and(|sum| sum.room(rule) < i128::from(amount))
             };
             let (class, _) = asked(group).into_iter().find(|asked| lacks(asked))?;
