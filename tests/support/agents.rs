@@ -71,6 +71,8 @@ struct Leases {
     sent: BTreeMap<u64, Instant>,
     /// When the last lease ends.
     end: Option<Instant>,
+    /// It was told to be armed.
+    armed: bool,
 }
 
 impl Dog {
@@ -82,6 +84,16 @@ impl Dog {
     /// When it resets its host, if nothing but silence comes from now on: an agent feeds up to the end of its lease.
     pub fn bites(&self) -> Option<Instant> {
         Some(self.0.lock().expect("no panic").end? + Duration::from_millis(BITES_AFTER))
+    }
+
+    /// Whether it was told to be armed in the session that is.
+    pub fn is_armed(&self) -> bool {
+        self.0.lock().expect("no panic").armed
+    }
+
+    /// It is armed no more, and knows of no lease.
+    pub fn begins_anew(&self) {
+        *self.0.lock().expect("no panic") = Leases::default();
     }
 
     fn sends(&self, seq: u64) {
@@ -221,6 +233,7 @@ impl Agent {
                         // It says who it is anew, with its watchdog as it is now.
                         if let (Some(armed), Some(mut hello)) = (directive.watchdog, self.hello.clone()) {
                             hello.watchdog = Some(Dog::device(armed));
+                            self.dog.0.lock().expect("no panic").armed = armed;
                             self.report.seq += 1;
                             let report = ha::AgentReport { hello: Some(hello), ..self.report.clone() };
                             if self.reports.send(report).await.is_err() {

@@ -43,6 +43,9 @@ const SIGHTS: usize = 1_024;
 /// Between two looks for a lease, where they are given.
 const LEASE: Duration = Duration::from_millis(500);
 
+/// Why a session ends.
+const DEAF: &str = "it takes no directives";
+
 /// What all sessions look at.
 pub(crate) struct Agents {
     places: watch::Sender<Arc<Places>>,
@@ -136,8 +139,10 @@ struct Session {
     /// Permits that were told and not taken in yet, with the directive that told them.
     told: VecDeque<(u64, Vec<Uuid>)>,
     watchdog: Watchdog,
-    /// A lease was given in this session, and the watchdog was told to be armed.
+    /// Its host lives on leases, as far as the last look.
     leased: bool,
+    /// A lease was given in this session, and the watchdog was told to be armed.
+    granted_lease: bool,
     arming: bool,
     /// Leases are given: each heartbeat asks for one.
     asks: bool,
@@ -197,6 +202,7 @@ pub(crate) async fn session(
         told: VecDeque::new(),
         watchdog: Watchdog::default(),
         leased: false,
+        granted_lease: false,
         arming: false,
         asks: false,
         way,
@@ -344,7 +350,9 @@ impl Session {
                         break why;
                     }
                 }
-                _ = lease.tick(), if self.asks => self.lease(),
+                _ = lease.tick(), if self.asks => if let Err(why) = self.lease().await {
+                    break why;
+                },
             }
             if !self.service.agents.is_newest(self.host, self.number) {
                 break "a newer session of the same host has begun".to_owned();
@@ -504,11 +512,13 @@ impl Session {
         Ok(())
     }
 
-    /// What the leader granted is handed on; with the first lease the watchdog is armed.
-    fn lease(&mut self) {
-        let Some(grant) = self.service.node.ears().grant(self.host) else { return };
+    /// What the leader granted is handed on; the first lease arms the watchdog by itself, as nothing else may change
+    /// for hours.
+    async fn lease(&mut self) -> Result<(), String> {
+        let Some(grant) = self.service.node.ears().grant(self.host) else { return Ok(()) };
         let lease = ha::AgentLease { lease: grant.lease, for_seq: grant.seq, ttl_ms: grant.ttl };
-        self.leased |= self.say(ha::AgentDirective { lease: Some(lease), ..ha::AgentDirective::default() });
+        self.granted_lease |= self.say(ha::AgentDirective { lease: Some(lease), ..ha::AgentDirective::default() });
+        self.arm().await
     }
 
     /// Directives up to that one are done, and on the agent's disk.
@@ -525,7 +535,6 @@ impl Session {
     /// What has changed of this host's permits is told. Why the session must end, if it must: an agent whose
     /// life is over says Hello anew, which is refused and told if it was proven over while it lived.
     async fn look(&mut self, places: &Places) -> Result<(), String> {
-        const DEAF: &str = "it takes no directives";
         if places.astray {
             return Err("this node has lost the others: the agent is to try another".to_owned());
         }
@@ -548,7 +557,8 @@ impl Session {
             heard &= self.say(ha::AgentDirective { nova_compute: Some(!holds), ..ha::AgentDirective::default() });
         }
         self.asks = places.leases && self.way == Way::Stream;
-        heard &= self.arm(leased).await.map_err(|error| error.to_string())?;
+        self.leased = leased;
+        self.arm().await?;
         if !heard {
             return Err(DEAF.to_owned());
         }
@@ -559,23 +569,22 @@ impl Session {
         if told { Ok(()) } else { Err(DEAF.to_owned()) }
     }
 
-    /// Armed once a lease was given, and disarmed once it is committed that nothing rests on it. False: the agent
-    /// takes no directives.
-    async fn arm(&mut self, leased: bool) -> Result<bool, ApiError> {
+    /// Armed once a lease was given, and disarmed once it is committed that nothing rests on it. Why the session must end,
+    /// if it must.
+    async fn arm(&mut self) -> Result<(), String> {
         let device = self.watchdog.timeout > 0;
         let armed = self.watchdog.armed || self.arming;
-        let say = |on| ha::AgentDirective { watchdog: Some(on), ..ha::AgentDirective::default() };
-        if leased && device && self.leased && !armed {
-            self.arming = true;
-            return Ok(self.say(say(true)));
+        let on = self.leased && device && self.granted_lease;
+        if on == armed || self.leased && !on {
+            return Ok(());
         }
-        if !leased && armed {
-            self.arming = false;
+        self.arming = on;
+        if !on {
             self.watchdog.armed = false;
-            self.replicate_watchdog(self.watchdog).await?;
-            return Ok(self.say(say(false)));
+            self.replicate_watchdog(self.watchdog).await.map_err(|error| error.to_string())?;
         }
-        Ok(true)
+        let told = self.say(ha::AgentDirective { watchdog: Some(on), ..ha::AgentDirective::default() });
+        if told { Ok(()) } else { Err(DEAF.to_owned()) }
     }
 
     fn permits(&mut self, granted: &BTreeSet<Uuid>, withdrawn: &BTreeSet<Uuid>) -> bool {

@@ -195,7 +195,12 @@ impl Estate {
         }
         until("places of all instances", async || (estate.status()["permits"] == INSTANCES).then_some(())).await;
         if leased {
+            // In an estate where nothing happens: the lease itself must arm it.
+            estate.agents[0].abort();
+            estate.dog.begins_anew();
+            estate.agents[0] = estate.agent(1, None).await;
             until("a lease", async || estate.dog.bites()).await;
+            until("an armed watchdog", async || estate.dog.is_armed().then_some(())).await;
         }
         estate
     }
