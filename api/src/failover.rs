@@ -16,7 +16,7 @@ use scheduler::Domain;
 use scheduler::ha::breaker::{Decision, ScopeName};
 use scheduler::ha::case::{Act, Cause};
 use scheduler::ha::host::Maintenance;
-use scheduler::ha::order::{Actor, Change, Done, Role};
+use scheduler::ha::order::{Actor, Change, Done, Role, Verdict};
 use scheduler::ha::proof::{Evidence, Token};
 use scheduler::ha::{Host, HostId};
 use scheduler::state::Tables;
@@ -157,6 +157,42 @@ impl Service {
         let host = self.found(&asked.host).await?;
         let token = token(&asked.token, host)?;
         self.told(operator(&asked.actor, &asked.reason), Change::CaseAbort { token, heard: None }).await
+    }
+
+    pub(crate) async fn decide_instance(&self, asked: ha::DecideInstanceRequest) -> Result<ha::FailoverDone, ApiError> {
+        let instance = crate::convert::uuid("instance", &asked.instance)?;
+        let verdict = match (asked.verdict.as_str(), &asked.host) {
+            ("retry", None) => Verdict::Retry,
+            ("skip", None) => Verdict::Skip,
+            ("retarget", Some(host)) => Verdict::Retarget(self.found(host).await?),
+            ("retarget", None) => {
+                return Err(ApiError::bad_request("host: missing, where the instance is to go expected"));
+            }
+            ("retry" | "skip", Some(_)) => {
+                return Err(ApiError::bad_request("host: given, it goes with retarget alone"));
+            }
+            (given, _) => {
+                return Err(ApiError::bad_request(format!(
+                    "verdict: '{}' given, retry, skip or retarget expected",
+                    given.escape_debug()
+                )));
+            }
+        };
+        let tables = self.tables(Freshness::Linearizable).await?;
+        let known = tables.failover().recoveries.get(instance).map(|known| known.case);
+        let case = known.ok_or_else(|| {
+            ApiError::not_found(format!(
+                "instance: {instance} is part of no case's plan; `pallium ctl ha case HOST` lists those of a host"
+            ))
+        })?;
+        let done =
+            self.told(operator(&asked.actor, &asked.reason), Change::Verdict { case, instance, verdict }).await?;
+        let text = match verdict {
+            Verdict::Retry => "it is planned anew".to_owned(),
+            Verdict::Skip => "it stays where it is: see to it, it is yours now".to_owned(),
+            Verdict::Retarget(_) => format!("it goes to {} in its turn", asked.host.unwrap_or_default()),
+        };
+        Ok(if done.changed { ha::FailoverDone { text, ..done } } else { done })
     }
 
     pub(crate) async fn open_case(&self, asked: ha::FailoverHostRequest) -> Result<ha::FailoverDone, ApiError> {

@@ -107,6 +107,7 @@ pub(crate) fn routes() -> Router<Arc<Service>> {
         .routes(routes!(failover::open))
         .routes(routes!(failover::confirm_dead))
         .routes(routes!(failover::abort))
+        .routes(routes!(failover::instance))
         .routes(routes!(failover::exempt))
         .routes(routes!(failover::pause))
         .routes(routes!(failover::hold))

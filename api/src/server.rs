@@ -109,7 +109,7 @@ fn alone(service: &Arc<Service>) -> Router {
 const READ: &str = "x-pallium-read";
 
 /// Paths as metrics name them; others are `other`.
-const PATHS: [&str; 65] = [
+const PATHS: [&str; 66] = [
     hook::NOVA,
     hook::CINDER,
     hook::MANILA,
@@ -160,6 +160,7 @@ const PATHS: [&str; 65] = [
     "/v1/ha/open",
     "/v1/ha/confirm-dead",
     "/v1/ha/abort",
+    "/v1/ha/instance",
     "/v1/ha/exempt",
     "/v1/ha/pause",
     "/v1/ha/hold",
@@ -178,7 +179,7 @@ const PATHS: [&str; 65] = [
 ];
 
 /// Methods of gRPC as metrics name them.
-const METHODS: [&str; 53] = [
+const METHODS: [&str; 54] = [
     "/pallium.v1.Scheduler/Place",
     "/pallium.v1.Scheduler/Explain",
     "/pallium.v1.Scheduler/Decisions",
@@ -219,6 +220,7 @@ const METHODS: [&str; 53] = [
     "/pallium.ha.v1.Failover/Case",
     "/pallium.ha.v1.Failover/ConfirmDead",
     "/pallium.ha.v1.Failover/AbortCase",
+    "/pallium.ha.v1.Failover/DecideInstance",
     "/pallium.ha.v1.Failover/OpenCase",
     "/pallium.ha.v1.Failover/Exempt",
     "/pallium.ha.v1.Failover/Pause",

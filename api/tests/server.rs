@@ -596,7 +596,7 @@ async fn the_document_names_every_path() {
     assert_eq!(server.get("/readyz").await.status, 200);
     let document = server.get("/v1/openapi.json").await.json();
     let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
-    assert_eq!(paths.len(), 52, "{paths:?}");
+    assert_eq!(paths.len(), 53, "{paths:?}");
     let report = &document["components"]["schemas"]["HostReport"]["properties"];
     assert!(report["traits"].to_string().contains("#/components/schemas/StringList"), "{report}");
     assert_eq!(document["components"]["schemas"]["StringList"]["type"], "array", "a plain list in JSON");

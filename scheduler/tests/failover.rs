@@ -11,7 +11,7 @@ use scheduler::ha::case::{Act, CaseId, Cause, FenceOutcome, Phase};
 use scheduler::ha::host::{Fencer, Hello, Machine, Maintenance, PlaceNames, Watchdog};
 use scheduler::ha::mark::Mark;
 use scheduler::ha::masakari::{self, MemberSpec, NotificationSpec, SegmentSpec};
-use scheduler::ha::order::{Assignment, Clear, Ended, Groups, NovaRead, PermitCause, To, Voter};
+use scheduler::ha::order::{Assignment, Clear, Ended, Groups, NovaRead, PermitCause, To, Verdict, Voter};
 use scheduler::ha::planner::Rank;
 use scheduler::ha::policy::{FailoverPolicy, Mode, Rules, Selector};
 use scheduler::ha::proof::{Lease, LeaseMode, Power, PowerRead, Token};
@@ -440,6 +440,14 @@ impl World {
                 if dice.odd && dice.flag {
                     role = Role::Operator;
                     Change::CaseAbort { token: Token { case, phase, at: self.now }, heard: Some(1_000) }
+                } else if dice.odd
+                    && dice.choice.index(2) == 0
+                    && let Some(recovery) = self.ha().recoveries.iter().find(|known| known.case == case)
+                {
+                    role = Role::Operator;
+                    let verdict =
+                        [Verdict::Retry, Verdict::Skip, Verdict::Retarget(host(dice.b))][dice.b as usize / 2 % 3];
+                    Change::Verdict { case, instance: recovery.instance, verdict }
                 } else {
                     self.next(case, phase, dice)
                 }

@@ -33,9 +33,12 @@ async fn die_and_recover(estate: &mut Estate, death: Death, fate: Option<(Step, 
 fn a_host_without_power_is_recovered_once() {
     run(async {
         let mut estate = Estate::new().await;
-        let took = die_and_recover(&mut estate, Death::PowerLost, None).await;
+        estate.dies(Death::PowerLost).await;
+        let (instance, chosen) = estate.decides().await;
+        estate.recovered(None).await;
+        estate.once().await;
+        assert_eq!(estate.model.cloud().runs_on(instance), [chosen], "where a person sent it");
         assert_eq!(estate.bmcs.of(1).1, 0, "what is off is not switched off");
-        println!("power lost under a new leader: first evacuation after {took:.1?}");
         estate.comes_back().await;
     });
 }

@@ -66,6 +66,10 @@ impl Failover for Methods {
         Ok(Response::new(self.0.confirm_dead(request.into_inner()).await?))
     }
 
+    async fn decide_instance(&self, request: Request<ha::DecideInstanceRequest>) -> Answer<ha::FailoverDone> {
+        Ok(Response::new(self.0.decide_instance(request.into_inner()).await?))
+    }
+
     async fn abort_case(&self, request: Request<ha::AbortCaseRequest>) -> Answer<ha::FailoverDone> {
         Ok(Response::new(self.0.abort_case(request.into_inner()).await?))
     }

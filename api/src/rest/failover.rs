@@ -189,6 +189,8 @@ told! {
     "/v1/ha/confirm-dead" confirm_dead(ConfirmDeadRequest) confirm_dead;
     /// Takes a case back whose fence failed and whose host is heard, with the token of the case.
     "/v1/ha/abort" abort(AbortCaseRequest) abort_case;
+    /// Decides what becomes of an instance of a case that is not on its way.
+    "/v1/ha/instance" instance(DecideInstanceRequest) decide_instance;
     /// Keeps a host from being fenced for a while.
     "/v1/ha/exempt" exempt(ForAWhileRequest) exempt;
     /// Stops fencing or evacuations everywhere for a while.

@@ -99,6 +99,7 @@ impl Cx<'_> {
                 | Change::DrainOpen { .. }
                 | Change::QuarantineEnd(_)
                 | Change::CaseAbort { .. }
+                | Change::Verdict { .. }
                 | Change::Release
         );
         if operators && !self.is_operator() {
@@ -115,6 +116,7 @@ impl Cx<'_> {
                 | Change::DeathProof { .. }
                 | Change::NovaMark { .. }
                 | Change::CommitPlan { .. }
+                | Change::Verdict { .. }
                 | Change::AttemptIntent { .. }
                 | Change::Reenter { .. }
                 | Change::RestartIntent { .. }
@@ -231,6 +233,7 @@ impl Cx<'_> {
             Change::PolicyRemove(name) => self.policy_remove(name),
             Change::WouldDo { case, what } => self.would_do(*case, what.as_deref()),
             Change::CaseAbort { token, heard } => self.case_abort(token, *heard),
+            Change::Verdict { case, instance, verdict } => self.verdict(*case, *instance, *verdict),
             Change::Reenter { case, step, op, seen } => self.reenter(*case, *step, *op, seen),
             Change::RestartIntent { instance, life, op, nova } => self.restart_intent(*instance, *life, *op, nova),
             Change::RestartOutcome { instance, op, well } => self.restart_outcome(*instance, *op, *well),

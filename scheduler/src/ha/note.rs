@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::case::Act;
 use super::host::{Detection, HostId, Incarnation};
-use super::order::{Change, Groups, Leader};
+use super::order::{Change, Groups, Leader, Verdict};
 use super::proof::Kind;
 use crate::ha::breaker::Decision;
 
@@ -128,6 +128,14 @@ pub(crate) fn of(change: &Change) -> Option<(Option<HostId>, String, u64)> {
             told(Some(case.host), what)
         }
         Change::DeathProof { host, .. } => plain(*host, "confirms that the host is dead"),
+        Change::Verdict { case, instance, verdict } => {
+            let what = match verdict {
+                Verdict::Retry => format!("has instance {instance} planned anew"),
+                Verdict::Skip => format!("leaves instance {instance} where it is"),
+                Verdict::Retarget(host) => format!("sends instance {instance} to host {host}"),
+            };
+            told(Some(case.host), what)
+        }
         Change::Exempt { host, until: 0 } => plain(*host, "lets it be fenced again"),
         Change::Exempt { host, until } => Some((Some(*host), "keeps it from being fenced".to_owned(), *until)),
         Change::Maintenance { host, mode } => told(Some(*host), format!("sets maintenance {mode:?}").to_lowercase()),

@@ -10,7 +10,7 @@ use super::case::CaseId;
 use super::host::HostId;
 
 pub use change::Change;
-pub use evacuation::{Assignment, Clear, Ended, NovaRead, PermitCause, To};
+pub use evacuation::{Assignment, Clear, Ended, NovaRead, PermitCause, To, Verdict};
 
 /// A leader: the term alone names none, for two nodes may lead in one term, one after the other. The
 /// order is the log's.

@@ -29,7 +29,7 @@ use super::recovery::{Life, Recorded, Recovery, Status, Stays, Unlike, VmState, 
 use crate::consumer::{Consumer, Purpose};
 use crate::domain::Domain;
 use crate::intent::Intent;
-use crate::provider::{Amounts, Row};
+use crate::provider::{Amounts, Provider, Row};
 use crate::request::Group;
 use crate::state::Tables;
 
@@ -186,6 +186,11 @@ pub(crate) fn stands(tables: &Tables, known: &Recovery) -> bool {
     let Some(attempt) = &known.attempt else { return false };
     let claim = tables.consumer(Domain::Nova, known.instance, Purpose::Move);
     tables.failover().takes(attempt.target) && claim.is_some_and(|claim| claim.ticket == attempt.ticket)
+}
+
+/// What keeps an instance of `source` off a host, as far as the hosts themselves tell.
+pub(crate) fn unlike(tables: &Tables, source: HostId, host: HostId, provider: &Provider) -> Option<Unlike> {
+    Bounds::of(tables, source, &PLAIN).against(tables, host, provider)
 }
 
 /// Where somebody evacuates an instance to by hand: Nova asked for it, and room was claimed. The plan takes that

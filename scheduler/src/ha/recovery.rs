@@ -98,6 +98,18 @@ pub enum Unlike {
     Traits,
 }
 
+impl Unlike {
+    /// What a host must be.
+    pub(crate) fn wanted(self) -> &'static str {
+        match self {
+            Self::Cell => "is in its cell",
+            Self::Zone => "is in its availability zone",
+            Self::Hypervisor => "has its type of hypervisor and its architecture",
+            Self::Traits => "has the traits that it requires, and none that it must not have",
+        }
+    }
+}
+
 impl Waiting {
     /// In a word.
     pub fn as_str(self) -> &'static str {
@@ -121,15 +133,7 @@ impl std::fmt::Display for Waiting {
             Self::Group(Bond::Together { group }) => {
                 write!(f, "group {group}: all of it on one host, and theirs has no room for it")
             }
-            Self::Unlike(what) => {
-                let what = match what {
-                    Unlike::Cell => "is in its cell",
-                    Unlike::Zone => "is in its availability zone",
-                    Unlike::Hypervisor => "has its type of hypervisor and its architecture",
-                    Unlike::Traits => "has the traits that it requires, and none that it must not have",
-                };
-                write!(f, "no host with room {what}")
-            }
+            Self::Unlike(what) => write!(f, "no host with room {}", what.wanted()),
             plain => f.write_str(plain.as_str()),
         }
     }
@@ -177,6 +181,8 @@ pub enum Stays {
     Refused,
     /// Nobody knows what runs where: a person must look.
     Conflict,
+    /// A person sees to it.
+    Skipped,
 }
 
 /// How an instance stands.
@@ -257,7 +263,7 @@ impl AttemptState {
 pub const BASELINE: usize = 256;
 /// Hosts that an instance was refused by.
 pub const EXCLUDED: usize = 16;
-/// Attempts of one instance before a person must look.
+/// Attempts of one instance before a person must look, and again after each retry that a person orders.
 pub const ATTEMPTS: u8 = 6;
 
 /// An attempt: (source life, instance, number).
@@ -305,6 +311,8 @@ pub struct Recovery {
     pub attempt: Option<Attempt>,
     /// Attempts that ended.
     pub tried: u8,
+    /// Attempts that may end before a person must look.
+    pub allowed: u8,
     /// Targets that are not asked again.
     pub excluded: Vec<HostId>,
 }

@@ -12,3 +12,4 @@ mod paths;
 mod planner;
 mod policy;
 mod stops;
+mod verdict;

@@ -5,6 +5,7 @@ mod detection;
 mod evacuation;
 mod fencing;
 mod maintenance;
+mod orders;
 mod people;
 mod policies;
 mod storms;
@@ -19,8 +20,16 @@ use super::truth::{host, machine};
 use super::world::{Flaw, World};
 
 /// All of them, by family.
-const FAMILIES: &[&[Scenario]] =
-    &[detection::ALL, fencing::ALL, storms::ALL, evacuation::ALL, maintenance::ALL, people::ALL, policies::ALL];
+const FAMILIES: &[&[Scenario]] = &[
+    detection::ALL,
+    fencing::ALL,
+    storms::ALL,
+    evacuation::ALL,
+    maintenance::ALL,
+    people::ALL,
+    policies::ALL,
+    orders::ALL,
+];
 
 /// All that are played.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {

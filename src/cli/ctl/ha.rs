@@ -116,6 +116,24 @@ enum Command {
     /// Take a case back whose fence failed and whose host is heard; the host must be rebooted afterwards
     #[command(after_help = "Example: pallium ctl ha abort compute-17 --reason 'its BMC hangs'")]
     Abort(Told),
+    /// Plan an instance of a case anew: one that stays where it is, or that hosts have refused
+    #[command(after_help = "Example: pallium ctl ha retry 6f1c… --reason 'its volume is mended'")]
+    Retry(Instance),
+    /// Leave an instance of a case where it is: you see to it
+    #[command(after_help = "Example: pallium ctl ha skip 6f1c… --reason 'restored from a backup'")]
+    Skip(Instance),
+    /// Choose where an instance of a case goes that waits, or is planned and not on its way
+    #[command(
+        after_help = "Examples, with the case held so that nothing begins meanwhile:\n  pallium ctl ha hold compute-17 recover --reason 'sorting'\n  pallium ctl ha retarget 6f1c… compute-23 --reason 'fast disks'\n  pallium ctl ha release compute-17 recover --reason sorted"
+    )]
+    Retarget {
+        /// Instance, by its uuid
+        instance: String,
+        /// Host, by Nova's name or id
+        host: String,
+        #[command(flatten)]
+        why: Why,
+    },
     /// Keep a host from being fenced for a while
     #[command(after_help = "Example: pallium ctl ha exempt compute-17 --for 2h --reason 'firmware update'")]
     Exempt {
@@ -252,6 +270,15 @@ struct Told {
     why: Why,
 }
 
+/// An instance and why.
+#[derive(Debug, clap::Args)]
+struct Instance {
+    /// Instance, by its uuid
+    instance: String,
+    #[command(flatten)]
+    why: Why,
+}
+
 /// Why.
 #[derive(Debug, clap::Args)]
 struct Why {
@@ -372,6 +399,12 @@ pub async fn run(target: &Target, format: Format, args: Args) -> Result<(), Fail
             };
             failover.abort_case(ha::AbortCaseRequest { host, token, actor, reason }).await
         }
+        Command::Retry(instance) => failover.decide_instance(instance.into_request("retry")).await,
+        Command::Skip(instance) => failover.decide_instance(instance.into_request("skip")).await,
+        Command::Retarget { instance, host, why } => {
+            let asked = Instance { instance, why }.into_request("retarget");
+            failover.decide_instance(ha::DecideInstanceRequest { host: Some(host), ..asked }).await
+        }
         Command::Exempt { told: Told { host, why: Why { reason, actor } }, span: Span { span } } => {
             failover.exempt(ha::ForAWhileRequest { host, for_ms: span, actor, reason }).await
         }
@@ -421,6 +454,13 @@ pub async fn run(target: &Target, format: Format, args: Args) -> Result<(), Fail
     };
     let done = done.map_err(refused)?.into_inner();
     emit(format, &done, || done.text.clone())
+}
+
+impl Instance {
+    fn into_request(self, verdict: &str) -> ha::DecideInstanceRequest {
+        let Self { instance, why: Why { reason, actor } } = self;
+        ha::DecideInstanceRequest { instance, verdict: verdict.to_owned(), host: None, actor, reason }
+    }
 }
 
 impl Told {

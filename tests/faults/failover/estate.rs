@@ -333,6 +333,36 @@ impl Estate {
         }
     }
 
+    /// What is planned waits for a person, who leaves one instance alone, thinks better of it, and chooses where another goes:
+    /// which one, and where to.
+    pub async fn decides(&self) -> (Uuid, String) {
+        let tell = |arguments: &[&str]| self.server().ctl(&[&["ha"], arguments, &["--reason", "sorting"]].concat());
+        until("a case to hold", async || tell(&["hold", &first(), "recover"]).ok()).await;
+        let (one, other) = (self.instances[0].to_string(), self.instances[1].to_string());
+        let stands = |instance: &str| {
+            let case = self.case()?;
+            let known = case["instances"].as_array()?.iter().find(|known| known["instance"] == *instance)?.clone();
+            Some((known["state"].as_str()?.to_owned(), known["target"].as_str().unwrap_or_default().to_owned()))
+        };
+        let planned =
+            async |instance| until("a plan", async || stands(instance).filter(|(at, _)| at == "planned")).await;
+        planned(&one).await;
+        tell(&["skip", &one]).expect("it is not on its way");
+        assert_eq!(stands(&one).map(|(at, _)| at), Some("stays".to_owned()));
+        let early = tell(&["retarget", &one, &name(2)]).expect_err("it stays");
+        assert!(early.contains("retry it first"), "{early}");
+        // It is, once the others have moved.
+        tell(&["retry", &one]).expect("it may be planned again");
+        let (_, target) = planned(&other).await;
+        let wrong = tell(&["retarget", &other, &first()]).expect_err("it is dead");
+        assert!(wrong.contains("it is the source"), "{wrong}");
+        let chosen = name(if target == name(30) { 31 } else { 30 });
+        tell(&["retarget", &other, &chosen]).expect("a living host with room");
+        assert_eq!(stands(&other), Some(("planned".to_owned(), chosen.clone())));
+        tell(&["release", &first(), "recover"]).expect("it was held");
+        (self.instances[1], chosen)
+    }
+
     /// Nova's scheduler asks where instances on their way may go: to their target, or nowhere.
     async fn asks(&self) {
         let on_their_way: Vec<(Uuid, String)> = {

@@ -3,6 +3,7 @@
 
 mod attempt;
 mod permit;
+mod verdict;
 
 use std::sync::Arc;
 
@@ -74,6 +75,7 @@ impl Cx<'_> {
             status: Status::Waiting(Waiting::Replan),
             attempt: None,
             tried: 0,
+            allowed: ATTEMPTS,
             excluded: Vec::new(),
         });
         if Stop::RecordedRules.lets(false) {
@@ -102,7 +104,7 @@ impl Cx<'_> {
     /// Claims room on a target, as a move of the instance.
     fn claim(&mut self, recovery: &Recovery, source: Life, target: Life) -> std::result::Result<Attempt, Status> {
         let instance = recovery.instance;
-        if recovery.tried >= ATTEMPTS {
+        if recovery.tried >= recovery.allowed {
             return Err(Status::Stays(Stays::Refused));
         }
         if self.target_flaw(source, target).is_some() || recovery.excluded.contains(&target.host) {

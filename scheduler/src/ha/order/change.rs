@@ -3,7 +3,7 @@
 use bitcode::{Decode, Encode};
 use uuid::Uuid;
 
-use super::{Assignment, Ended, Groups, NovaRead, PermitCause, Voter};
+use super::{Assignment, Ended, Groups, NovaRead, PermitCause, Verdict, Voter};
 use crate::ha::breaker::{Decision, ScopeName, Trips};
 use crate::ha::case::{Act, CaseId, Cause, FenceOutcome, Phase};
 use crate::ha::drain;
@@ -333,6 +333,15 @@ pub enum Change {
         /// Age of the last sign of life of its agent, by the leader, milliseconds; none: there is none.
         heard: Option<u64>,
     },
+    /// A person decides what becomes of an instance of a case.
+    Verdict {
+        /// The case.
+        case: CaseId,
+        /// The instance.
+        instance: Uuid,
+        /// What.
+        verdict: Verdict,
+    },
 }
 
 impl Change {
@@ -381,6 +390,7 @@ impl Change {
             Self::WouldDo { .. } => "WouldDo",
             Self::Mark(_) => "Mark",
             Self::CaseAbort { .. } => "CaseAbort",
+            Self::Verdict { .. } => "Verdict",
             Self::Masakari(change) => match **change {
                 masakari::Change::Segment(_) => "Segment",
                 masakari::Change::SegmentRemove(_) => "SegmentRemove",

@@ -88,6 +88,17 @@ pub enum Ended {
     },
 }
 
+/// What a person decides of an instance that is not on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Verdict {
+    /// It is looked at and planned anew, with as many attempts as at first, and on hosts that refused it too.
+    Retry,
+    /// It is left where it is: the person sees to it.
+    Skip,
+    /// It goes to that host, if that takes instances, is like its own and has room.
+    Retarget(HostId),
+}
+
 /// By what right the place of an instance changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum PermitCause {

@@ -9,7 +9,7 @@ use crate::ha::case::{Act, CaseId, Phase};
 use crate::ha::host::HostId;
 use crate::ha::order::{Clear, Done, Ended, NovaRead};
 use crate::ha::recovery::{
-    ATTEMPTS, Attempt, AttemptState, BASELINE, EXCLUDED, Life, Permit, Recovery, Status, Stays, VmState, Waiting,
+    Attempt, AttemptState, BASELINE, EXCLUDED, Life, Permit, Recovery, Status, Stays, VmState, Waiting,
 };
 use crate::ha::refusal::Refusal;
 use crate::ha::stop::Stop;
@@ -255,8 +255,8 @@ impl Cx<'_> {
         if !matches!(ended, Ended::Succeeded { .. }) {
             self.unclaim(&recovery);
         }
-        if failed && recovery.tried >= ATTEMPTS {
-            let why = format!("instance {instance} failed {ATTEMPTS} times");
+        if failed && recovery.tried >= recovery.allowed {
+            let why = format!("instance {instance} failed {} times", recovery.tried);
             if let Some(case) = self.ha_mut().case_mut(source.host) {
                 case.needs_operator = Some(why);
             }
