@@ -1,7 +1,7 @@
 //! The world: one tick is half a second. In a tick the truth goes on, agents are heard, whoever leads says
 //! what is due, its orders are applied, and calls and their answers travel.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use scheduler::ha::coordinator::{Call, Coordinator, Told};
 use scheduler::ha::host::{Fencer, Hello, HostId, HostSpec, PlaceNames, Watchdog};
@@ -177,13 +177,17 @@ impl Targets for Least<'_> {
     fn ranked(&self, asked: &Asked<'_>) -> Vec<Life> {
         let tables = self.0.state().tables();
         let ha = tables.failover();
+        let mut counts: HashMap<Life, usize> = HashMap::new();
+        for permit in ha.permits.iter() {
+            *counts.entry(permit.life).or_default() += 1;
+        }
         let mut lives: Vec<_> = ha
             .hosts
             .iter()
             .filter(|host| host.takes_instances() && host.id != asked.source.host)
             .map(|host| {
                 let life = Life { host: host.id, incarnation: host.incarnation };
-                (ha.permits.iter().filter(|permit| permit.life == life).count(), host.id, life)
+                (counts.get(&life).copied().unwrap_or(0), host.id, life)
             })
             .collect();
         lives.sort_unstable_by_key(|&(count, id, _)| (count, id));
