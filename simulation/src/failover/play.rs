@@ -21,6 +21,12 @@ const CRASHED: u64 = 60_000;
 const FOLLOWS: u64 = 30_000;
 
 impl TrueHost {
+    /// Whether what it sends to a member now is lost on the way: the same in each life.
+    fn is_lost(&self, now: u64, member: u64) -> bool {
+        let drawn = (now / TICK).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (self.id.0.as_u128() as u64) << 8 ^ member;
+        drawn.wrapping_mul(0xD6E8_FEB8_6659_FD93) >> 32 & 0xFFFF < self.loses * 0xFFFF / 100
+    }
+
     /// Its agent feeds the watchdog while its lease lives; unfed, it resets the host.
     fn watch(&mut self, now: u64) {
         let Some(fed) = self.fed else { return };
@@ -88,7 +94,8 @@ impl World {
             if host.runs() && host.agent {
                 for member in 0..3 {
                     let due = 2_000 + if host.jitter > 0 { (now * 7 + member as u64 * 13) % host.jitter } else { 0 };
-                    if host.reaches[member] && now >= host.last_beat[member] + due {
+                    let sent = now >= host.last_beat[member] + due;
+                    if sent && host.reaches[member] && !host.is_lost(now, member as u64) {
                         host.last_beat[member] = now;
                         host.heard = now;
                     }
@@ -230,7 +237,12 @@ impl World {
                 })
                 .collect();
             liveness.digest(
-                &Digest { member: member as u64, in_quorum: true, blind: self.blind[member], heard: &heard },
+                &Digest {
+                    member: member as u64,
+                    in_quorum: self.voters.contains(&(member as u64 + 1)),
+                    blind: self.blind[member],
+                    heard: &heard,
+                },
                 now,
             );
         }

@@ -1,6 +1,7 @@
 //! What people do: restores, confirmations, overrides.
 
 use scheduler::ha::Phase;
+use scheduler::ha::Refusal;
 use scheduler::ha::breaker::ScopeName;
 use scheduler::ha::case::Act;
 use scheduler::ha::host::Hello;
@@ -9,9 +10,16 @@ use scheduler::ha::policy::{FailoverPolicy, Mode, Rules, Selector};
 use scheduler::ha::proof::{Evidence, Token};
 use uuid::Uuid;
 
-use super::{Scenario, VMS, asked, hang, recovered, restore, untouched, want};
+use super::{Scenario, VMS, asked, hang, recovered, restore, returned, untouched, want};
 use crate::failover::nova::Trouble;
 use crate::failover::truth::{Bmc, host, machine};
+use crate::failover::world::World;
+
+/// A person confirms that a life of host 1 is over; nothing is heard of it.
+fn confirmed(world: &mut World, token: Token, incarnation: u64) -> Result<Done, Refusal> {
+    let evidence = Evidence::Operator { token, youngest: None };
+    world.order(Role::Operator, Change::DeathProof { host: host(1), incarnation, evidence })
+}
 
 /// Those of this family.
 pub(super) const ALL: &[Scenario] = &[
@@ -136,12 +144,25 @@ pub(super) const ALL: &[Scenario] = &[
             let Some(case) = world.ha().cases.get(host(1)).map(|case| case.id) else {
                 return Err("expected: a case".to_owned());
             };
-            let token = Token { case, phase: Phase::FencePending, at: world.now };
+            let shown = Token { case, phase: Phase::FencePending, at: world.now };
             world.host_mut(1).boot_up();
             world.run(5_000);
-            let evidence = Evidence::Operator { token, youngest: None };
-            let confirm = Change::DeathProof { host: host(1), incarnation: 1, evidence };
-            want(world.order(Role::Operator, confirm).is_err(), "rejected", "a refusal")
+            want(confirmed(world, shown, 1).is_err(), "", "what was shown before is refused")?;
+            // It dies in its next life, and a person is shown the case of that.
+            returned(world, 600_000)?;
+            world.bmc(1, Bmc::Silent);
+            world.host_mut(1).cut();
+            let open = world.until(300_000, |world| world.phase(1) == Some(Phase::FencePending));
+            let case = world.ha().cases.get(host(1)).map(|case| case.id).filter(|_| open);
+            let case = case.ok_or("expected: a case of the next life")?;
+            let (fresh, life) = (Token { case, phase: Phase::FencePending, at: world.now }, case.incarnation);
+            want(life > 1, "", &format!("another life; {life}"))?;
+            let refused = (0..life).all(|life| confirmed(world, fresh, life).is_err());
+            want(refused, "", "lives before are refused, by a token of this one")?;
+            let proofs = world.ha().hosts.get(host(1)).map_or(0, |host| host.proofs.len());
+            want(proofs == 1 && world.taken.is_empty(), "", "the proof of the boot alone")?;
+            want(confirmed(world, fresh, life).is_ok(), "", "this life may be confirmed")?;
+            recovered(world, 180_000).map(|_| "the old life refused, by tokens old and new; this one taken".to_owned())
         },
     },
     Scenario {
