@@ -40,6 +40,10 @@ pub const ELSEWHERE: &[(&str, &str)] = &[
     ("API-06", "agent: core::tests::a_flood_of_events_is_bounded_and_told"),
     ("API-07", "operators: events::every_event_arrives_in_order_whatever_the_receiver_does"),
     ("CLU-01", "raft: node::together::a_voter_with_an_older_disk_does_not_vote, and the simulation of clusters"),
+    (
+        "CLU-02",
+        "raft: owner::tests::replicated_time_does_not_follow_a_wall_clock_that_jumps, of what stamps; here of what reads",
+    ),
 ];
 
 /// Those that nothing shows, and why.
