@@ -12,7 +12,8 @@ use crate::cargo::{self, cargo};
 use crate::steps::{Count, Log, Verdict};
 
 /// Faults that are built in on purpose; a sample of seeds must notice each.
-const MUTANTS: [&str; 6] = ["no-barrier", "believe-codes", "no-proof", "trust-ping", "no-quiet", "no-breaker"];
+const MUTANTS: [&str; 7] =
+    ["no-barrier", "believe-codes", "no-proof", "trust-ping", "no-quiet", "no-breaker", "feeds-always"];
 /// Seeds that may pass before a mutant counts as not noticed.
 const MUTANT_SEEDS: u64 = 60;
 

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::nova::{ByHand, Moving};
 use super::truth::TrueHost;
-use super::world::{Least, SOUND, TICK, WATCHDOG, World};
+use super::world::{Flaw, Least, SOUND, TICK, WATCHDOG, World};
 
 /// What is still crashed is told again, milliseconds.
 const CRASHED: u64 = 60_000;
@@ -28,13 +28,13 @@ impl TrueHost {
     }
 
     /// Its agent feeds the watchdog while its lease lives; unfed, it resets the host.
-    fn watch(&mut self, now: u64) {
+    fn watch(&mut self, now: u64, always: bool) {
         let Some(fed) = self.fed else { return };
         // Armed with the first lease.
         if self.lease == 0 || !self.on {
             return;
         }
-        if self.runs() && self.agent && now < self.lease {
+        if self.runs() && self.agent && (now < self.lease || always) {
             self.fed = Some(now);
         } else if now >= fed + WATCHDOG + WATCHDOG * self.slow / 1_000 {
             self.boot_up();
@@ -79,7 +79,7 @@ impl World {
 
     /// The truth goes on by itself.
     fn truth(&mut self) {
-        let now = self.now;
+        let (now, always) = (self.now, self.flaw == Some(Flaw::FeedsAlways));
         for host in &mut self.hosts {
             if host.off_at.is_some_and(|at| now >= at) {
                 host.cut();
@@ -90,7 +90,7 @@ impl World {
             if host.boots_at.is_some_and(|at| now >= at) {
                 host.boot_up();
             }
-            host.watch(now);
+            host.watch(now, always);
             if host.runs() && host.agent {
                 for member in 0..3 {
                     let due = 2_000 + if host.jitter > 0 { (now * 7 + member as u64 * 13) % host.jitter } else { 0 };

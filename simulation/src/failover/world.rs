@@ -54,11 +54,13 @@ pub enum Flaw {
     NoBreaker,
     /// Nobody looks whose mark is in Nova.
     NoMark,
+    /// Agents feed their watchdogs when their leases are over.
+    FeedsAlways,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::NoBarrier,
         Self::BelieveCodes,
         Self::NoProof,
@@ -66,6 +68,7 @@ impl Flaw {
         Self::NoQuiet,
         Self::NoBreaker,
         Self::NoMark,
+        Self::FeedsAlways,
     ];
 
     /// Those that can be built into this program: the stops of the state can be taken out only where the
@@ -101,6 +104,7 @@ impl Flaw {
             Self::NoQuiet => "no-quiet",
             Self::NoBreaker => "no-breaker",
             Self::NoMark => "no-mark",
+            Self::FeedsAlways => "feeds-always",
         }
     }
 }
