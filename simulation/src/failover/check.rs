@@ -1,9 +1,10 @@
 //! The invariants of the catalogue that need the truth, checked after every event. What the replicated
 //! state alone can break is checked by `Core::check`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use hashbrown::{HashMap, HashSet};
 use scheduler::Sym;
 use scheduler::ha::breaker::{Decision, STORM, Scope};
 use scheduler::ha::case::{Act, Case, CaseId, Cause};
@@ -276,7 +277,7 @@ impl World {
     pub(super) fn check_truth(&mut self) {
         let mut broken = Vec::new();
         // INV-1: no guest executes on two hosts.
-        let mut executes = HashSet::new();
+        let mut executes = HashSet::with_capacity(self.nova.servers.len());
         for host in &self.hosts {
             for guest in host.guests.iter().filter(|guest| !executes.insert(**guest)) {
                 broken.push(format!("INV-1 instance {guest} executes on {} too", host.id));

@@ -12,7 +12,7 @@ use scheduler::ha::recovery::{Life, VmState};
 use uuid::Uuid;
 
 use super::nova::{ByHand, Moving};
-use super::truth::TrueHost;
+use super::truth::{TrueHost, host};
 use super::world::{Flaw, Least, SOUND, TICK, WATCHDOG, World};
 
 /// What is still crashed is told again, milliseconds.
@@ -198,15 +198,27 @@ impl World {
     fn strangers(&self) -> Vec<(HostId, Uuid)> {
         let waits = |moving: &&Moving| moving.over.is_none() && matches!(moving.by_hand, Some(ByHand::Cold(Some(_))));
         let waiting = self.nova.moving.iter().filter(waits).map(|moving| (moving.target, moving.instance));
-        let running = self.hosts.iter().flat_map(|host| host.guests.iter().map(|guest| (host.id, *guest)));
-        let heard = |id| self.hosts.iter().any(|host| host.id == id && host.is_heard() && host.libvirt);
-        let permitted = |(id, instance)| self.present(id).is_some_and(|life| self.ha().may_begin(instance, life));
-        waiting.chain(running).filter(|(id, instance)| heard(*id) && !permitted((*id, *instance))).collect()
+        let heard = |host: &TrueHost| host.is_heard() && host.libvirt;
+        let permitted = |instance, life: Option<Life>| life.is_some_and(|life| self.ha().may_begin(instance, life));
+        let waiting = waiting.filter(|(id, _)| self.there(*id).is_some_and(heard));
+        let waiting = waiting.filter(|(id, instance)| !permitted(*instance, self.present(*id)));
+        let running = self.hosts.iter().filter(|host| heard(host)).flat_map(|host| {
+            let life = self.present(host.id);
+            let strange = host.guests.iter().filter(move |guest| !permitted(**guest, life));
+            strange.map(|guest| (host.id, *guest))
+        });
+        waiting.chain(running).collect()
+    }
+
+    /// A host, as it is.
+    fn there(&self, id: HostId) -> Option<&TrueHost> {
+        let n = id.0.as_u128().checked_sub(host(1).0.as_u128())?;
+        self.hosts.get(usize::try_from(n).ok()?)
     }
 
     /// The life that a host is in, once it is known.
     pub(super) fn present(&self, id: HostId) -> Option<Life> {
-        let boot = self.hosts.iter().find(|host| host.id == id)?.boot();
+        let boot = self.there(id)?.boot();
         let known = self.ha().hosts.get(id).filter(|known| known.boot == Some(boot))?;
         Some(Life { host: id, incarnation: known.incarnation })
     }
