@@ -25,7 +25,7 @@ impl Wall {
     }
 
     /// Any other, in milliseconds since 1970.
-    #[cfg(feature = "simulation")]
+    #[cfg(any(test, feature = "simulation"))]
     pub fn new(now: impl Fn() -> u64 + Send + 'static) -> Wall {
         Wall(Box::new(now))
     }

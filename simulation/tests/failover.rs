@@ -2,7 +2,7 @@
 //! its steps. `cargo test -p simulation --test failover -- --nocapture` prints the table.
 
 use scheduler::ha::Phase;
-use simulation::failover::random::{self, KINDS, Plan};
+use simulation::failover::random::{self, KINDS, Plan, SMALL, usual};
 use simulation::failover::scenarios;
 use simulation::failover::{Cut, Flaw, World};
 
@@ -90,26 +90,29 @@ const FOUND: [(u64, u64, u8); 13] = [
 
 #[test]
 fn random_worlds_keep_every_invariant() {
-    for (seed, minutes, kinds) in FOUND.into_iter().chain((1..=SEEDS).map(|seed| (seed, MINUTES, KINDS))) {
-        let world = random::live(Plan { seed, minutes, kinds, flaw: None });
+    let found = FOUND.into_iter().map(|(seed, minutes, kinds)| (seed, minutes, kinds, SMALL));
+    let every = (1..=SEEDS).map(|seed| (seed, MINUTES, KINDS, usual(seed)));
+    for (seed, minutes, kinds, hosts) in found.chain(every) {
+        let world = random::live(Plan { seed, minutes, kinds, hosts, flaw: None });
         let last = world.log.len().saturating_sub(150);
         let log = world.log[last..].join("\n");
-        let again = format!("cargo xtask failover --seed {seed} --minutes {minutes} --kinds {kinds} --print");
+        let again =
+            format!("cargo xtask failover --seed {seed} --minutes {minutes} --kinds {kinds} --hosts {hosts} --print");
         assert!(world.broken.is_empty(), "{log}\n{:?}\nagain: {again}", world.broken);
     }
 }
 
 #[test]
 fn a_seed_gives_the_same_life_twice() {
-    for seed in [3, 7] {
-        let plan = Plan { seed, minutes: MINUTES, kinds: KINDS, flaw: None };
+    for seed in [3, 8] {
+        let plan = Plan { seed, minutes: MINUTES, kinds: KINDS, hosts: usual(seed), flaw: None };
         assert!(random::live(plan).log == random::live(plan).log, "seed {seed}");
     }
 }
 
 /// The first of so many seeds as `cargo xtask failover --mutants` takes that notices a fault built in.
 fn notices(flaw: Flaw) -> Option<u64> {
-    let plan = |seed| Plan { seed, minutes: MINUTES, kinds: KINDS, flaw: Some(flaw) };
+    let plan = |seed| Plan { seed, minutes: MINUTES, kinds: KINDS, hosts: SMALL, flaw: Some(flaw) };
     (1..=60).find(|seed| !random::live(plan(*seed)).broken.is_empty())
 }
 

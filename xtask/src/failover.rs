@@ -12,7 +12,8 @@ use crate::cargo::{self, cargo};
 use crate::steps::{Count, Log, Verdict};
 
 /// Faults that are built in on purpose; a sample of seeds must notice each.
-const MUTANTS: [&str; 6] = ["no-barrier", "believe-codes", "no-proof", "trust-ping", "no-quiet", "no-breaker"];
+const MUTANTS: [&str; 7] =
+    ["no-barrier", "believe-codes", "no-proof", "trust-ping", "no-quiet", "no-breaker", "feeds-always"];
 /// Seeds that may pass before a mutant counts as not noticed.
 const MUTANT_SEEDS: u64 = 60;
 
@@ -31,6 +32,9 @@ pub struct Plan {
     /// Kinds of faults, the oldest first: what an older seed was drawn from
     #[arg(long, value_name = "N")]
     kinds: Option<u8>,
+    /// Hosts at most, 3 to 200; of eight seeds one has 40 at most and the others 16 where it is not given
+    #[arg(long, value_name = "N")]
+    hosts: Option<u8>,
     /// Break each promise on purpose, and demand that some seed notices
     #[arg(long)]
     mutants: bool,
@@ -45,7 +49,7 @@ pub struct Plan {
 impl Plan {
     /// What CI lives through.
     const SAMPLE: Self =
-        Self { seed: 1, seeds: 300, minutes: 30, kinds: None, mutants: false, mutant: None, print: false };
+        Self { seed: 1, seeds: 300, minutes: 30, kinds: None, hosts: None, mutants: false, mutant: None, print: false };
 
     /// Lives through seeds of it.
     fn command(&self, program: &Path, seeds: u64, mutant: Option<&str>) -> Command {
@@ -54,6 +58,7 @@ impl Plan {
             command.args([name, &number.to_string()]);
         }
         command.args(self.kinds.iter().flat_map(|kinds| ["--kinds".to_owned(), kinds.to_string()]));
+        command.args(self.hosts.iter().flat_map(|hosts| ["--hosts".to_owned(), hosts.to_string()]));
         command.args(mutant.iter().flat_map(|mutant| ["--mutant", mutant]));
         command.args(self.print.then_some("--print"));
         command

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,7 @@ use scheduler::{Batch, Core, Decision, Levels, Outcome};
 use tokio::sync::mpsc;
 
 use super::{Fate, Limits, Owner, Proposed};
+use crate::clock::Wall;
 use crate::fixture::{ask, engine, host, soon};
 use crate::refused::Refused;
 
@@ -28,8 +30,14 @@ type Asked = tokio::task::JoinHandle<Result<Arc<Decision>, Refused>>;
 
 impl Stage {
     fn new(limits: Limits) -> Stage {
+        Stage::by(limits, Wall::system())
+    }
+
+    /// By that wall clock.
+    fn by(limits: Limits, wall: Wall) -> Stage {
         let (proposals, proposed) = mpsc::unbounded_channel();
-        let (owner, thread) = Owner::start(Core::new(), engine(), limits, (1, 7), proposals).unwrap();
+        let (owner, at_rest) = Owner::at_rest(Core::new(), engine(), limits, (1, 7), proposals, wall);
+        let thread = std::thread::spawn(move || at_rest.run());
         owner.lead(true);
         Stage { owner, proposed, _thread: thread }
     }
@@ -213,6 +221,33 @@ async fn replicated_time_never_goes_back() {
             stage.owner.apply(vec![batch]).await.unwrap();
         }
         let _ = asked.await;
+    }
+}
+
+/// CLU-02: what ends by itself ends by replicated time; the wall's stands beside it, for people.
+#[tokio::test]
+async fn replicated_time_does_not_follow_a_wall_clock_that_jumps() {
+    const NOON: u64 = 1_700_000_000_000;
+    const HOURS: u64 = 7_200_000;
+    let shown = Arc::new(AtomicU64::new(NOON));
+    let began = Instant::now();
+    let read = Arc::clone(&shown);
+    let mut stage = Stage::by(Limits::default(), Wall::new(move || read.load(Ordering::Relaxed)));
+    let mut last = 0;
+    for (number, wall) in [NOON, NOON + HOURS, NOON - HOURS, NOON].into_iter().enumerate() {
+        shown.store(wall, Ordering::Relaxed);
+        let owner = stage.owner.clone();
+        let reported = tokio::spawn(async move { owner.propose(host(number as u64, 1)).await });
+        let batch = stage.next().await;
+        assert_eq!(batch.wall, wall);
+        let passed = began.elapsed().as_millis() as u64;
+        assert!((last..=passed).contains(&batch.now), "{} after {passed} ms, at {wall} by the wall", batch.now);
+        last = batch.now;
+        stage.owner.apply(vec![batch]).await.unwrap();
+        reported.await.unwrap().unwrap();
+        // Another leadership goes on from there.
+        stage.owner.lead(false);
+        stage.owner.lead(true);
     }
 }
 

@@ -1,9 +1,10 @@
 //! The invariants of the catalogue that need the truth, checked after every event. What the replicated
 //! state alone can break is checked by `Core::check`.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use hashbrown::{HashMap, HashSet};
 use scheduler::Sym;
 use scheduler::ha::breaker::{Decision, STORM, Scope};
 use scheduler::ha::case::{Act, Case, CaseId, Cause};
@@ -12,17 +13,22 @@ use scheduler::ha::host::{Host, HostId, Maintenance};
 use scheduler::ha::liveness::Timers;
 use scheduler::ha::order::{Change, Done, Leader};
 use scheduler::ha::policy::{self, Mode};
+use scheduler::ha::proof::Evidence;
 use scheduler::ha::table::Seat;
 use scheduler::ha::{CONFIRM, Phase, Refusal, SUSPECT};
 use scheduler::request::GroupPolicy;
 use uuid::Uuid;
 
 use super::nova::Trouble;
-use super::truth::{TrueHost, vm};
+use super::truth::TrueHost;
 use super::world::World;
 
 /// Breakers are closed so long after everything is well, milliseconds (INV-28).
 const RELEASE: u64 = 180_000;
+/// A case is no longer in a phase without a person being asked, milliseconds (INV-27), with the warm-up of a leader.
+const STUCK: u64 = 150_000;
+/// The same where it is told when it counts as stuck: 300 s, and the grace of a boot before it.
+const LATE: u64 = 650_000;
 /// What a BMC said of itself in front of a fence is not older, with its way, milliseconds.
 const IDENTITY: u64 = 11_000;
 
@@ -41,6 +47,8 @@ pub(super) struct Memory {
     slow: BTreeSet<Scope>,
     /// The last host of a scope whose recovery began.
     turns: BTreeMap<Scope, (HostId, u64)>,
+    /// Since when each case is in its phase, with nothing that hinders it.
+    stuck: HashMap<CaseId, (Phase, u64)>,
     /// Since when everything is well.
     well: Option<u64>,
 }
@@ -113,6 +121,14 @@ impl World {
             (Change::CasePhase { case, from: Phase::Fenced, to: Phase::NovaDown }, Ok(Done::Changed)) => {
                 self.check_turn(case.host, &mut broken);
             }
+            // INV-25: its hardware has fired before that is claimed.
+            (Change::DeathProof { host, evidence: Evidence::Lease { .. }, .. }, Ok(Done::Changed)) => {
+                let over = self.ha().hosts.get(*host).and_then(|known| known.boots.first().copied());
+                let there = self.hosts.iter().find(|there| there.id == *host);
+                if there.is_some_and(|there| there.on && Some(there.boot()) == over) {
+                    broken.push(format!("INV-25 host {host} is proven dead by its watchdog, which has not fired"));
+                }
+            }
             // INV-22: a pause that is over stops nothing.
             (_, Err(Refusal::Paused { act, .. })) if self.ha().paused(*act) <= self.now => {
                 broken.push(format!("INV-22 {act} is refused for a pause that is over"));
@@ -133,17 +149,21 @@ impl World {
         for scope in Scope::all_of(host) {
             let count = ha.count(scope, now);
             let known = ha.small.breakers.get(&scope);
+            let mut stale = false;
             let answered = known.and_then(|breaker| breaker.answer.as_ref()).is_some_and(|(answer, until)| {
                 let names = match answer {
                     Decision::Proceed(hosts) => hosts.contains(&id.host),
                     Decision::ProceedAll => true,
                     Decision::Abort => false,
                 };
+                stale = names && *until <= now;
                 names && *until > now
             });
             let many = count.unavailable >= scope.threshold(count.hosts) || count.hosts <= 4 && count.unavailable >= 2;
             let open = known.is_some_and(|breaker| breaker.trips.stops_kill());
-            if (many || open) && !answered {
+            if (many || open) && stale {
+                broken.push(format!("INV-22 host {} is fenced by an answer that is over", id.host));
+            } else if (many || open) && !answered {
                 broken.push(format!("INV-9 host {} is fenced, and too many of {scope:?} are away", id.host));
             }
         }
@@ -257,10 +277,10 @@ impl World {
     pub(super) fn check_truth(&mut self) {
         let mut broken = Vec::new();
         // INV-1: no guest executes on two hosts.
-        for n in 1..=64 {
-            let count = self.hosts.iter().filter(|host| host.guests.contains(&vm(n))).count();
-            if count > 1 {
-                broken.push(format!("INV-1 instance {n} executes on {count} hosts"));
+        let mut executes = HashSet::with_capacity(self.nova.servers.len());
+        for host in &self.hosts {
+            for guest in host.guests.iter().filter(|guest| !executes.insert(**guest)) {
+                broken.push(format!("INV-1 instance {guest} executes on {} too", host.id));
             }
         }
         // INV-4: what is proven dead executes nothing.
@@ -281,6 +301,7 @@ impl World {
                 }
             }
         }
+        self.check_stuck(&mut broken);
         let ha = self.core.state().tables().failover();
         self.memory.slow = ha.small.breakers.keys().copied().filter(|scope| ha.is_reduced(*scope)).collect();
         // INV-28: where everything is well again the breakers close.
@@ -305,6 +326,41 @@ impl World {
                 self.broke(what);
             }
         }
+    }
+
+    /// INV-27: a case leaves its phase, or a person is asked, where nothing hinders it.
+    fn check_stuck(&mut self, broken: &mut Vec<String>) {
+        let now = self.now;
+        let leads = self.leader.is_some() && !self.paused && self.nova.trouble == Trouble::None;
+        let tables = self.core.state().tables();
+        let ha = tables.failover();
+        // Whose the mark in Nova is is a question about the whole cluster, and told as such.
+        let acts = leads
+            && self.leader.as_ref().map(|leading| leading.id) == self.marked
+            && ha.small.epoch == tables.counters().epoch
+            && [Act::Kill, Act::Recover].into_iter().all(|act| ha.paused(act) <= now)
+            && !ha.small.breakers.values().any(|breaker| breaker.trips.stops_recover());
+        let free = |case: &Case| {
+            let held = case.held(Act::Kill).or(case.held(Act::Recover)).is_some();
+            acts && case.needs_operator.is_none() && !held && policy::mode(tables, case.id.host) == Mode::Enforce
+        };
+        let mut stuck = HashMap::new();
+        for case in ha.cases.iter() {
+            let known = self.memory.stuck.get(&case.id).filter(|(phase, _)| *phase == case.phase && free(case));
+            let since = known.map_or(now, |(_, since)| *since).max(self.led);
+            let most = match case.phase {
+                // Evacuations take as long as they take, and a host is back when it is.
+                Phase::Evacuating | Phase::AwaitReturn => u64::MAX,
+                // What waits for room, or for a guest to start, is told when it counts as stuck.
+                Phase::Planning | Phase::Returning => LATE,
+                _ => STUCK,
+            };
+            if now - since > most {
+                broken.push(format!("INV-27 case {} is in {} for long, and nobody is asked", case.id, case.phase));
+            }
+            stuck.insert(case.id, (case.phase, since));
+        }
+        self.memory.stuck = stuck;
     }
 
     /// INV-5, INV-8: an intent of this leader is committed, it still leads, and nobody is fenced early.

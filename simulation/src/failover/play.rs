@@ -12,8 +12,8 @@ use scheduler::ha::recovery::{Life, VmState};
 use uuid::Uuid;
 
 use super::nova::{ByHand, Moving};
-use super::truth::TrueHost;
-use super::world::{Least, SOUND, TICK, WATCHDOG, World};
+use super::truth::{TrueHost, host};
+use super::world::{Flaw, Least, SOUND, TICK, WATCHDOG, World};
 
 /// What is still crashed is told again, milliseconds.
 const CRASHED: u64 = 60_000;
@@ -21,14 +21,20 @@ const CRASHED: u64 = 60_000;
 const FOLLOWS: u64 = 30_000;
 
 impl TrueHost {
+    /// Whether what it sends to a member now is lost on the way: the same in each life.
+    fn is_lost(&self, now: u64, member: u64) -> bool {
+        let drawn = (now / TICK).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (self.id.0.as_u128() as u64) << 8 ^ member;
+        drawn.wrapping_mul(0xD6E8_FEB8_6659_FD93) >> 32 & 0xFFFF < self.loses * 0xFFFF / 100
+    }
+
     /// Its agent feeds the watchdog while its lease lives; unfed, it resets the host.
-    fn watch(&mut self, now: u64) {
+    fn watch(&mut self, now: u64, always: bool) {
         let Some(fed) = self.fed else { return };
         // Armed with the first lease.
         if self.lease == 0 || !self.on {
             return;
         }
-        if self.runs() && self.agent && now < self.lease {
+        if self.runs() && self.agent && (now < self.lease || always) {
             self.fed = Some(now);
         } else if now >= fed + WATCHDOG + WATCHDOG * self.slow / 1_000 {
             self.boot_up();
@@ -73,7 +79,7 @@ impl World {
 
     /// The truth goes on by itself.
     fn truth(&mut self) {
-        let now = self.now;
+        let (now, always) = (self.now, self.flaw == Some(Flaw::FeedsAlways));
         for host in &mut self.hosts {
             if host.off_at.is_some_and(|at| now >= at) {
                 host.cut();
@@ -84,11 +90,12 @@ impl World {
             if host.boots_at.is_some_and(|at| now >= at) {
                 host.boot_up();
             }
-            host.watch(now);
+            host.watch(now, always);
             if host.runs() && host.agent {
                 for member in 0..3 {
                     let due = 2_000 + if host.jitter > 0 { (now * 7 + member as u64 * 13) % host.jitter } else { 0 };
-                    if host.reaches[member] && now >= host.last_beat[member] + due {
+                    let sent = now >= host.last_beat[member] + due;
+                    if sent && host.reaches[member] && !host.is_lost(now, member as u64) {
                         host.last_beat[member] = now;
                         host.heard = now;
                     }
@@ -191,15 +198,27 @@ impl World {
     fn strangers(&self) -> Vec<(HostId, Uuid)> {
         let waits = |moving: &&Moving| moving.over.is_none() && matches!(moving.by_hand, Some(ByHand::Cold(Some(_))));
         let waiting = self.nova.moving.iter().filter(waits).map(|moving| (moving.target, moving.instance));
-        let running = self.hosts.iter().flat_map(|host| host.guests.iter().map(|guest| (host.id, *guest)));
-        let heard = |id| self.hosts.iter().any(|host| host.id == id && host.is_heard() && host.libvirt);
-        let permitted = |(id, instance)| self.present(id).is_some_and(|life| self.ha().may_begin(instance, life));
-        waiting.chain(running).filter(|(id, instance)| heard(*id) && !permitted((*id, *instance))).collect()
+        let heard = |host: &TrueHost| host.is_heard() && host.libvirt;
+        let permitted = |instance, life: Option<Life>| life.is_some_and(|life| self.ha().may_begin(instance, life));
+        let waiting = waiting.filter(|(id, _)| self.there(*id).is_some_and(heard));
+        let waiting = waiting.filter(|(id, instance)| !permitted(*instance, self.present(*id)));
+        let running = self.hosts.iter().filter(|host| heard(host)).flat_map(|host| {
+            let life = self.present(host.id);
+            let strange = host.guests.iter().filter(move |guest| !permitted(**guest, life));
+            strange.map(|guest| (host.id, *guest))
+        });
+        waiting.chain(running).collect()
+    }
+
+    /// A host, as it is.
+    fn there(&self, id: HostId) -> Option<&TrueHost> {
+        let n = id.0.as_u128().checked_sub(host(1).0.as_u128())?;
+        self.hosts.get(usize::try_from(n).ok()?)
     }
 
     /// The life that a host is in, once it is known.
     pub(super) fn present(&self, id: HostId) -> Option<Life> {
-        let boot = self.hosts.iter().find(|host| host.id == id)?.boot();
+        let boot = self.there(id)?.boot();
         let known = self.ha().hosts.get(id).filter(|known| known.boot == Some(boot))?;
         Some(Life { host: id, incarnation: known.incarnation })
     }
@@ -230,7 +249,12 @@ impl World {
                 })
                 .collect();
             liveness.digest(
-                &Digest { member: member as u64, in_quorum: true, blind: self.blind[member], heard: &heard },
+                &Digest {
+                    member: member as u64,
+                    in_quorum: self.voters.contains(&(member as u64 + 1)),
+                    blind: self.blind[member],
+                    heard: &heard,
+                },
                 now,
             );
         }

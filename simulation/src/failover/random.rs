@@ -29,8 +29,20 @@ pub struct Plan {
     /// How many kinds of faults there are, the oldest first: a seed that was found when there were fewer lives the
     /// same life with as many ([`KINDS`] are all).
     pub kinds: u8,
+    /// Hosts at most: [`SMALL`] is what seeds were drawn from first, and up to it they are drawn as they were then.
+    pub hosts: u128,
     /// A fault built in on purpose.
     pub flaw: Option<Flaw>,
+}
+
+/// Hosts of a small estate, at most: a few instances on three of them.
+pub const SMALL: u128 = 16;
+/// Hosts of a large one, at most, where nothing else is asked for.
+const LARGE: u128 = 40;
+
+/// How many hosts a seed may have where nobody says: one seed of eight has a large estate.
+pub fn usual(seed: u64) -> u128 {
+    if seed.is_multiple_of(8) { LARGE } else { SMALL }
 }
 
 /// Milliseconds between two draws.
@@ -45,9 +57,8 @@ pub fn live(plan: Plan) -> World {
 
 fn lived(plan: Plan) -> World {
     let mut rng = SmallRng::seed_from_u64(plan.seed);
-    let hosts = rng.random_range(5..=16_u128);
-    let vms = rng.random_range(2..=10_u128);
-    let mut world = World::spread(hosts, vms, rng.random_range(3..=8), |n| 1 + (n * 7) % 3.min(hosts));
+    let (mut world, vms) = estate(plan.hosts, &mut rng);
+    let hosts = world.hosts.len() as u128;
     world.flaw(plan.flaw);
     settle(&mut world, &mut rng);
     // Few kinds of faults at a time find more than all at once.
@@ -67,9 +78,13 @@ fn lived(plan: Plan) -> World {
         }
         if !kinds.is_empty() && rng.random_bool(pace) {
             let kind = kinds[rng.random_range(0..kinds.len())];
-            // The hosts with instances are the interesting ones.
-            let n = if rng.random_bool(0.6) { rng.random_range(1..=3.min(hosts)) } else { rng.random_range(1..=hosts) };
-            harm(&mut world, kind, n, &mut rng);
+            // The hosts with instances are the interesting ones: in a small estate the first three.
+            let n = if plan.hosts <= SMALL && rng.random_bool(0.6) {
+                rng.random_range(1..=3.min(hosts))
+            } else {
+                rng.random_range(1..=hosts)
+            };
+            harm(&mut world, kind, n, vms, &mut rng);
             if kind == HAUNTS {
                 haunts.insert(n);
             }
@@ -92,6 +107,19 @@ fn lived(plan: Plan) -> World {
         calm(&mut world);
     }
     world
+}
+
+/// Hosts and instances; how many of those.
+fn estate(most: u128, rng: &mut SmallRng) -> (World, u128) {
+    if most <= SMALL {
+        let hosts = rng.random_range(5.min(most)..=most);
+        let vms = rng.random_range(2..=10_u128);
+        return (World::spread(hosts, vms, rng.random_range(3..=8), |n| 1 + (n * 7) % 3.min(hosts)), vms);
+    }
+    let hosts = rng.random_range(3..=most);
+    let each = rng.random_range(1..=20_u128);
+    let room = each as u64 + rng.random_range(1..=4);
+    (World::spread(hosts, hosts * each, room, |n| 1 + (n - 1) / each), hosts * each)
 }
 
 /// What an operator has settled.
@@ -137,7 +165,9 @@ const BY_HAND: u8 = 28;
 /// The policy of a dry run that comes and goes.
 const TRIAL: &str = "trial";
 
-fn harm(world: &mut World, kind: u8, n: u128, rng: &mut SmallRng) {
+fn harm(world: &mut World, kind: u8, n: u128, vms: u128, rng: &mut SmallRng) {
+    // What small estates were drawn from before.
+    let vms = vms.max(10);
     world.say(&format!("harm {kind} to host {n}"));
     let now = world.now;
     let until = now + rng.random_range(10_000..600_000);
@@ -192,7 +222,7 @@ fn harm(world: &mut World, kind: u8, n: u128, rng: &mut SmallRng) {
         }
         20 => {
             // A person evacuates by hand what surely does not run any more.
-            let instance = vm(rng.random_range(1..=10));
+            let instance = vm(rng.random_range(1..=vms));
             let from = world.nova.servers.get(&instance).map(|server| server.host);
             let dead = from.is_some_and(|from| !world.by_id(from).on);
             // Where pallium evacuates it already, nobody does beside it: Nova would take both.
@@ -202,7 +232,7 @@ fn harm(world: &mut World, kind: u8, n: u128, rng: &mut SmallRng) {
             }
         }
         BY_HAND => {
-            let instance = vm(rng.random_range(1..=10));
+            let instance = vm(rng.random_range(1..=vms));
             let by_hand = if rng.random_bool(0.5) { ByHand::Live } else { ByHand::Cold(None) };
             // Nova itself refuses what its target's hypervisor, or its source's, cannot do.
             let well = |host: &TrueHost| host.runs() && host.compute && host.libvirt;

@@ -49,6 +49,10 @@ pub const ELSEWHERE: &[(&str, &str)] = &[
     ("API-06", "agent: core::tests::a_flood_of_events_is_bounded_and_told"),
     ("API-07", "operators: events::every_event_arrives_in_order_whatever_the_receiver_does"),
     ("CLU-01", "raft: node::together::a_voter_with_an_older_disk_does_not_vote, and the simulation of clusters"),
+    (
+        "CLU-02",
+        "raft: owner::tests::replicated_time_does_not_follow_a_wall_clock_that_jumps, of what stamps; here of what reads",
+    ),
 ];
 
 /// Those that nothing shows, and why.
@@ -74,7 +78,10 @@ pub struct Scenario {
     pub run: fn(&mut World) -> Result<String, String>,
 }
 
-const VMS: u128 = 4;
+/// Instances of each host of the estate.
+const VMS: u128 = 20;
+/// Instances where a smaller one is made.
+const FEW: u128 = 4;
 
 impl Scenario {
     /// Runs it.
@@ -84,7 +91,7 @@ impl Scenario {
 
     /// Runs it with a fault built in on purpose.
     pub fn play_with(&self, flaw: Option<Flaw>) -> (World, Result<String, String>) {
-        let mut world = World::new(12, VMS, 8);
+        let mut world = World::estate(VMS);
         world.flaw(flaw);
         let said = Flaw::with(flaw, || (self.run)(&mut world));
         let result = match world.broken.first() {
@@ -102,7 +109,7 @@ fn want(holds: bool, said: &str, expected: &str) -> Result<String, String> {
 /// Everything of host 1 runs elsewhere, once, and Nova was called once for each.
 fn recovered(world: &mut World, within: u64) -> Result<String, String> {
     let began = world.now;
-    let moved = world.until(within, |world| world.all_moved(VMS) && world.phase(1) == Some(Phase::AwaitReturn));
+    let moved = world.until(within, |world| world.all_moved(world.vms) && world.phase(1) == Some(Phase::AwaitReturn));
     if !moved {
         return Err(format!("expected: all instances elsewhere; the case is in {:?}", world.phase(1)));
     }
@@ -199,7 +206,7 @@ fn hang(world: &mut World, n: u128) {
 
 /// The first attempts are called for, or none is.
 fn called(world: &World) -> bool {
-    world.taken.len() == VMS as usize
+    world.taken.len() == world.vms as usize
 }
 
 /// The cluster is made anew from `backup`.

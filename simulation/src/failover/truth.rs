@@ -61,6 +61,8 @@ pub struct TrueHost {
     pub last_beat: [u64; 3],
     /// Heartbeats are lost or late, for so long each, milliseconds.
     pub jitter: u64,
+    /// So many of a hundred heartbeats are lost.
+    pub loses: u64,
     /// Since when its storage heartbeat stands still.
     pub still: Option<u64>,
     /// Power-offs that reached its BMC.
@@ -120,6 +122,7 @@ impl TrueHost {
             ran: 0,
             last_beat: [0; 3],
             jitter: 0,
+            loses: 0,
             still: None,
             fences: 0,
             heard: 0,
@@ -148,7 +151,7 @@ impl TrueHost {
 
     /// Nothing is wrong with it.
     pub fn is_well(&self) -> bool {
-        let reached = self.agent && self.reaches == [true; 3] && self.jitter == 0 && !self.greets;
+        let reached = self.agent && self.reaches == [true; 3] && self.jitter == 0 && self.loses == 0 && !self.greets;
         self.runs()
             && reached
             && self.storage

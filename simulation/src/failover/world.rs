@@ -1,7 +1,7 @@
 //! The world: one tick is half a second. In a tick the truth goes on, agents are heard, whoever leads says
 //! what is due, its orders are applied, and calls and their answers travel.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use scheduler::ha::coordinator::{Call, Coordinator, Told};
 use scheduler::ha::host::{Fencer, Hello, HostId, HostSpec, PlaceNames, Watchdog};
@@ -54,11 +54,13 @@ pub enum Flaw {
     NoBreaker,
     /// Nobody looks whose mark is in Nova.
     NoMark,
+    /// Agents feed their watchdogs when their leases are over.
+    FeedsAlways,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::NoBarrier,
         Self::BelieveCodes,
         Self::NoProof,
@@ -66,6 +68,7 @@ impl Flaw {
         Self::NoQuiet,
         Self::NoBreaker,
         Self::NoMark,
+        Self::FeedsAlways,
     ];
 
     /// Those that can be built into this program: the stops of the state can be taken out only where the
@@ -101,6 +104,7 @@ impl Flaw {
             Self::NoQuiet => "no-quiet",
             Self::NoBreaker => "no-breaker",
             Self::NoMark => "no-mark",
+            Self::FeedsAlways => "feeds-always",
         }
     }
 }
@@ -138,6 +142,8 @@ pub struct World {
     /// Calls that change something, as they were sent.
     pub sent: Vec<(u64, Call)>,
     pub(super) memory: Memory,
+    /// Instances that began on host 1: the first ones.
+    pub vms: u128,
     /// Evacuations that Nova took.
     pub taken: BTreeMap<Uuid, u32>,
     /// Instances of which a call arrived, or will, when it counts as lost.
@@ -168,6 +174,8 @@ pub struct World {
     pub(super) ghost: u64,
     pub(super) mail: BTreeMap<(u64, u64), Letter>,
     pub(super) posted: u64,
+    /// It is made, and checked after every event since.
+    made: bool,
 }
 
 pub(super) struct Least<'a>(pub &'a Core);
@@ -177,13 +185,17 @@ impl Targets for Least<'_> {
     fn ranked(&self, asked: &Asked<'_>) -> Vec<Life> {
         let tables = self.0.state().tables();
         let ha = tables.failover();
+        let mut counts: HashMap<Life, usize> = HashMap::new();
+        for permit in ha.permits.iter() {
+            *counts.entry(permit.life).or_default() += 1;
+        }
         let mut lives: Vec<_> = ha
             .hosts
             .iter()
             .filter(|host| host.takes_instances() && host.id != asked.source.host)
             .map(|host| {
                 let life = Life { host: host.id, incarnation: host.incarnation };
-                (ha.permits.iter().filter(|permit| permit.life == life).count(), host.id, life)
+                (counts.get(&life).copied().unwrap_or(0), host.id, life)
             })
             .collect();
         lives.sort_unstable_by_key(|&(count, id, _)| (count, id));
@@ -211,6 +223,7 @@ impl World {
             effects: 0,
             sent: Vec::new(),
             memory: Memory::default(),
+            vms: (1..=vms).filter(|v| on(*v) == 1).count() as u128,
             taken: BTreeMap::new(),
             overdue: BTreeSet::new(),
             voters: vec![1, 2, 3],
@@ -229,6 +242,7 @@ impl World {
             ghost: 0,
             mail: BTreeMap::new(),
             posted: 0,
+            made: false,
         };
         world.apply(Command::Raise { level: level::FAILOVER });
         world.take_over();
@@ -257,9 +271,17 @@ impl World {
         let policy = Policy { in_place: true, ..Policy::default() };
         world.order(Role::Operator, Change::Policy(policy)).ok();
         world.effects = 0;
+        world.made = true;
+        world.check_state();
         // The rhythm of each host is known before anything happens.
         world.run(60_000);
         world
+    }
+
+    /// The estate of the catalogue: 40 hosts in two zones of two racks, each with so many instances, and room to spare
+    /// for more than one of them in its cell.
+    pub fn estate(each: u128) -> Self {
+        Self::spread(40, 40 * each, each as u64 + 4, |v| 1 + (v - 1) / each)
     }
 
     /// Another estate instead, with the fault that is built in.
@@ -451,8 +473,10 @@ impl World {
             Err(why) => format!("refused: {why}"),
         };
         self.say(&format!("{name} by {leader}: {said}"));
-        self.check_state();
-        self.check_order(&change, &result);
+        if self.made {
+            self.check_state();
+            self.check_order(&change, &result);
+        }
         result
     }
 

@@ -7,11 +7,10 @@ use scheduler::ha::host::{Degraded, Detection};
 use scheduler::ha::masakari::{self, Kind, MemberSpec, NotificationSpec, Report, SegmentSpec, Status};
 use scheduler::ha::order::{Change, Leader, Role};
 use scheduler::ha::proof::Kind as Proof;
-use scheduler::ha::recovery::VmState;
+use scheduler::ha::recovery::{Status as Stands, VmState};
 use uuid::Uuid;
 
-use super::{Scenario, VMS, acts, cordoned, detection, hang, policy, recovered, recovered_by, untouched, want};
-use crate::failover::nova::Trouble;
+use super::{FEW, Scenario, VMS, acts, cordoned, detection, hang, policy, recovered, recovered_by, untouched, want};
 use crate::failover::truth::{Bmc, host, vm};
 use crate::failover::world::World;
 
@@ -120,10 +119,12 @@ pub(super) const ALL: &[Scenario] = &[
     },
     Scenario {
         id: "DET-07",
-        what: "heartbeats of all come up to 3 s late",
+        what: "of a rack's heartbeats 30 % are lost, others 3 s late",
         run: |world| {
-            world.hosts.iter_mut().for_each(|host| host.jitter = 3_000);
-            untouched(world, 600_000)
+            (1..=10).for_each(|n| (world.host_mut(n).jitter, world.host_mut(n).loses) = (3_000, 30));
+            let gone = |world: &World| (1..=10).any(|n| detection(world, n) == Some(Detection::Unreachable));
+            want(!world.until(600_000, gone) && world.ha().cases.is_empty(), "", "none Unreachable, no case")?;
+            untouched(world, 0)
         },
     },
     Scenario {
@@ -223,12 +224,12 @@ pub(super) const ALL: &[Scenario] = &[
     },
     Scenario {
         id: "DET-09",
-        what: "one member hears three hosts that the others do not",
+        what: "one member hears 12 hosts that the others do not",
         run: |world| {
-            for n in 1..=3 {
+            for n in 1..=12 {
                 world.host_mut(n).reaches = [false, true, false];
             }
-            for n in 4..=12 {
+            for n in 13..=40 {
                 world.host_mut(n).reaches = [true, false, true];
             }
             unsuspected(world, 300_000)
@@ -365,25 +366,31 @@ pub(super) const ALL: &[Scenario] = &[
     },
     Scenario {
         id: "DET-18",
-        what: "hosts die one by one, and nothing is recovered",
+        what: "8 hosts hang, one in 6 min, and there is no room",
         run: |world| {
-            world.again(12, VMS, 1, |_| 1);
-            for n in [1, 2, 3] {
-                world.host_mut(n).cut();
-                world.trouble(Trouble::Down);
+            world.again(40, 40 * FEW, FEW as u64, |v| 1 + (v - 1) / FEW);
+            let counted = |world: &World| {
+                let scope = world.ha().hosts.get(host(1)).map(|host| Scope::Cluster(host.places.cluster));
+                let breaker = scope.and_then(|scope| world.ha().small.breakers.get(&scope));
+                breaker.is_some_and(|breaker| breaker.trips.or(Trips::COUNT) == breaker.trips)
+            };
+            for n in 1..=8 {
+                hang(world, n);
                 world.run(360_000);
+                let unrecovered = |n| world.phase(n).is_some_and(Phase::is_unrecovered);
+                let proven = (1..=n).filter(|n| world.phase(*n).is_some_and(Phase::is_proven)).count();
+                want((1..=n).all(unrecovered) && world.taken.is_empty(), "", "none recovered")?;
+                want(counted(world) == (n > 2), "", &format!("T1 from the third on; after {n}: {}", counted(world)))?;
+                want(proven == n.min(2) as usize, "", &format!("two proven dead; after {n}: {proven}"))?;
             }
-            let unrecovered =
-                (1..=3).all(|n| world.phase(n).is_some_and(|phase| phase.is_proven() && phase.is_unrecovered()));
-            want(unrecovered, "", "three that are proven dead and not recovered")?;
-            let before = world.fences();
-            hang(world, 4);
-            world.run(300_000);
-            let scope = world.ha().hosts.get(host(4)).map(|host| Scope::Cluster(host.places.cluster));
-            let breaker = scope.and_then(|scope| world.ha().small.breakers.get(&scope));
-            let counted = breaker.is_some_and(|breaker| breaker.trips.or(Trips::COUNT) == breaker.trips);
-            want(counted, "", "T1 of their cluster")?;
-            want(world.fences() == before, "the total that is not recovered opens it", "no fence of the fourth")
+            want((3..=8).all(|n| world.host(n).fences == 0), "", "no fence from the third on")?;
+            let waits =
+                |n| world.ha().recoveries.get(vm(n)).is_some_and(|known| matches!(known.status, Stands::Waiting(_)));
+            want((1..=2 * FEW).all(waits), "", "the instances of the first two wait")?;
+            // Room for those of one host, and for no more.
+            world.grow(20, 2 * FEW as u64);
+            let first = world.until(600_000, |world| world.all_moved(FEW));
+            want(first && counted(world), "the total that is not recovered opens T1", "those of the first recovered")
         },
     },
     Scenario {

@@ -1,12 +1,13 @@
 //! Evacuation: every instance once.
 
 use scheduler::ha::Phase;
+use scheduler::ha::coordinator::Call;
 use scheduler::ha::order::Done;
 use scheduler::ha::planner::{Asks, Rank};
 use scheduler::ha::recovery::{Bond, Status, Stays, VmState, Waiting};
 use scheduler::request::{Group, GroupPolicy};
 
-use super::{Scenario, VMS, asked, called, hang, policy, recovered, returned, want};
+use super::{FEW, Scenario, VMS, asked, called, hang, policy, recovered, returned, want};
 use crate::failover::nova::Trouble;
 use crate::failover::truth::{host, vm};
 use crate::failover::world::World;
@@ -28,6 +29,17 @@ pub(super) const ALL: &[Scenario] = &[
     },
     Scenario {
         id: "EVA-03",
+        what: "Nova takes the calls 20 s after our timeout",
+        run: |world| {
+            world.trouble(Trouble::Late(20_000));
+            world.host_mut(1).cut();
+            recovered(world, 180_000)?;
+            let calls = world.sent.iter().filter(|(_, call)| matches!(call, Call::Evacuate { .. })).count();
+            want(calls == VMS as usize, "one call for each, waited for", &format!("no second call; {calls} were sent"))
+        },
+    },
+    Scenario {
+        id: "EVA-03b",
         what: "Nova takes the calls and the answers are lost",
         run: |world| {
             world.trouble(Trouble::LostAnswers);
@@ -76,7 +88,7 @@ pub(super) const ALL: &[Scenario] = &[
         run: |world| {
             world.host_mut(1).cut();
             recovered(world, 120_000)?;
-            let dying = (2..=12).find(|n| !world.host(*n).guests.is_empty()).unwrap_or(2);
+            let dying = (2..=40).find(|n| (1..=VMS).any(|v| world.host(*n).guests.contains(&vm(v)))).unwrap_or(2);
             world.host_mut(dying).cut();
             let moved = world.until(400_000, |world| world.all_moved(VMS));
             want(moved, "handed over to the case of the target", "all elsewhere, once each")
@@ -84,17 +96,20 @@ pub(super) const ALL: &[Scenario] = &[
     },
     Scenario {
         id: "EVA-08",
-        what: "room for two of four, two of them more urgent, and later for all",
+        what: "room for 12 of 20, 12 of them more urgent, and later for all",
         run: |world| {
-            world.again(3, VMS, 1, |_| 1);
+            world.again(3, VMS, 6, |_| 1);
             let high = Rank { class: 1, ..Rank::default() };
-            world.nova.asks = [2, 4].map(|n| (vm(n), Asks { rank: high, ..Asks::default() })).into();
+            world.nova.asks = (9..=20).map(|n| (vm(n), Asks { rank: high, ..Asks::default() })).collect();
             world.host_mut(1).cut();
-            world.run(120_000);
-            let two = world.taken.keys().copied().eq([vm(2), vm(4)]);
-            want(two, "", "the two urgent ones of four moved")?;
-            world.grow(2, 4);
-            recovered(world, 120_000)
+            world.run(400_000);
+            let urgent = world.taken.keys().copied().eq((9..=20).map(vm));
+            want(urgent, "", "the twelve urgent ones of twenty moved")?;
+            let waits =
+                |n| world.ha().recoveries.get(vm(n)).is_some_and(|known| matches!(known.status, Status::Waiting(_)));
+            want((1..=8).all(waits), "", "the others wait")?;
+            world.grow(2, 20);
+            recovered(world, 400_000)
         },
     },
     Scenario {
@@ -146,12 +161,12 @@ pub(super) const ALL: &[Scenario] = &[
         id: "EVA-10",
         what: "two hosts with four members of an anti-affinity group, three left",
         run: |world| {
-            world.again(5, VMS, 8, |v| 1 + (v - 1) / 2);
+            world.again(5, FEW, 8, |v| 1 + (v - 1) / 2);
             let group = uuid::Uuid::from_u128(0x6_0000);
             world.nova.groups = vec![Group {
                 uuid: Some(group),
                 policy: Some(GroupPolicy::AntiAffinity),
-                members: (1..=VMS).map(vm).collect(),
+                members: (1..=FEW).map(vm).collect(),
                 hosts: Vec::new(),
                 max_per_host: 1,
             }];
@@ -180,23 +195,23 @@ pub(super) const ALL: &[Scenario] = &[
     },
     Scenario {
         id: "EVA-16",
-        what: "Nova lists one instance of four",
+        what: "Nova lists 3 instances of 20",
         run: |world| {
-            let kept: Vec<_> = (2..=VMS).filter_map(|n| Some((vm(n), world.nova.servers.remove(&vm(n))?))).collect();
+            let kept: Vec<_> = (4..=VMS).filter_map(|n| Some((vm(n), world.nova.servers.remove(&vm(n))?))).collect();
             world.host_mut(1).cut();
             world.run(180_000);
-            let one = world.taken.len() == 1;
+            let three = world.taken.len() == 3;
             let held = kept
                 .iter()
                 .all(|(id, _)| world.ha().permits.get(*id).is_some_and(|permit| permit.life.host == host(1)));
-            want(one && held, "one moved, three held for a person", "no instance lost")
+            want(three && held, "three moved, the others held for a person", "no instance lost")
         },
     },
     Scenario {
         id: "EVA-18",
         what: "a target fails what comes, and its domain is there",
         run: |world| {
-            world.nova.halving = (2..=12).map(host).collect();
+            world.nova.halving = (2..=40).map(host).collect();
             world.host_mut(1).cut();
             let asked = world.until(400_000, |world| {
                 world.ha().cases.get(host(1)).is_some_and(|case| case.needs_operator.is_some())
@@ -206,7 +221,7 @@ pub(super) const ALL: &[Scenario] = &[
             want(asked && once, "", "no second attempt, and a person is asked")?;
             // Who destroys the domains there.
             world.nova.halving.clear();
-            for n in 2..=12 {
+            for n in 2..=40 {
                 world.host_mut(n).guests.retain(|guest| !(1..=VMS).any(|n| vm(n) == *guest));
             }
             let moved = world.until(1_200_000, |world| world.all_moved(VMS));
@@ -225,19 +240,23 @@ pub(super) const ALL: &[Scenario] = &[
     },
     Scenario {
         id: "EVA-22",
-        what: "one is stopped, one in error",
+        what: "five are stopped, two in error",
         run: |world| {
-            let state = |world: &mut World, n, vm_state| {
+            for n in 1..=7 {
+                let state = if n <= 5 { VmState::Stopped } else { VmState::Error };
                 if let Some(server) = world.nova.servers.get_mut(&vm(n)) {
-                    server.vm = vm_state;
+                    (server.vm, server.running) = (state, false);
                 }
-            };
-            state(world, 1, VmState::Stopped);
-            state(world, 2, VmState::Error);
+            }
             world.host_mut(1).cut();
             let over = world.until(180_000, |world| world.phase(1) == Some(Phase::AwaitReturn));
-            let left = !world.taken.contains_key(&vm(2)) && world.taken.len() == 3;
-            want(over && left, "the stopped one moves, the one in error stays", "three moved, one left")
+            let left = (6..=7).all(|n| !world.taken.contains_key(&vm(n))) && world.taken.len() == VMS as usize - 2;
+            want(over && left, "", "18 moved, two left")?;
+            let stopped = |n| {
+                let server = world.nova.servers.get(&vm(n));
+                server.is_some_and(|server| server.vm == VmState::Stopped && !server.running && server.host != host(1))
+            };
+            want((1..=5).all(stopped), "the stopped move and stay so, those in error stay", "five stopped elsewhere")
         },
     },
     Scenario {
@@ -304,7 +323,7 @@ pub(super) const ALL: &[Scenario] = &[
     },
     Scenario {
         id: "EVA-12",
-        what: "Nova refuses two of four for good",
+        what: "Nova refuses two of 20 for good",
         run: |world| {
             world.nova.never = vec![vm(1), vm(2)];
             world.host_mut(1).cut();
@@ -313,7 +332,7 @@ pub(super) const ALL: &[Scenario] = &[
                 let known = world.ha().recoveries.get(vm(n)).map(|known| known.status);
                 known == Some(Status::Stays(Stays::Refused))
             });
-            want(over && stay && world.taken.len() == 2, "", "two moved, two refused")?;
+            want(over && stay && world.taken.len() == VMS as usize - 2, "", "18 moved, two refused")?;
             world.host_mut(1).boot_up();
             let home = world.until(300_000, |world| (1..=2).all(|n| world.host(1).guests.contains(&vm(n))));
             want(home, "they start where they were when the host is back", "two at home")

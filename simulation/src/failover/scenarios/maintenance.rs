@@ -2,13 +2,13 @@
 
 use scheduler::ha::Phase;
 use scheduler::ha::admission::{Refuses, Rule};
-use scheduler::ha::coordinator::Answer;
+use scheduler::ha::coordinator::{Answer, Call};
 use scheduler::ha::drain::{Left, MOST_SOURCE, Over, Stage};
 use scheduler::ha::host::{Degraded, Detection, Maintenance};
 use scheduler::ha::order::{Change, Role};
 use scheduler::ha::recovery::VmState;
 
-use super::{Scenario, VMS, cordoned, detection, hang, policy, recovered, untouched, want};
+use super::{FEW, Scenario, VMS, cordoned, detection, hang, policy, recovered, untouched, want};
 use crate::failover::nova::ByHand;
 use crate::failover::truth::{Bmc, host, vm};
 use crate::failover::world::World;
@@ -58,7 +58,12 @@ pub(super) const ALL: &[Scenario] = &[
             world.run(10_000);
             want(world.host(4).guests.contains(&vm(1)), "", "it runs there")?;
             world.host_mut(4).cut();
-            want(world.until(300_000, |world| world.all_moved(1)), "", "recovered from there")?;
+            let elsewhere = |world: &World| {
+                let runs = world.hosts.iter().filter(|host| host.guests.contains(&vm(1)));
+                runs.map(|host| host.id).all(|id| id != host(4)) && world.phase(4) == Some(Phase::AwaitReturn)
+            };
+            let recovered = world.until(300_000, elsewhere) && world.taken.contains_key(&vm(1));
+            want(recovered, "", "recovered from there")?;
             want(true, "the permit follows, and the instance is recovered from where it went", "")
         },
     },
@@ -109,6 +114,7 @@ pub(super) const ALL: &[Scenario] = &[
         what: "more is kept free than is; a host dies",
         run: |world| {
             let refused = Some("failover_admission: would leave less than 90 % of VCPU for a failover".to_owned());
+            world.again(12, FEW, 8, |_| 1);
             // 36 in all, and 4 in use.
             (3..=12).for_each(|n| world.grow(n, 2));
             want(world.kept_out(2).is_none(), "", "new instances placed")?;
@@ -140,9 +146,32 @@ pub(super) const ALL: &[Scenario] = &[
             world.nova.stuck = vec![vm(1)];
             drain(world, 1, Maintenance::Auto)?;
             over(world, 1, Over::Partial, 6_000_000)?;
+            let mut targets: Vec<_> = world.nova.migrations(vm(1)).map(|moving| moving.target).collect();
+            targets.sort_unstable();
+            targets.dedup();
+            want(targets.len() == 3, "", &format!("each time another target; {targets:?}"))?;
+            let aborts = world.sent.iter().filter(|(_, call)| matches!(call, Call::AbortMigration { .. })).count();
+            want(aborts == 3, "", &format!("aborted three times; {aborts}"))?;
+            let home = world.host(1).guests.iter().copied().eq([vm(1)]);
+            want(home, "", "it alone runs where it was")?;
             let tried = world.nova.migrations(vm(1)).count();
             let left = world.ha().drains.get(host(1)).is_some_and(|drain| drain.left == [(vm(1), Left::Tried)]);
-            want(left && tried == 3, "given up three times, listed", "three tries")
+            want(left && tried == 3, "given up at three targets, listed", "three tries")
+        },
+    },
+    Scenario {
+        id: "MNT-03c",
+        what: "the same at its first target alone",
+        run: |world| {
+            world.nova.stuck = vec![vm(1)];
+            drain(world, 1, Maintenance::Auto)?;
+            let given_up = |world: &World| world.nova.migrations(vm(1)).any(|moving| moving.over == Some(false));
+            want(world.until(6_000_000, given_up), "", "given up")?;
+            world.nova.stuck.clear();
+            over(world, 1, Over::Succeeded, 600_000)?;
+            let targets: Vec<_> = world.nova.migrations(vm(1)).map(|moving| moving.target).collect();
+            let other = targets.len() == 2 && targets[0] != targets[1] && world.all_moved(VMS);
+            want(other, "moved to another one", &format!("two targets; {targets:?}"))
         },
     },
     Scenario {
@@ -161,8 +190,9 @@ pub(super) const ALL: &[Scenario] = &[
         what: "a drained host loses power half-way",
         run: |world| {
             drain(world, 1, Maintenance::Auto)?;
-            let half =
-                world.until(300_000, |world| world.nova.moving.iter().filter(|m| m.over == Some(true)).count() == 2);
+            let half = world.until(300_000, |world| {
+                world.nova.moving.iter().filter(|m| m.over == Some(true)).count() == VMS as usize / 2
+            });
             want(half, "", "half of them moved")?;
             world.run(10_000);
             let flying: Vec<_> = world.nova.moving.iter().filter(|m| m.over.is_none()).map(|m| m.instance).collect();
@@ -179,7 +209,7 @@ pub(super) const ALL: &[Scenario] = &[
         id: "MNT-05",
         what: "another host of the cluster dies during a drain",
         run: |world| {
-            world.again(10, VMS, 8, |n| if n == 1 { 2 } else { 1 });
+            world.again(10, FEW, 8, |n| if n == 1 { 2 } else { 1 });
             drain(world, 1, Maintenance::Auto)?;
             world.run(3_000);
             hang(world, 2);
@@ -268,7 +298,7 @@ pub(super) const ALL: &[Scenario] = &[
         id: "MNT-12",
         what: "two hosts of a cluster are to be drained",
         run: |world| {
-            world.again(10, VMS, 8, |n| 1 + n % 2);
+            world.again(10, FEW, 8, |n| 1 + n % 2);
             drain(world, 1, Maintenance::Auto)?;
             drain(world, 2, Maintenance::Auto)?;
             let mut both = false;

@@ -1,7 +1,8 @@
 //! What people do: restores, confirmations, overrides.
 
 use scheduler::ha::Phase;
-use scheduler::ha::breaker::ScopeName;
+use scheduler::ha::Refusal;
+use scheduler::ha::breaker::{Decision, ScopeName};
 use scheduler::ha::case::Act;
 use scheduler::ha::host::Hello;
 use scheduler::ha::order::{Change, Done, Role};
@@ -9,9 +10,56 @@ use scheduler::ha::policy::{FailoverPolicy, Mode, Rules, Selector};
 use scheduler::ha::proof::{Evidence, Token};
 use uuid::Uuid;
 
-use super::{Scenario, VMS, asked, hang, recovered, restore, untouched, want};
+use super::{FEW, Scenario, VMS, asked, hang, recovered, restore, returned, untouched, want};
 use crate::failover::nova::Trouble;
-use crate::failover::truth::{Bmc, host, machine};
+use crate::failover::truth::{Bmc, host, machine, vm};
+use crate::failover::world::World;
+
+/// A person confirms that a life of host 1 is over; nothing is heard of it.
+fn confirmed(world: &mut World, token: Token, incarnation: u64) -> Result<Done, Refusal> {
+    let evidence = Evidence::Operator { token, youngest: None };
+    world.order(Role::Operator, Change::DeathProof { host: host(1), incarnation, evidence })
+}
+
+/// A life in which a pause, answers to a breaker, a confirmation, an exemption, a storm's window, restarts and their window
+/// run out, with wall clocks that jump thrice meanwhile: what happened.
+fn timed(world: &mut World, skews: [i64; 3]) -> Result<Vec<String>, String> {
+    world.again(12, FEW, 8, |_| 1);
+    world.skew = skews[0];
+    let until = world.now + 60_000;
+    want(world.order(Role::Operator, Change::Pause { act: Act::Kill, until }).is_ok(), "", "a pause")?;
+    let until = world.now + 100_000;
+    want(world.order(Role::Operator, Change::Exempt { host: host(2), until }).is_ok(), "", "an exemption")?;
+    hang(world, 1);
+    world.run(50_000);
+    world.skew = skews[1];
+    want(world.fences() == 0, "", "nothing while paused")?;
+    recovered(world, 120_000)?;
+    // The exempt one, and one that opens the breaker of three within its window.
+    world.bmc(3, Bmc::Silent);
+    hang(world, 2);
+    hang(world, 3);
+    world.run(40_000);
+    let case = world.ha().cases.get(host(3)).map(|case| (case.id, case.phase)).ok_or("expected: a case")?;
+    let token = Token { case: case.0, phase: case.1, at: world.now };
+    let scope = ScopeName::Cluster("rack-0".to_owned());
+    let ack = Change::BreakerAck { scope, decision: Decision::ProceedAll, until: world.now + 90_000 };
+    world.order(Role::Operator, ack).ok();
+    world.skew = skews[2];
+    for _ in 0..5 {
+        let guest = world.host(4).guests.first().copied();
+        if let Some(guest) = guest {
+            world.crash(4, guest.as_u128() - vm(0).as_u128());
+        }
+        world.run(50_000);
+    }
+    // Young enough, by replicated time.
+    world.skew = skews[0];
+    let evidence = Evidence::Operator { token, youngest: None };
+    world.order(Role::Operator, Change::DeathProof { host: host(3), incarnation: 1, evidence }).ok();
+    world.run(900_000);
+    Ok(std::mem::take(&mut world.log))
+}
 
 /// Those of this family.
 pub(super) const ALL: &[Scenario] = &[
@@ -136,12 +184,25 @@ pub(super) const ALL: &[Scenario] = &[
             let Some(case) = world.ha().cases.get(host(1)).map(|case| case.id) else {
                 return Err("expected: a case".to_owned());
             };
-            let token = Token { case, phase: Phase::FencePending, at: world.now };
+            let shown = Token { case, phase: Phase::FencePending, at: world.now };
             world.host_mut(1).boot_up();
             world.run(5_000);
-            let evidence = Evidence::Operator { token, youngest: None };
-            let confirm = Change::DeathProof { host: host(1), incarnation: 1, evidence };
-            want(world.order(Role::Operator, confirm).is_err(), "rejected", "a refusal")
+            want(confirmed(world, shown, 1).is_err(), "", "what was shown before is refused")?;
+            // It dies in its next life, and a person is shown the case of that.
+            returned(world, 600_000)?;
+            world.bmc(1, Bmc::Silent);
+            world.host_mut(1).cut();
+            let open = world.until(300_000, |world| world.phase(1) == Some(Phase::FencePending));
+            let case = world.ha().cases.get(host(1)).map(|case| case.id).filter(|_| open);
+            let case = case.ok_or("expected: a case of the next life")?;
+            let (fresh, life) = (Token { case, phase: Phase::FencePending, at: world.now }, case.incarnation);
+            want(life > 1, "", &format!("another life; {life}"))?;
+            let refused = (0..life).all(|life| confirmed(world, fresh, life).is_err());
+            want(refused, "", "lives before are refused, by a token of this one")?;
+            let proofs = world.ha().hosts.get(host(1)).map_or(0, |host| host.proofs.len());
+            want(proofs == 1 && world.taken.is_empty(), "", "the proof of the boot alone")?;
+            want(confirmed(world, fresh, life).is_ok(), "", "this life may be confirmed")?;
+            recovered(world, 180_000).map(|_| "the old life refused, by tokens old and new; this one taken".to_owned())
         },
     },
     Scenario {
@@ -179,15 +240,14 @@ pub(super) const ALL: &[Scenario] = &[
         id: "CLU-02",
         what: "the leader's wall clock jumps two hours either way",
         run: |world| {
-            let until = world.now + 60_000;
-            let pause = Change::Pause { act: Act::Kill, until };
-            want(world.order(Role::Operator, pause).is_ok(), "", "a pause")?;
-            hang(world, 1);
-            world.skew = 7_200_000;
-            world.run(50_000);
-            world.skew = -7_200_000;
-            want(world.fences() == 0, "", "the pause holds")?;
-            recovered(world, 120_000)
+            // Whatever ends by itself, in three lives.
+            let straight = timed(world, [0; 3])?;
+            for skews in [[7_200_000, -7_200_000, 0], [-7_200_000, 0, 7_200_000]] {
+                let jumps = timed(world, skews)?;
+                let differs = straight.iter().zip(&jumps).find(|(one, other)| one != other);
+                want(differs.is_none() && straight.len() == jumps.len(), "", &format!("the same life: {differs:?}"))?;
+            }
+            want(true, "a life with jumps is the life without", "")
         },
     },
 ];

@@ -5,7 +5,7 @@ use scheduler::ha::order::{Change, Role};
 use scheduler::ha::planner::{Asks, Rank};
 use scheduler::ha::policy::{FailoverPolicy, Mode, Rules, Selector};
 
-use super::{Scenario, VMS, asked, hang, recovered, returned, untouched, want};
+use super::{FEW, Scenario, asked, hang, recovered, returned, untouched, want};
 use crate::failover::truth::{host, vm};
 use crate::failover::world::World;
 
@@ -28,12 +28,17 @@ fn would(world: &World, n: u128) -> Option<&str> {
 
 /// Two zones, with instances on the first host of each.
 fn two_zones(world: &mut World) {
-    world.again(24, 2 * VMS, 8, |v| if v <= VMS { 1 } else { OTHER });
+    world.again(24, 2 * FEW, 8, |v| if v <= FEW { 1 } else { OTHER });
+}
+
+/// A few instances, on host 1.
+fn few(world: &mut World) {
+    world.again(12, FEW, 8, |_| 1);
 }
 
 /// Instances that run on the first host of the other zone.
 fn at_other(world: &World) -> usize {
-    (VMS + 1..=2 * VMS).filter(|v| world.host(OTHER).guests.contains(&vm(*v))).count()
+    (FEW + 1..=2 * FEW).filter(|v| world.host(OTHER).guests.contains(&vm(*v))).count()
 }
 
 /// Those of this family.
@@ -46,10 +51,10 @@ pub(super) const ALL: &[Scenario] = &[
             zone(world, Mode::DryRun)?;
             hang(world, 1);
             hang(world, OTHER);
-            let moved = world.until(180_000, |world| at_other(world) == 0 && world.taken.len() == VMS as usize);
+            let moved = world.until(180_000, |world| at_other(world) == 0 && world.taken.len() == FEW as usize);
             want(moved, "", "the other zone recovers")?;
             world.run(120_000);
-            let still = world.host(1).fences == 0 && world.all_home(VMS) && world.taken.len() == VMS as usize;
+            let still = world.host(1).fences == 0 && world.all_home(FEW) && world.taken.len() == FEW as usize;
             want(still && !asked(world), "", "nothing is done in the zone of the dry run, and nobody is asked")?;
             want(would(world, 1) == Some("be fenced by redfish"), "", "what would be done is told")?;
             // It ends: the case goes on from where it stood.
@@ -94,6 +99,7 @@ pub(super) const ALL: &[Scenario] = &[
         id: "POL-04",
         what: "a dry run begins amid an evacuation of one at a time",
         run: |world| {
+            few(world);
             let one = Rules { from_source: Some(1), ..Rules::default() };
             put(world, "slow", Selector { domain: Some(ScopeName::Region), ..Selector::default() }, one)?;
             hang(world, 1);
@@ -104,7 +110,7 @@ pub(super) const ALL: &[Scenario] = &[
             world.run(5_000);
             let taken = world.taken.len();
             world.run(180_000);
-            want(world.taken.len() == taken && taken < VMS as usize, "", "none is begun in a dry run")?;
+            want(world.taken.len() == taken && taken < FEW as usize, "", "none is begun in a dry run")?;
             zone(world, Mode::Enforce)?;
             recovered(world, 400_000)
         },
@@ -113,13 +119,14 @@ pub(super) const ALL: &[Scenario] = &[
         id: "EVA-09b",
         what: "room for all, one at a time, and the last is urgent",
         run: |world| {
+            few(world);
             let one = Rules { from_source: Some(1), ..Rules::default() };
             put(world, "slow", Selector { domain: Some(ScopeName::Region), ..Selector::default() }, one)?;
             world.nova.asks =
-                [(vm(VMS), Asks { rank: Rank { class: 0, ..Rank::default() }, ..Asks::default() })].into();
+                [(vm(FEW), Asks { rank: Rank { class: 0, ..Rank::default() }, ..Asks::default() })].into();
             world.host_mut(1).cut();
             world.until(180_000, |world| !world.taken.is_empty());
-            want(world.taken.keys().eq([&vm(VMS)]), "", "the urgent one first")?;
+            want(world.taken.keys().eq([&vm(FEW)]), "", "the urgent one first")?;
             recovered(world, 400_000)
         },
     },
