@@ -46,6 +46,11 @@ struct In {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Zone {
+    zone: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Headroom {
     domain: String,
     policy: String,
@@ -94,6 +99,7 @@ pub(super) struct FailoverMetrics {
     held: Family<Of, Gauge>,
     paused: Family<Of, Gauge>,
     breakers: Family<In, Gauge>,
+    zones: Family<Zone, Gauge>,
     instances: Family<InStatus, Gauge>,
     waiting: Family<Reason, Gauge>,
     ambiguous: Gauge,
@@ -141,6 +147,8 @@ impl FailoverMetrics {
         registry.register("pallium_ha_held", "Open cases of which an act is held", self.held.clone());
         registry.register("pallium_ha_paused_seconds", "Time that an act stays paused", self.paused.clone());
         registry.register("pallium_ha_breaker_state", "1 for an open breaker", self.breakers.clone());
+        let help = "0 normal, 1 partial, 2 full (no host is heard), 3 all full: how bold failover is in a zone";
+        registry.register("pallium_ha_zone_mode", help, self.zones.clone());
         registry.register("pallium_ha_instances", "Instances of open cases, by status", self.instances.clone());
         registry.register("pallium_ha_instances_waiting", "Instances that wait, by reason", self.waiting.clone());
     }
@@ -210,6 +218,11 @@ impl FailoverMetrics {
                 Scope::Cluster(cluster) => format!("cluster:{}", text(cluster)),
             };
             gauge(&self.breakers.get_or_create(&In { domain }), 1);
+        }
+        self.zones.clear();
+        for (az, (mode, _)) in failover.zones(now) {
+            let zone = Zone { zone: tables.names.text(az).to_owned() };
+            self.zones.get_or_create(&zone).set(mode as i64);
         }
         self.instances_of(failover);
         let newest = failover.cases.iter().map(|case| case.since).chain(failover.closed().map(|case| case.since));

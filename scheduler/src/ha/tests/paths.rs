@@ -4,7 +4,7 @@ use expect_test::expect;
 
 use super::bench::{Bench, RUNS, hello, host, life, op, twice, vm};
 use crate::ha::Stop;
-use crate::ha::breaker::{Decision, Scope, ScopeName, Trips};
+use crate::ha::breaker::{Count, Decision, Scope, ScopeName, Trips};
 use crate::ha::case::{Cause, Phase};
 use crate::ha::host::Detection;
 use crate::ha::order::{Change, Clear, Done, Ended, PermitCause, To};
@@ -217,4 +217,35 @@ fn after_a_restore_nothing_acts_until_an_operator_has_looked() {
     bench.must(Change::Release);
     assert!(bench.ha().cases.is_empty(), "what the old cluster began authorises nothing");
     assert_eq!(bench.ha().permits.get(vm(1)).map(|permit| permit.life), Some(life(3)));
+}
+
+#[test]
+fn what_stops_recovery_is_over_although_the_hosts_that_wait_for_it_count() {
+    let mut bench = Bench::new();
+    let look = |bench: &mut Bench, seen| bench.must(Change::BreakerSet { scope: ScopeName::Region, seen });
+    let trips = |bench: &Bench| bench.ha().small.breakers.get(&Scope::Region).map(|breaker| breaker.trips);
+    // One below the threshold: too many to call it quiet.
+    (1..=5).for_each(|n| bench.suspect(n));
+    look(&mut bench, Trips::CONTROL);
+    look(&mut bench, Trips::default());
+    assert_eq!(trips(&bench), Some(Trips::CONTROL), "it cools down");
+    bench.now += 120_000;
+    look(&mut bench, Trips::default());
+    assert_eq!(trips(&bench), None);
+    // What was counted stays, and takes nothing of the other with it.
+    bench.suspect(6);
+    look(&mut bench, Trips::CONTROL);
+    bench.detect(6, Detection::Suspect, Detection::Alive);
+    bench.now += 120_000;
+    look(&mut bench, Trips::default());
+    assert_eq!(trips(&bench), Some(Trips::COUNT));
+}
+
+#[test]
+fn a_zone_that_most_of_is_away_is_stopped_and_so_is_one_that_nobody_is_heard_of() {
+    let az = Scope::Az(crate::names::Sym::of(0));
+    assert_eq!([5, 6, 7, 40, 50].map(|hosts| az.threshold(hosts)), [3, 4, 4, 4, 5]);
+    let full = |hosts, unavailable, ready| az.trips(Count { hosts, unavailable, ready });
+    assert_eq!([full(1, 1, 0), full(1, 0, 0), full(9, 1, 0)], [Trips::FULL, Trips::default(), Trips::FULL]);
+    assert_eq!(Scope::Region.trips(Count { hosts: 1, unavailable: 1, ready: 0 }), Trips::default());
 }
