@@ -75,7 +75,23 @@ pub(super) fn status(tables: &Tables, mode: &str) -> ha::FailoverStatusResponse 
         policies: super::policy::under(tables),
         orders: orders(tables),
         zones: zones(tables, now),
+        unfenced: unfenced(tables, now),
     }
+}
+
+fn unfenced(tables: &Tables, now: u64) -> Vec<ha::FailoverUnfenced> {
+    let hosts = tables.failover().hosts.iter().filter_map(|host| Some((nova_host(tables, host), host.unfenced()?)));
+    let mut told: Vec<_> = hosts
+        .map(|(host, unfenced)| ha::FailoverUnfenced {
+            host: host.to_owned(),
+            why: unfenced.why.clone(),
+            since_ms: now.saturating_sub(unfenced.since),
+            unprotected: unfenced.is_unprotected(now),
+        })
+        .collect();
+    told.sort_unstable_by(|one, other| one.host.cmp(&other.host));
+    told.truncate(100);
+    told
 }
 
 fn zones(tables: &Tables, now: u64) -> Vec<ha::FailoverZone> {

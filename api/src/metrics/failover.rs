@@ -93,6 +93,8 @@ pub(super) struct FailoverMetrics {
     quarantined: Gauge,
     unchecked: Gauge,
     degraded: Gauge,
+    unfenced: Gauge,
+    unprotected: Gauge,
     cases: Family<InPhase, Gauge>,
     closed: Counter,
     needs_operator: Gauge,
@@ -126,6 +128,9 @@ impl FailoverMetrics {
         add("pallium_ha_quarantined_hosts", "Hosts in quarantine: nothing is placed there", &self.quarantined);
         add("pallium_ha_unchecked_hosts", "Hosts where nothing checks permits, on purpose", &self.unchecked);
         add("pallium_ha_degraded_hosts", "Hosts that live, and where something is wrong", &self.degraded);
+        let help = "Hosts whose BMC has given no power state of theirs for a quarter of an hour";
+        add("pallium_ha_fence_path_broken", help, &self.unfenced);
+        add("pallium_ha_unprotected_hosts", "Those of which that is so for an hour", &self.unprotected);
         add("pallium_ha_needs_operator", "Open cases that a person must look at", &self.needs_operator);
         add("pallium_ha_ambiguous_attempts", "Evacuations that nobody knows whether Nova took", &self.ambiguous);
         let help = "Cases of which the receiver that is furthest behind was not told all";
@@ -198,6 +203,9 @@ impl FailoverMetrics {
         let unmarked = mode == Mode::Enforce && !marked && !failover.hosts.is_empty();
         gauge(&self.unmarked, usize::from(unmarked));
         self.hosts_of(failover);
+        let unfenced = || failover.hosts.iter().filter_map(|host| host.unfenced());
+        gauge(&self.unfenced, unfenced().count());
+        gauge(&self.unprotected, unfenced().filter(|unfenced| unfenced.is_unprotected(now)).count());
         self.cases_of(failover);
         for act in [Act::Kill, Act::Recover] {
             let of = Of { act: act.to_string() };

@@ -333,6 +333,15 @@ pub enum Change {
         /// Age of the last sign of life of its agent, by the leader, milliseconds; none: there is none.
         heard: Option<u64>,
     },
+    /// The reads of a host's BMC have failed for long, or do no more.
+    FencePath {
+        /// The host.
+        host: HostId,
+        /// Why; none: it can be fenced.
+        why: Option<String>,
+        /// For so long, milliseconds.
+        age: u64,
+    },
 }
 
 impl Change {
@@ -380,6 +389,7 @@ impl Change {
             Self::PolicyRemove(_) => "PolicyRemove",
             Self::WouldDo { .. } => "WouldDo",
             Self::Mark(_) => "Mark",
+            Self::FencePath { .. } => "FencePath",
             Self::CaseAbort { .. } => "CaseAbort",
             Self::Masakari(change) => match **change {
                 masakari::Change::Segment(_) => "Segment",

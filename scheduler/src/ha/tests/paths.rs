@@ -249,3 +249,22 @@ fn a_zone_that_most_of_is_away_is_stopped_and_so_is_one_that_nobody_is_heard_of(
     assert_eq!([full(1, 1, 0), full(1, 0, 0), full(9, 1, 0)], [Trips::FULL, Trips::default(), Trips::FULL]);
     assert_eq!(Scope::Region.trips(Count { hosts: 1, unavailable: 1, ready: 0 }), Trips::default());
 }
+
+#[test]
+fn a_host_that_could_not_be_fenced_is_so_since_its_first_read_that_failed_and_not_protected_after_an_hour() {
+    let mut bench = Bench::new();
+    let path = |why: Option<&str>, age| Change::FencePath { host: host(1), why: why.map(str::to_owned), age };
+    let failed = bench.now;
+    bench.now += 900_000;
+    bench.must(path(Some("no answer"), 900_000));
+    bench.now += 600_000;
+    assert_eq!(bench.must(path(Some("no answer"), 1_500_000)), Done::Unchanged);
+    bench.must(path(Some("refuses user"), 1_500_000));
+    let unfenced = bench.host(1).unfenced().cloned().expect("it could not");
+    assert!(unfenced.why == "refuses user" && unfenced.since.abs_diff(failed) <= 1_000, "{unfenced:?}");
+    let since = unfenced.since;
+    assert_eq!([3_599_999, 3_600_000].map(|age| unfenced.is_unprotected(since + age)), [false, true]);
+    assert!(bench.order(path(Some(&"x".repeat(600)), 0)).is_err());
+    bench.must(path(None, 0));
+    assert_eq!(bench.host(1).unfenced(), None);
+}

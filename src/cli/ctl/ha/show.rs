@@ -71,6 +71,14 @@ pub fn status(status: &ha::FailoverStatusResponse) -> String {
             lines.push(format!("{label} {}", names(hosts)));
         }
     }
+    for unfenced in status.unfenced.iter().take(NAMED) {
+        let (host, why, since) = (&unfenced.host, &unfenced.why, wording::duration(unfenced.since_ms));
+        let counts = if unfenced.unprotected { ", counts as not protected" } else { "" };
+        lines.push(format!("UNFENCED   {host}, for {since}{counts}: {why}"));
+    }
+    if let more @ 1.. = status.unfenced.len().saturating_sub(NAMED) {
+        lines.push(format!("UNFENCED   and {more} more (-o json names them)"));
+    }
     for order in status.orders.iter().take(NAMED) {
         let host = order.host.as_ref().map(|host| format!(", of {host}")).unwrap_or_default();
         let rest = match order.rest_ms {
