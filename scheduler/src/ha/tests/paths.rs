@@ -9,7 +9,7 @@ use crate::ha::case::{Cause, Phase};
 use crate::ha::host::Detection;
 use crate::ha::order::{Change, Clear, Done, Ended, PermitCause, To};
 use crate::ha::proof::Token;
-use crate::ha::recovery::{AttemptState, Recorded, Status, VmState, Waiting};
+use crate::ha::recovery::{AttemptState, Recorded, Status, Stays, VmState, Waiting};
 use crate::ha::reentry::Step;
 
 #[test]
@@ -267,4 +267,52 @@ fn a_host_that_could_not_be_fenced_is_so_since_its_first_read_that_failed_and_no
     assert!(bench.order(path(Some(&"x".repeat(600)), 0)).is_err());
     bench.must(path(None, 0));
     assert_eq!(bench.host(1).unfenced(), None);
+}
+
+#[test]
+fn a_permit_follows_to_a_dead_host_once_its_former_one_is_without_it_and_the_case_goes_on() {
+    let mut bench = Bench::new();
+    let case = bench.planning(1);
+    let (died, v) = (bench.host(1).proofs[0].at, 50);
+    bench.must(Change::PermitMove { instance: vm(v), from: None, to: life(3), cause: PermitCause::Placed });
+    // Nova lists it on the dead host; it is not touched while its place is elsewhere.
+    let stays = |n| Bench::assignment(n, To::Stays(Stays::LocalDisk));
+    let assignments = (1..=4).map(stays).chain([Bench::assignment(v, To::Waiting(Waiting::Replan))]).collect();
+    bench.must(Change::CommitPlan { case, assignments });
+    assert_eq!(bench.recovery(v).status, Status::Stays(Stays::PermitConflict));
+    bench.phase(1, Phase::PartiallyRecovered);
+    bench.phase(1, Phase::AwaitReturn);
+    bench.now += 60_000;
+    let follow = |read, at| Change::PermitMove {
+        instance: vm(v),
+        from: Some(life(3)),
+        to: life(1),
+        cause: PermitCause::Followed { read, at },
+    };
+    for (read, at, what) in [
+        (died - 2_000, died, "a list from before the proof"),
+        (died + 9_000, died + 9_000, "a list from before Nova's answer"),
+        (died + 9_000, died + 3_600_000, "a list that is not made yet"),
+    ] {
+        assert!(bench.order(follow(read, at)).is_err(), "{what}");
+    }
+    bench.must(follow(died + 9_000, died + 12_000));
+    assert_eq!((bench.recovery(v).status, bench.case(1).phase), (Status::Waiting(Waiting::Replan), Phase::NovaDown));
+    bench.phase(1, Phase::Planning);
+    let done = bench
+        .must(Change::CommitPlan { case, assignments: vec![Bench::assignment(v, To::Waiting(Waiting::Capacity))] });
+    assert_eq!(done, Done::Planned { planned: 0, waiting: 1, stays: 0 });
+    // Of a host that lives, or that is on its way in, nothing follows.
+    let to_the_living = Change::PermitMove {
+        instance: vm(2),
+        from: Some(life(1)),
+        to: life(3),
+        cause: PermitCause::Followed { read: died + 9_000, at: died + 12_000 },
+    };
+    assert!(bench.order(to_the_living).is_err());
+    let mut bench = Bench::new();
+    bench.returning();
+    bench.must(Change::PermitMove { instance: vm(v), from: None, to: life(3), cause: PermitCause::Placed });
+    let at = bench.now;
+    assert!(bench.order(follow(at - 1, at)).is_err(), "it returns");
 }
