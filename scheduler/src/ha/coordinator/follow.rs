@@ -101,7 +101,9 @@ impl Coordinator {
                 }
                 continue;
             };
-            let rests = read.sentinel && !read.moving && !read.now.task && read.now.vm != VmState::Other;
+            // What was resized or failed on its way is a person's: its copy at the former host may be the one that counts.
+            let whole = matches!(read.now.vm, VmState::Active | VmState::Stopped);
+            let rests = read.sentinel && !read.moving && !read.now.task && whole;
             if read.host != to.host || !rests {
                 facts.read = facts.read.take().filter(|(at, ..)| lead.now < at + pace::NOVA);
                 continue;
@@ -111,8 +113,8 @@ impl Coordinator {
                 continue;
             }
             let Some(list) = self.hosts.get(&from.host).and_then(|facts| facts.domains.as_ref()) else { continue };
-            let cause = PermitCause::Followed { read, at: list.at };
-            due.push(Due::Propose(Change::PermitMove { instance, from: Some(from), to, cause }));
+            let followed = PermitCause::Followed { read, at: list.at };
+            due.push(Due::Propose(Change::PermitMove { instance, from: Some(from), to, cause: followed }));
         }
         waits && lead.clock < case.since.saturating_add(pace::REPLAN)
     }
