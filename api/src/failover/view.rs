@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use raft::ears::Ears;
 use scheduler::ha::admission::{self, Loss};
-use scheduler::ha::breaker::{Decision, Scope, Trips};
+use scheduler::ha::breaker::{Count, Decision, Scope, Trips};
 use scheduler::ha::case::{Act, Case, Phase};
 use scheduler::ha::cordon;
 use scheduler::ha::host::{Detection, Host};
@@ -74,7 +74,37 @@ pub(super) fn status(tables: &Tables, mode: &str) -> ha::FailoverStatusResponse 
         quarantined: names(&|host| host.quarantined),
         policies: super::policy::under(tables),
         orders: orders(tables),
+        zones: zones(tables, now),
+        unfenced: unfenced(tables, now),
     }
+}
+
+fn unfenced(tables: &Tables, now: u64) -> Vec<ha::FailoverUnfenced> {
+    let hosts = tables.failover().hosts.iter().filter_map(|host| Some((nova_host(tables, host), host.unfenced()?)));
+    let mut told: Vec<_> = hosts
+        .map(|(host, unfenced)| ha::FailoverUnfenced {
+            host: host.to_owned(),
+            why: unfenced.why.clone(),
+            since_ms: now.saturating_sub(unfenced.since),
+            unprotected: unfenced.is_unprotected(now),
+        })
+        .collect();
+    told.sort_unstable_by(|one, other| one.host.cmp(&other.host));
+    told.truncate(100);
+    told
+}
+
+fn zones(tables: &Tables, now: u64) -> Vec<ha::FailoverZone> {
+    let told = |(az, (mode, count)): (_, (_, Count))| ha::FailoverZone {
+        zone: tables.names.text(az).to_owned(),
+        mode: name(mode),
+        hosts: count.hosts,
+        ready: count.ready,
+        unavailable: count.unavailable,
+    };
+    let mut zones: Vec<_> = tables.failover().zones(now).into_iter().map(told).collect();
+    zones.sort_unstable_by(|one, other| one.zone.cmp(&other.zone));
+    zones
 }
 
 /// What is believed of a host; of one that never said Hello nothing is.
@@ -127,6 +157,7 @@ fn why(trips: Trips) -> String {
         (Trips::BLIND, "most hosts are silent: it is more likely us"),
         (Trips::BACKEND, "a storage backend stands still"),
         (Trips::CONTROL, "Nova or Placement cannot act"),
+        (Trips::FULL, "no host of the zone is heard"),
     ];
     let named: Vec<_> = reasons.iter().filter(|(trip, _)| trips.0 & trip.0 != 0).map(|(_, text)| *text).collect();
     named.join("; ")

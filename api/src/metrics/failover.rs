@@ -46,6 +46,11 @@ struct In {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Zone {
+    zone: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Headroom {
     domain: String,
     policy: String,
@@ -88,12 +93,15 @@ pub(super) struct FailoverMetrics {
     quarantined: Gauge,
     unchecked: Gauge,
     degraded: Gauge,
+    unfenced: Gauge,
+    unprotected: Gauge,
     cases: Family<InPhase, Gauge>,
     closed: Counter,
     needs_operator: Gauge,
     held: Family<Of, Gauge>,
     paused: Family<Of, Gauge>,
     breakers: Family<In, Gauge>,
+    zones: Family<Zone, Gauge>,
     instances: Family<InStatus, Gauge>,
     waiting: Family<Reason, Gauge>,
     ambiguous: Gauge,
@@ -120,6 +128,9 @@ impl FailoverMetrics {
         add("pallium_ha_quarantined_hosts", "Hosts in quarantine: nothing is placed there", &self.quarantined);
         add("pallium_ha_unchecked_hosts", "Hosts where nothing checks permits, on purpose", &self.unchecked);
         add("pallium_ha_degraded_hosts", "Hosts that live, and where something is wrong", &self.degraded);
+        let help = "Hosts whose BMC has given no power state of theirs for a quarter of an hour";
+        add("pallium_ha_fence_path_broken", help, &self.unfenced);
+        add("pallium_ha_unprotected_hosts", "Those of which that is so for an hour", &self.unprotected);
         add("pallium_ha_needs_operator", "Open cases that a person must look at", &self.needs_operator);
         add("pallium_ha_ambiguous_attempts", "Evacuations that nobody knows whether Nova took", &self.ambiguous);
         let help = "Cases of which the receiver that is furthest behind was not told all";
@@ -141,6 +152,8 @@ impl FailoverMetrics {
         registry.register("pallium_ha_held", "Open cases of which an act is held", self.held.clone());
         registry.register("pallium_ha_paused_seconds", "Time that an act stays paused", self.paused.clone());
         registry.register("pallium_ha_breaker_state", "1 for an open breaker", self.breakers.clone());
+        let help = "0 normal, 1 partial, 2 full (no host is heard), 3 all full: how bold failover is in a zone";
+        registry.register("pallium_ha_zone_mode", help, self.zones.clone());
         registry.register("pallium_ha_instances", "Instances of open cases, by status", self.instances.clone());
         registry.register("pallium_ha_instances_waiting", "Instances that wait, by reason", self.waiting.clone());
     }
@@ -190,6 +203,9 @@ impl FailoverMetrics {
         let unmarked = mode == Mode::Enforce && !marked && !failover.hosts.is_empty();
         gauge(&self.unmarked, usize::from(unmarked));
         self.hosts_of(failover);
+        let unfenced = || failover.hosts.iter().filter_map(|host| host.unfenced());
+        gauge(&self.unfenced, unfenced().count());
+        gauge(&self.unprotected, unfenced().filter(|unfenced| unfenced.is_unprotected(now)).count());
         self.cases_of(failover);
         for act in [Act::Kill, Act::Recover] {
             let of = Of { act: act.to_string() };
@@ -210,6 +226,11 @@ impl FailoverMetrics {
                 Scope::Cluster(cluster) => format!("cluster:{}", text(cluster)),
             };
             gauge(&self.breakers.get_or_create(&In { domain }), 1);
+        }
+        self.zones.clear();
+        for (az, (mode, _)) in failover.zones(now) {
+            let zone = Zone { zone: tables.names.text(az).to_owned() };
+            self.zones.get_or_create(&zone).set(mode as i64);
         }
         self.instances_of(failover);
         let newest = failover.cases.iter().map(|case| case.since).chain(failover.closed().map(|case| case.since));

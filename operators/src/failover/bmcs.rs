@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use scheduler::ha::HostId;
+use scheduler::ha::host::{Host, Machine, Unfenced};
 use scheduler::ha::liveness::Says;
+use scheduler::ha::order::Change;
 use scheduler::names::Sym;
 
 /// Between two reads of one that nobody doubts, milliseconds: 120 s ± 20 %.
@@ -23,6 +25,13 @@ const DOUBTED: usize = 64;
 const AGAIN: u64 = 3_000;
 /// A read without an end counts as over, milliseconds.
 const LOST: u64 = 60_000;
+/// A host whose BMC gave no power state of it for so long could not be fenced, milliseconds.
+const BROKEN: u64 = 900_000;
+/// Between two reasons for that.
+const REASON: u64 = 600_000;
+
+/// Whose power state a read gave, or why there is none. None: it was not asked.
+pub(super) type Read = Option<Result<Machine, String>>;
 
 /// All of them.
 #[derive(Debug, Default)]
@@ -31,7 +40,7 @@ pub(super) struct Bmcs {
     doubted: BTreeSet<HostId>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Bmc {
     due: u64,
     /// A read is under way since then, or was begun last.
@@ -39,6 +48,12 @@ struct Bmc {
     open: bool,
     answered: Option<u64>,
     silent: Option<u64>,
+    /// What the last read came to, and when it was over.
+    read: (Read, u64),
+    /// Since when no read has given a state of its host.
+    broken: Option<u64>,
+    /// When a reason for that was proposed last.
+    told: Option<u64>,
 }
 
 /// A host with a BMC.
@@ -47,6 +62,20 @@ pub(super) struct Of {
     pub host: HostId,
     pub cluster: Sym,
     pub doubted: bool,
+}
+
+/// Who a host's BMC must say it is, and what the state has of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Path<'a> {
+    pub host: HostId,
+    pub machine: &'a Machine,
+    pub known: Option<&'a Unfenced>,
+}
+
+impl<'a> Path<'a> {
+    pub(super) fn of(host: &'a Host) -> Self {
+        Self { host: host.id, machine: &host.machine, known: host.unfenced.as_ref() }
+    }
 }
 
 /// The same number for the same moment and host, and no order in it.
@@ -69,9 +98,13 @@ impl Bmcs {
     }
 
     /// A read is over.
-    pub(super) fn end(&mut self, host: HostId, answered: bool, now: u64) {
+    pub(super) fn end(&mut self, host: HostId, read: Read, now: u64) {
         let Some(bmc) = self.known.get_mut(&host) else { return };
         bmc.open = false;
+        let answered = matches!(read, Some(Ok(_)));
+        if read.is_some() {
+            bmc.read = (read, now);
+        }
         if answered {
             (bmc.answered, bmc.silent) = (Some(now), None);
         } else {
@@ -114,6 +147,31 @@ impl Bmcs {
         ask.into_iter().collect()
     }
 
+    /// Hosts that cannot be fenced, as the reads of their BMCs say, or can again: what the state does not have yet.
+    pub(super) fn paths<'a>(&mut self, hosts: impl Iterator<Item = Path<'a>>, now: u64) -> Vec<Change> {
+        let path = |Path { host, machine, known }: Path<'_>| {
+            let bmc = self.known.get_mut(&host)?;
+            let why = match bmc.read.0.as_ref()? {
+                Ok(read) if machine.is(read) => {
+                    bmc.broken = None;
+                    return known.map(|_| Change::FencePath { host, why: None, age: 0 });
+                }
+                Ok(read) => format!("its BMC is that of {read}, the inventory has {machine}"),
+                Err(why) => why.clone(),
+            };
+            let age = now.saturating_sub(*bmc.broken.get_or_insert(bmc.read.1));
+            let due = match known {
+                None => age >= BROKEN,
+                Some(known) => known.why != why && bmc.told.is_none_or(|at| now >= at + REASON),
+            };
+            due.then(|| {
+                bmc.told = Some(now);
+                Change::FencePath { host, why: Some(why), age }
+            })
+        };
+        hosts.filter_map(path).collect()
+    }
+
     /// What they say of hosts that are doubted. A power that is on says nothing: powered is not running.
     pub(super) fn say(&self, now: u64) -> Vec<(HostId, Says)> {
         let fresh = self.known.values().filter_map(|bmc| bmc.answered).filter(|at| now < at + REACHED);
@@ -140,6 +198,10 @@ mod tests {
         HostId(Uuid::from_u128(n as u128 * 0x1_0000_0001))
     }
 
+    fn read(answers: bool) -> Result<Machine, String> {
+        if answers { Ok(Machine::default()) } else { Err("no answer".to_owned()) }
+    }
+
     fn hosts(count: usize, doubted: &[usize]) -> Vec<Of> {
         let of = |n| Of { host: host(n), cluster: Sym::of(0), doubted: doubted.contains(&n) };
         (0..count).map(of).collect()
@@ -155,7 +217,7 @@ mod tests {
             for host in due {
                 assert!(bmcs.begin(host, now) && !bmcs.begin(host, now));
                 reads.entry(host).or_default().push(now);
-                bmcs.end(host, true, now);
+                bmcs.end(host, Some(read(true)), now);
             }
         }
         assert_eq!(reads.len(), 1_000);
@@ -170,12 +232,12 @@ mod tests {
         let mut said = Says::Nothing;
         for now in (0..160_000).step_by(500) {
             if now % 3_000 == 0 && bmcs.begin(host(0), now) {
-                bmcs.end(host(0), now < 100_000, now);
+                bmcs.end(host(0), Some(read(now < 100_000)), now);
             }
             for due in bmcs.due(&hosts, now) {
                 assert!(bmcs.begin(due, now));
                 let answers = now < 100_000 || now >= since && (1..=answers).any(|n| due == host(n));
-                bmcs.end(due, answers, now);
+                bmcs.end(due, Some(read(answers)), now);
             }
             said = bmcs.say(now)[0].1;
             assert!(said == Says::Nothing || now > 100_000.max(since), "{now}");
@@ -195,5 +257,30 @@ mod tests {
         assert_eq!(said(3, 2, 0), Says::Silent);
         assert_eq!(said(3, 1, 0), Says::Nothing);
         assert_eq!(said(1, 0, 0), Says::Nothing);
+    }
+
+    #[test]
+    fn a_host_that_its_bmc_could_not_fence_for_a_quarter_of_an_hour_is_told_with_why() {
+        let machine = |n: u128| Machine { uuid: Some(Uuid::from_u128(n)), serial: None };
+        let (mut bmcs, own) = (Bmcs::default(), machine(1));
+        let mut read = |known: Option<&Unfenced>, read: Result<Machine, &str>, at: u64| {
+            bmcs.begin(host(1), at);
+            bmcs.end(host(1), Some(read.map_err(str::to_owned)), at);
+            bmcs.paths([Path { host: host(1), machine: &own, known }].into_iter(), at).pop()
+        };
+        let path = |why: Option<&str>, age| Some(Change::FencePath { host: host(1), why: why.map(str::to_owned), age });
+        assert_eq!(read(None, Ok(machine(1)), 0), None);
+        assert_eq!(read(None, Err("no answer"), 100_000), None);
+        assert_eq!(read(None, Err("no answer"), 999_999), None);
+        // One read that goes well ends it.
+        assert_eq!(read(None, Ok(machine(1)), 1_000_000), None);
+        assert_eq!(read(None, Ok(machine(2)), 1_100_000), None);
+        let other = format!("its BMC is that of {}, the inventory has {}", machine(2), machine(1));
+        assert_eq!(read(None, Ok(machine(2)), 2_000_000), path(Some(&other), 900_000));
+        let known = Some(&Unfenced { why: other, since: 0 });
+        // Another reason is told, and not each minute.
+        assert_eq!(read(known, Err("refuses user"), 2_100_000), None);
+        assert_eq!(read(known, Err("refuses user"), 2_600_000), path(Some("refuses user"), 1_500_000));
+        assert_eq!(read(known, Ok(machine(1)), 2_700_000), path(None, 0));
     }
 }

@@ -19,7 +19,7 @@ use scheduler::{Core, Engine};
 use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
-use super::bmcs::{Bmcs, Of};
+use super::bmcs::{Bmcs, Of, Path};
 use super::targets::Ranked;
 use super::{Gate, Hands, Settings, Tally, permits};
 
@@ -144,7 +144,12 @@ impl Leading {
         let Some(coordinator) = &mut self.coordinator else { return };
         while let Ok((call, told)) = self.answers.1.try_recv() {
             if let Call::ReadPower(host) = call {
-                self.bmcs.end(host, told.is_some(), now);
+                let read = match &told {
+                    Some(Told::Power(_, read)) => Some(Ok(read.machine.clone())),
+                    Some(Told::Unread(_, why)) => Some(Err(why.clone())),
+                    _ => None,
+                };
+                self.bmcs.end(host, read, now);
             }
             if let Some(told) = told {
                 coordinator.tell(told, now);
@@ -204,6 +209,8 @@ impl Leading {
             });
             let reads = self.bmcs.due(&hosts.collect::<Vec<_>>(), boottime());
             due.extend(reads.into_iter().map(|host| Due::Call(Call::ReadPower(host))));
+            let hosts = tables.failover().hosts.iter().map(|host| Path::of(host));
+            due.extend(self.bmcs.paths(hosts, boottime()).into_iter().map(Due::Propose));
         }
         let asks = self.leases().await;
         // The coordinator looks at a consistent copy, away from the thread that decides.

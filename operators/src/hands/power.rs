@@ -27,6 +27,8 @@ const HEAD_START: Duration = Duration::from_millis(1_500);
 const AT_ONCE: usize = 64;
 /// Bytes of a raw state or a serial number that are kept.
 const TEXT: usize = 128;
+/// Characters of why there is no state.
+const WHY: usize = 200;
 
 /// Why nothing is known of a power state.
 pub(super) type Why = String;
@@ -70,8 +72,8 @@ impl Bmcs {
         }
     }
 
-    /// Power state and identity, of one session with one of the host's levels. None while it is being
-    /// asked already, and when none of them answers.
+    /// Power state and identity, of one session with one of the host's levels, or why none of them says so. None
+    /// while it is being asked already.
     pub(super) async fn read(&self, id: HostId, known: &Known) -> Option<Told> {
         let bmc = known.bmc.as_deref()?;
         let _flight = self.flights.enter(bmc.to_owned()).await?;
@@ -84,13 +86,18 @@ impl Bmcs {
                 (fencer, read.unwrap_or_else(|_| Err(format!("no answer within {MOST:?}"))))
             });
         }
+        let mut unread = None;
         while let Some((fencer, read)) = asked.next().await {
             match read {
                 Ok(read) => return Some(told(id, known, read)),
-                Err(why) => tracing::warn!(host = %known.nova_host, ?fencer, why, "no power state"),
+                Err(why) => {
+                    tracing::warn!(host = %known.nova_host, ?fencer, why, "no power state");
+                    // What the first of them said: the second one only waits longer.
+                    unread.get_or_insert_with(|| why.replace(char::is_control, " ").chars().take(WHY).collect());
+                }
             }
         }
-        None
+        unread.map(|why| Told::Unread(id, why))
     }
 
     async fn read_by(&self, fencer: Fencer, bmc: &str, known: &Known) -> Result<PowerRead, Why> {

@@ -66,7 +66,15 @@ fn with(mut options: serde_json::Value, more: &serde_json::Value) -> serde_json:
 async fn power(bench: &Bench, call: Call) -> Option<PowerRead> {
     match bench.hands.act(call, &bench.book).await {
         Some(Told::Power(HOST, read)) => Some(read),
-        None => None,
+        Some(Told::Unread(HOST, _)) | None => None,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Why there is no power state.
+async fn unread(bench: &Bench) -> String {
+    match bench.hands.act(Call::ReadPower(HOST), &bench.book).await {
+        Some(Told::Unread(HOST, why)) => why,
         other => panic!("{other:?}"),
     }
 }

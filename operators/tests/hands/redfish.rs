@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::ledger::barrier;
 use super::outside::sushy;
 use super::proxy::{Fault, Proxy};
-use super::{Bench, HOST, USER, hands, host, power, until, with};
+use super::{Bench, HOST, USER, hands, host, power, unread, until, with};
 
 const ON: Uuid = Uuid::from_u128(0xa1);
 const OFF: Uuid = Uuid::from_u128(0xa2);
@@ -116,6 +116,8 @@ async fn nothing_is_sent_to_another_machine_or_without_the_barrier() {
     assert_eq!((read.power, &read.machine), (Power::On, &machine(other)));
     let bench = on(Uuid::from_u128(0xcc), &bmc, &json!({}));
     assert_eq!(power(&bench, off(2_000)).await, None);
+    let why = unread(&bench).await;
+    assert!(why.contains("none of its 3 systems is uuid"), "{why}");
     assert_eq!(proxy.count("POST"), 0);
 
     let stranger = Proxy::start(port, Fault::Stranger).await;
@@ -125,7 +127,8 @@ async fn nothing_is_sent_to_another_machine_or_without_the_barrier() {
 
     // Nobody is there.
     let bench = on(ON, "http://127.0.0.1:9", &json!({}));
-    assert_eq!(power(&bench, Call::ReadPower(HOST)).await, None);
+    let why = unread(&bench).await;
+    assert!(why.contains("127.0.0.1:9"), "{why}");
     assert_eq!(power(&bench, off(2_000)).await, None);
 }
 
@@ -142,5 +145,6 @@ async fn a_session_is_ended_after_use() {
     let bench = on(OFF, &bmc, &json!({}));
     assert_eq!(power(&bench, Call::ReadPower(HOST)).await, None, "it knows nobody without a session");
     let bench = on(OFF, &bmc, &json!({"auth": "session", "user": "nobody"}));
-    assert_eq!(power(&bench, Call::ReadPower(HOST)).await, None);
+    let why = unread(&bench).await;
+    assert!(why.contains("refuses user 'nobody' (401"), "{why}");
 }

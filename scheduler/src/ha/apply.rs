@@ -249,6 +249,7 @@ impl Cx<'_> {
             Change::Release => self.release(),
             Change::Masakari(change) => self.masakari(change),
             Change::Mark(mark) => self.mark(mark),
+            Change::FencePath { host, why, age } => self.fence_path(*host, why.as_deref(), *age),
             Change::EventsTold { receiver, at } => self.events_told(receiver, *at),
         }
     }

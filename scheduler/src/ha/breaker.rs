@@ -2,6 +2,8 @@
 //! make worse. It stops fencing, not the recovery of what is proven dead. What can be counted is counted
 //! from the replicated state, inside apply.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use bitcode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
@@ -86,12 +88,16 @@ impl Trips {
     pub const BACKEND: Self = Self(16);
     /// T9: Nova or Placement cannot act.
     pub const CONTROL: Self = Self(32);
+    /// A zone without a host that is heard: more likely it is cut off.
+    pub const FULL: Self = Self(64);
     /// What only the leader can see.
     const SEEN: Self = Self(4 | 8 | 16 | 32);
+    /// What is over as soon as it is not so any more; the others stay until they have cooled down.
+    const NOW: Self = Self(4 | 8 | 16 | 32 | 64);
     /// What stops recovery as well.
     const RECOVER: Self = Self(8 | 16 | 32);
     /// What stops fencing: with Nova away (T9) a host may still be fenced.
-    const KILL: Self = Self(1 | 2 | 4 | 8 | 16);
+    const KILL: Self = Self(1 | 2 | 4 | 8 | 16 | 64);
 
     /// What slows recovery down.
     const REDUCES: Self = Self(1 | 2 | 4);
@@ -165,6 +171,31 @@ pub struct Count {
     pub hosts: u64,
     /// Those that are suspected, isolated, unreachable, being fenced, dead and not recovered, or died just now.
     pub unavailable: u64,
+    /// Those that live and that nothing speaks against.
+    #[serde(default)]
+    pub ready: u64,
+}
+
+impl Count {
+    /// None of them is heard.
+    fn is_full(self) -> bool {
+        self.ready == 0 && self.unavailable > 0
+    }
+}
+
+/// How bold failover is in a zone as a whole. What is evacuated goes to hosts that are heard, so none of a zone that is
+/// full gets anything, and where all are nothing goes anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ZoneMode {
+    /// Hosts are fenced one after the other.
+    Normal,
+    /// Too many are away: none is fenced without an operator, and what is proven dead is recovered little by little.
+    Partial,
+    /// None is heard, and none is fenced without an operator.
+    Full,
+    /// The same in all zones: we are the ones that are cut off.
+    AllFull,
 }
 
 impl Scope {
@@ -183,22 +214,23 @@ impl Scope {
         }
     }
 
-    /// Unavailable hosts that open it, of so many: T1 to T4.
+    /// Unavailable hosts that open it, of so many: T1 to T4, and of a zone three that are 55 % of it.
     pub fn threshold(self, hosts: u64) -> u64 {
-        let (least, percent) = match self {
-            Self::Region => (6, 5),
-            Self::Az(_) => (4, 10),
-            Self::Cell(_) => (4, 15),
-            Self::Cluster(_) => (3, 20),
-        };
-        (hosts * percent).div_ceil(100).max(least)
+        let at_least = |least: u64, percent: u64| (hosts * percent).div_ceil(100).max(least);
+        match self {
+            Self::Region => at_least(6, 5),
+            Self::Az(_) => at_least(4, 10).min(at_least(3, 55)),
+            Self::Cell(_) => at_least(4, 15),
+            Self::Cluster(_) => at_least(3, 20),
+        }
     }
 
     /// What its count says.
     pub fn trips(self, count: Count) -> Trips {
         let many = if count.unavailable >= self.threshold(count.hosts) { Trips::COUNT } else { Trips::default() };
         let small = if count.hosts <= 4 && count.unavailable >= 2 { Trips::SMALL } else { Trips::default() };
-        many.or(small)
+        let full = matches!(self, Self::Az(_)) && count.is_full();
+        many.or(small).or(if full { Trips::FULL } else { Trips::default() })
     }
 
     fn is_quiet(self, count: Count) -> bool {
@@ -223,8 +255,30 @@ impl Failover {
             let silent =
                 matches!(host.belief.detection, Detection::Suspect | Detection::Isolated | Detection::Unreachable);
             count.unavailable += u64::from(silent || lost);
+            count.ready += u64::from(host.is_open() && host.belief.detection == Detection::Alive);
         }
         count
+    }
+
+    /// The zones, and how bold failover is in each: what the breakers of the zone and of the region say.
+    pub fn zones(&self, now: u64) -> BTreeMap<Sym, (ZoneMode, Count)> {
+        let stored = |scope| self.small.breakers.get(&scope).map_or(Trips::default(), |breaker| breaker.trips);
+        let all = self.count(Scope::Region, now);
+        let region = stored(Scope::Region).or(Scope::Region.trips(all));
+        let names: BTreeSet<_> = self.hosts.iter().filter(|host| host.enabled).map(|host| host.places.az).collect();
+        let zone = |az| {
+            let scope = Scope::Az(az);
+            let count = self.count(scope, now);
+            let trips = region.or(stored(scope)).or(scope.trips(count));
+            let mode = match trips.0 & (Trips::REDUCES.0 | Trips::FULL.0) {
+                _ if all.is_full() => ZoneMode::AllFull,
+                _ if count.is_full() => ZoneMode::Full,
+                0 => ZoneMode::Normal,
+                _ => ZoneMode::Partial,
+            };
+            (az, (mode, count))
+        };
+        names.into_iter().map(zone).collect()
     }
 
     /// Whether a host was lost within the window. One that boots without having been missed is none that died.
@@ -285,13 +339,15 @@ impl Failover {
             let mut breaker = known.cloned().unwrap_or(Breaker { trips, since: now, quiet: None, answer: None });
             breaker.trips = breaker.trips.or(trips);
             // What the leader no longer sees is over; what was counted stays until it has cooled down.
-            breaker.trips.0 &= !Trips::SEEN.0 | seen.0;
+            breaker.trips.0 &= !Trips::NOW.0 | trips.0;
             breaker.quiet = None;
             return Some(breaker);
         }
         let mut breaker = known.cloned()?;
-        if !scope.is_quiet(count) {
-            breaker.quiet = None;
+        // What stops recovery is over all the same: hosts that wait for it count until they are recovered.
+        let counted = Trips(breaker.trips.0 & !Trips::RECOVER.0);
+        if !counted.is_empty() && !scope.is_quiet(count) {
+            (breaker.trips, breaker.quiet) = (counted, None);
             return Some(breaker);
         }
         let since = *breaker.quiet.get_or_insert(now);

@@ -299,6 +299,8 @@ impl Coordinator {
                     reads.pop_front();
                 }
             }
+            // The executor follows whose BMCs cannot be read.
+            Told::Unread(..) => {}
             Told::Service { host, forced_down, disabled } => {
                 self.hosts.entry(host).or_default().service = Some((forced_down, disabled));
             }

@@ -344,6 +344,27 @@ pub struct Host {
     pub degraded: Degraded,
     /// What was seen of it when another thing was believed, oldest first.
     pub seen: Vec<Seen>,
+    /// Why it could not be fenced now.
+    pub unfenced: Option<Unfenced>,
+}
+
+/// What the reads of a BMC have come to for long: no power state, or that of another machine.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Unfenced {
+    /// Why, in words.
+    pub why: String,
+    /// Since when, replicated milliseconds.
+    pub since: u64,
+}
+
+impl Unfenced {
+    /// Milliseconds after which the host counts as not protected.
+    pub const UNPROTECTED: u64 = 3_600_000;
+
+    /// Whether nobody should count on its host being fenced.
+    pub fn is_unprotected(&self, now: u64) -> bool {
+        now.saturating_sub(self.since) >= Self::UNPROTECTED
+    }
 }
 
 impl Entry for Host {
@@ -354,6 +375,11 @@ impl Entry for Host {
 }
 
 impl Host {
+    /// Why it could not be fenced now, while there is a BMC that should.
+    pub fn unfenced(&self) -> Option<&Unfenced> {
+        self.unfenced.as_ref().filter(|_| self.enabled && self.bmc.is_some())
+    }
+
     /// Whether its present life has begun and was not proven over.
     pub fn is_open(&self) -> bool {
         self.boot.is_some()

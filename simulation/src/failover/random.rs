@@ -392,10 +392,7 @@ fn calm(world: &mut World) {
         // What Nova gave up while a person had it moved is in error, and that person's.
         let failed = world.nova.migrations(*instance).any(|moving| matches!(moving.by_hand, Some(ByHand::Cold(_))));
         let failed = failed && server.vm == VmState::Error;
-        // Its new host died before its place had followed it there: left for a person, told in the plan as permitted elsewhere.
-        let split = permit.is_some_and(|permit| permit != server.host)
-            && world.nova.migrations(*instance).any(|m| m.by_hand.is_some() && m.target == server.host);
-        if runs == 0 && !told && !tired && !stays && !failed && !split {
+        if runs == 0 && !told && !tired && !stays && !failed {
             left.push(format!("INV-26 instance {instance} runs nowhere, Nova has it on {}", server.host));
         }
         if runs == 1 && !told && permit != Some(server.host) {

@@ -7,7 +7,7 @@ use crate::apply::Touched;
 use crate::ha::case::Phase;
 use crate::ha::host::{
     BOOTS, Belief, Degraded, Detection, FENCERS, Hello, Host, HostId, HostSpec, Incarnation, Maintenance, PROOFS,
-    Places, Watchdog,
+    Places, Unfenced, Watchdog,
 };
 use crate::ha::note::{SEEN, Seen, What};
 use crate::ha::order::{Done, Groups};
@@ -228,6 +228,18 @@ impl Cx<'_> {
         Ok(Done::Changed)
     }
 
+    pub(super) fn fence_path(&mut self, id: HostId, why: Option<&str>, age: u64) -> Result {
+        let known = self.host(id)?.unfenced.as_ref();
+        if known.map(|known| known.why.as_str()) == why {
+            return Ok(Done::Unchanged);
+        }
+        text("why", why.unwrap_or_default())?;
+        let since = known.map_or(self.now().saturating_sub(age), |known| known.since);
+        let unfenced = why.map(|why| Unfenced { why: why.to_owned(), since });
+        self.with_host(id, |host| host.unfenced = unfenced);
+        Ok(Done::Changed)
+    }
+
     pub(super) fn detection_set(
         &mut self,
         id: HostId,
@@ -334,5 +346,6 @@ fn new_host(id: HostId, nova_host: crate::names::Sym, places: Places) -> Host {
         exempt: 0,
         degraded: Degraded::default(),
         seen: Vec::new(),
+        unfenced: None,
     }
 }

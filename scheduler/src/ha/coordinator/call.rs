@@ -246,6 +246,8 @@ pub enum Answer {
 pub enum Told {
     /// A power state.
     Power(HostId, PowerRead),
+    /// There is none, and why.
+    Unread(HostId, String),
     /// The marks of a service.
     Service {
         /// The host.

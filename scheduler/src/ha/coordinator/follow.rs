@@ -4,13 +4,15 @@
 //! and a list of the former host, made after the question, says that no process has it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{Coordinator, Due, Lead, pace};
+use super::{Coordinator, Due, Lead, pace, source_of};
+use crate::ha::case::Case;
 use crate::ha::host::HostId;
 use crate::ha::order::{Change, PermitCause};
-use crate::ha::recovery::Life;
+use crate::ha::recovery::{Life, Recovery, Status, Stays, VmState};
 
 /// Guests without a permit that are looked at.
 const STRANGERS: usize = 65_536;
@@ -76,6 +78,45 @@ impl Coordinator {
             };
             due.push(Due::Propose(Change::PermitMove { instance, from, to, cause }));
         }
+    }
+
+    /// Permits of what Nova has on a host that is dead: it was moved there, and its place had not followed. It does once
+    /// Nova says that it belongs there, and a list of the former host, newer than that and than the proof, is without
+    /// it. Whether one may still do so: a case that is about to be over waits for it a moment.
+    pub(super) fn permits_follow_the_dead(&mut self, case: &Case, lead: &Lead<'_>, due: &mut Vec<Due>) -> bool {
+        let (to, mut reads, mut waits) = (source_of(case), READS, false);
+        let Some(proven) = lead.ha().proven(to, lead.tables.counters().epoch) else { return false };
+        let split =
+            |known: &&Arc<Recovery>| known.case == case.id && known.status == Status::Stays(Stays::PermitConflict);
+        for instance in lead.ha().recoveries.iter().filter(split).map(|known| known.instance) {
+            let from = lead.ha().permits.get(instance).map(|permit| permit.life);
+            let from = from.filter(|from| from.host != to.host && lead.ha().lives(*from));
+            let Some(from) = from.filter(|from| !self.strangers.contains_key(&(instance, from.host))) else { continue };
+            waits = true;
+            let facts = self.instances.entry(instance).or_default();
+            let Some((read_at, read, _)) = facts.read.as_ref().filter(|(at, ..)| lead.now <= at + pace::REPLAN) else {
+                if reads > 0 {
+                    reads -= 1;
+                    super::evacuation::read_server(facts, instance, pace::NOVA, lead, due);
+                }
+                continue;
+            };
+            // What was resized or failed on its way is a person's: its copy at the former host may be the one that counts.
+            let whole = matches!(read.now.vm, VmState::Active | VmState::Stopped);
+            let rests = read.sentinel && !read.moving && !read.now.task && whole;
+            if read.host != to.host || !rests {
+                facts.read = facts.read.take().filter(|(at, ..)| lead.now < at + pace::NOVA);
+                continue;
+            }
+            let read = lead.clock.saturating_sub(lead.now - read_at);
+            if !self.is_without(from.host, instance, proven.max(read), lead, due) {
+                continue;
+            }
+            let Some(list) = self.hosts.get(&from.host).and_then(|facts| facts.domains.as_ref()) else { continue };
+            let followed = PermitCause::Followed { read, at: list.at };
+            due.push(Due::Propose(Change::PermitMove { instance, from: Some(from), to, cause: followed }));
+        }
+        waits && lead.clock < case.since.saturating_add(pace::REPLAN)
     }
 
     /// The life of a host to which a permit may follow, if nothing of failover's own is about to move it, and whether

@@ -41,6 +41,9 @@ impl Coordinator {
         });
         let waits = of_case().any(|recovery| !recovery.status.is_settled());
         if case.plans > 0 && !unplanned && !waits {
+            if self.permits_follow_the_dead(case, lead, due) {
+                return;
+            }
             let all = of_case().all(|recovery| !matches!(recovery.status, Status::Stays(_)));
             Self::go(case, if all { Phase::Recovered } else { Phase::PartiallyRecovered }, due);
             return;

@@ -16,6 +16,7 @@ impl Coordinator {
             Self::go(case, Phase::Returning, due);
             return;
         }
+        self.permits_follow_the_dead(case, lead, due);
         let may = policy::of(lead.tables, host).power_on
             && host.maintenance != Maintenance::Manual
             && host.bmc.is_some()

@@ -33,7 +33,7 @@ pub(in crate::ha) fn common<'a>(
     }
     let common = ill.into_iter().map(|(scope, counts)| {
         let hosts = all[&scope];
-        let many = |count: u64| !scope.trips(Count { hosts, unavailable: count }).is_empty();
+        let many = |count: u64| !scope.trips(Count { hosts, unavailable: count, ready: hosts }).is_empty();
         let common = counts.into_iter().zip(ILLS).filter(|(count, _)| many(*count));
         (scope, common.fold(Degraded::default(), |all, (_, what)| all.and(what)))
     });

@@ -342,6 +342,15 @@ pub enum Change {
         /// What.
         verdict: Verdict,
     },
+    /// The reads of a host's BMC have failed for long, or do no more.
+    FencePath {
+        /// The host.
+        host: HostId,
+        /// Why; none: it can be fenced.
+        why: Option<String>,
+        /// For so long, milliseconds.
+        age: u64,
+    },
 }
 
 impl Change {
@@ -389,6 +398,7 @@ impl Change {
             Self::PolicyRemove(_) => "PolicyRemove",
             Self::WouldDo { .. } => "WouldDo",
             Self::Mark(_) => "Mark",
+            Self::FencePath { .. } => "FencePath",
             Self::CaseAbort { .. } => "CaseAbort",
             Self::Verdict { .. } => "Verdict",
             Self::Masakari(change) => match **change {

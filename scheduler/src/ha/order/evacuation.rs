@@ -115,4 +115,11 @@ pub enum PermitCause {
         /// When the agent's list was taken in, replicated milliseconds.
         at: u64,
     },
+    /// Nova had it moved there, and that host died before its place had followed: it is recovered from there.
+    Followed {
+        /// When Nova said that it belongs there, replicated milliseconds.
+        read: u64,
+        /// When the list of its former host that is without it was taken in.
+        at: u64,
+    },
 }

@@ -4,12 +4,12 @@ use expect_test::expect;
 
 use super::bench::{Bench, RUNS, hello, host, life, op, twice, vm};
 use crate::ha::Stop;
-use crate::ha::breaker::{Decision, Scope, ScopeName, Trips};
+use crate::ha::breaker::{Count, Decision, Scope, ScopeName, Trips};
 use crate::ha::case::{Cause, Phase};
 use crate::ha::host::Detection;
 use crate::ha::order::{Change, Clear, Done, Ended, PermitCause, To};
 use crate::ha::proof::Token;
-use crate::ha::recovery::{AttemptState, Recorded, Status, VmState, Waiting};
+use crate::ha::recovery::{AttemptState, Recorded, Status, Stays, VmState, Waiting};
 use crate::ha::reentry::Step;
 
 #[test]
@@ -217,4 +217,102 @@ fn after_a_restore_nothing_acts_until_an_operator_has_looked() {
     bench.must(Change::Release);
     assert!(bench.ha().cases.is_empty(), "what the old cluster began authorises nothing");
     assert_eq!(bench.ha().permits.get(vm(1)).map(|permit| permit.life), Some(life(3)));
+}
+
+#[test]
+fn what_stops_recovery_is_over_although_the_hosts_that_wait_for_it_count() {
+    let mut bench = Bench::new();
+    let look = |bench: &mut Bench, seen| bench.must(Change::BreakerSet { scope: ScopeName::Region, seen });
+    let trips = |bench: &Bench| bench.ha().small.breakers.get(&Scope::Region).map(|breaker| breaker.trips);
+    // One below the threshold: too many to call it quiet.
+    (1..=5).for_each(|n| bench.suspect(n));
+    look(&mut bench, Trips::CONTROL);
+    look(&mut bench, Trips::default());
+    assert_eq!(trips(&bench), Some(Trips::CONTROL), "it cools down");
+    bench.now += 120_000;
+    look(&mut bench, Trips::default());
+    assert_eq!(trips(&bench), None);
+    // What was counted stays, and takes nothing of the other with it.
+    bench.suspect(6);
+    look(&mut bench, Trips::CONTROL);
+    bench.detect(6, Detection::Suspect, Detection::Alive);
+    bench.now += 120_000;
+    look(&mut bench, Trips::default());
+    assert_eq!(trips(&bench), Some(Trips::COUNT));
+}
+
+#[test]
+fn a_zone_that_most_of_is_away_is_stopped_and_so_is_one_that_nobody_is_heard_of() {
+    let az = Scope::Az(crate::names::Sym::of(0));
+    assert_eq!([5, 6, 7, 40, 50].map(|hosts| az.threshold(hosts)), [3, 4, 4, 4, 5]);
+    let full = |hosts, unavailable, ready| az.trips(Count { hosts, unavailable, ready });
+    assert_eq!([full(1, 1, 0), full(1, 0, 0), full(9, 1, 0)], [Trips::FULL, Trips::default(), Trips::FULL]);
+    assert_eq!(Scope::Region.trips(Count { hosts: 1, unavailable: 1, ready: 0 }), Trips::default());
+}
+
+#[test]
+fn a_host_that_could_not_be_fenced_is_so_since_its_first_read_that_failed_and_not_protected_after_an_hour() {
+    let mut bench = Bench::new();
+    let path = |why: Option<&str>, age| Change::FencePath { host: host(1), why: why.map(str::to_owned), age };
+    let failed = bench.now;
+    bench.now += 900_000;
+    bench.must(path(Some("no answer"), 900_000));
+    bench.now += 600_000;
+    assert_eq!(bench.must(path(Some("no answer"), 1_500_000)), Done::Unchanged);
+    bench.must(path(Some("refuses user"), 1_500_000));
+    let unfenced = bench.host(1).unfenced().cloned().expect("it could not");
+    assert!(unfenced.why == "refuses user" && unfenced.since.abs_diff(failed) <= 1_000, "{unfenced:?}");
+    let since = unfenced.since;
+    assert_eq!([3_599_999, 3_600_000].map(|age| unfenced.is_unprotected(since + age)), [false, true]);
+    assert!(bench.order(path(Some(&"x".repeat(600)), 0)).is_err());
+    bench.must(path(None, 0));
+    assert_eq!(bench.host(1).unfenced(), None);
+}
+
+#[test]
+fn a_permit_follows_to_a_dead_host_once_its_former_one_is_without_it_and_the_case_goes_on() {
+    let mut bench = Bench::new();
+    let case = bench.planning(1);
+    let (died, v) = (bench.host(1).proofs[0].at, 50);
+    bench.must(Change::PermitMove { instance: vm(v), from: None, to: life(3), cause: PermitCause::Placed });
+    // Nova lists it on the dead host; it is not touched while its place is elsewhere.
+    let stays = |n| Bench::assignment(n, To::Stays(Stays::LocalDisk));
+    let assignments = (1..=4).map(stays).chain([Bench::assignment(v, To::Waiting(Waiting::Replan))]).collect();
+    bench.must(Change::CommitPlan { case, assignments });
+    assert_eq!(bench.recovery(v).status, Status::Stays(Stays::PermitConflict));
+    bench.phase(1, Phase::PartiallyRecovered);
+    bench.phase(1, Phase::AwaitReturn);
+    bench.now += 60_000;
+    let follow = |read, at| Change::PermitMove {
+        instance: vm(v),
+        from: Some(life(3)),
+        to: life(1),
+        cause: PermitCause::Followed { read, at },
+    };
+    for (read, at, what) in [
+        (died - 2_000, died, "a list from before the proof"),
+        (died + 9_000, died + 9_000, "a list from before Nova's answer"),
+        (died + 9_000, died + 3_600_000, "a list that is not made yet"),
+    ] {
+        assert!(bench.order(follow(read, at)).is_err(), "{what}");
+    }
+    bench.must(follow(died + 9_000, died + 12_000));
+    assert_eq!((bench.recovery(v).status, bench.case(1).phase), (Status::Waiting(Waiting::Replan), Phase::NovaDown));
+    bench.phase(1, Phase::Planning);
+    let done = bench
+        .must(Change::CommitPlan { case, assignments: vec![Bench::assignment(v, To::Waiting(Waiting::Capacity))] });
+    assert_eq!(done, Done::Planned { planned: 0, waiting: 1, stays: 0 });
+    // Of a host that lives, or that is on its way in, nothing follows.
+    let to_the_living = Change::PermitMove {
+        instance: vm(2),
+        from: Some(life(1)),
+        to: life(3),
+        cause: PermitCause::Followed { read: died + 9_000, at: died + 12_000 },
+    };
+    assert!(bench.order(to_the_living).is_err());
+    let mut bench = Bench::new();
+    bench.returning();
+    bench.must(Change::PermitMove { instance: vm(v), from: None, to: life(3), cause: PermitCause::Placed });
+    let at = bench.now;
+    assert!(bench.order(follow(at - 1, at)).is_err(), "it returns");
 }

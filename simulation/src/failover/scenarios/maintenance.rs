@@ -321,4 +321,30 @@ pub(super) const ALL: &[Scenario] = &[
             want(once && world.all_moved(VMS), "each moved once", "one migration each")
         },
     },
+    Scenario {
+        id: "PRM-04",
+        what: "the new host dies before the permit has followed",
+        run: |world| {
+            world.nova.takes = 1_000;
+            let taken = world.nova.migrate(vm(1), host(4), Some(ByHand::Live), world.now);
+            want(taken == Answer::Taken, "", "a migration that Nova takes")?;
+            let there = world.until(30_000, |world| world.host(4).guests.contains(&vm(1)));
+            let permit = |world: &World| world.ha().permits.get(vm(1)).map(|permit| permit.life.host);
+            want(there && permit(world) == Some(host(1)), "", "it runs there, and its permit has not followed")?;
+            world.host_mut(4).cut();
+            // Nobody says of the former host that it is without it.
+            world.host_mut(1).agent = false;
+            world.run(120_000);
+            let kept = permit(world) == Some(host(1)) && world.taken.is_empty();
+            want(
+                kept && world.phase(4) == Some(Phase::AwaitReturn),
+                "",
+                "it stays while its former host says nothing",
+            )?;
+            world.host_mut(1).agent = true;
+            let moved = world.until(180_000, |world| world.all_moved(1) && permit(world) != Some(host(4)));
+            want(moved && world.taken.len() == 1, "", "recovered from there, once")?;
+            want(true, "its permit follows to the dead host once the former one is without it, and it is recovered", "")
+        },
+    },
 ];

@@ -1,18 +1,18 @@
 //! Storms and partitions: many at once.
 
 use scheduler::ha::Phase;
-use scheduler::ha::breaker::{Decision, Scope, Trips};
+use scheduler::ha::breaker::{Decision, Scope, ScopeName, Trips, ZoneMode};
 use scheduler::ha::case::Act;
 use scheduler::ha::coordinator::{Call, Told};
 use scheduler::ha::drain::Over;
-use scheduler::ha::host::{Detection, Maintenance};
+use scheduler::ha::host::{Detection, HostSpec, Maintenance, PlaceNames};
 use scheduler::ha::order::{Change, Role};
 use scheduler::ha::proof::Kind;
 
 use super::{FEW, Scenario, VMS, cordoned, detection, hang, held, recovered, recovered_by, untouched, want};
 use crate::failover::nova::Trouble;
 use crate::failover::truth::{Bmc, host, vm};
-use crate::failover::world::World;
+use crate::failover::world::{World, spec};
 
 /// The breaker of a rack is open for too many that are away.
 fn counted(world: &World, rack: u32) -> bool {
@@ -35,6 +35,32 @@ fn answered(world: &mut World, decision: &Decision, until: u64) -> Result<(), St
 /// Every instance runs where it began.
 fn everyone_home(world: &World) -> bool {
     (1..).zip(&world.hosts).all(|(n, host)| host.guests.iter().copied().eq((VMS * (n - 1) + 1..=VMS * n).map(vm)))
+}
+
+/// These hosts are a zone of their own in the cell of the others, each in a cluster of its own, on one feed.
+fn zoned(world: &mut World, hosts: std::ops::RangeInclusive<u128>) -> Result<String, String> {
+    let upsert = |n: u128| {
+        let name = |what: &str| format!("{what}-b");
+        let places = PlaceNames {
+            az: name("az"),
+            cell: "cell-0".to_owned(),
+            cluster: format!("rack-b{n}"),
+            power: name("feed"),
+            chassis: format!("chassis-{n}"),
+        };
+        Change::HostUpsert(Box::new(HostSpec { places, ..spec(n) }))
+    };
+    let told = hosts.map(upsert).all(|change| world.order(Role::Operator, change).is_ok());
+    want(told, "", "hosts of another zone")
+}
+
+/// How bold failover is in each zone.
+fn modes(world: &World) -> Vec<ZoneMode> {
+    let names = &world.core.state().tables().names;
+    let mut modes: Vec<_> =
+        world.ha().zones(world.now).into_iter().map(|(az, (mode, _))| (names.text(az), mode)).collect();
+    modes.sort_unstable_by_key(|(az, _)| *az);
+    modes.into_iter().map(|(_, mode)| mode).collect()
 }
 
 /// Every breaker closes by itself.
@@ -293,6 +319,59 @@ pub(super) const ALL: &[Scenario] = &[
             let said = recovered_by(world, 400_000, Kind::P1)?;
             let calls = world.sent.iter().filter(|(_, call)| matches!(call, Call::Evacuate { .. })).count();
             want(calls == VMS as usize, &said, &format!("one call for each, and none again; {calls}"))
+        },
+    },
+    Scenario {
+        id: "STO-13",
+        what: "three hosts of a zone of five hang, each of another cluster",
+        run: |world| {
+            zoned(world, 1..=5)?;
+            (1..=3).for_each(|n| hang(world, n));
+            untouched(world, 180_000)?;
+            held(world, Phase::FencePending)?;
+            let modes = modes(world);
+            want(modes == [ZoneMode::Normal, ZoneMode::Partial], "", &format!("a zone is Partial: {modes:?}"))?;
+            (1..=3).for_each(|n| world.host_mut(n).hung = false);
+            closed(world, 300_000)?;
+            untouched(world, 60_000)?;
+            want(true, "the zone is Partial, nothing fenced, an operator is asked", "")
+        },
+    },
+    Scenario {
+        id: "STO-14",
+        what: "the only host of a zone hangs, and then loses power",
+        run: |world| {
+            zoned(world, 1..=1)?;
+            hang(world, 1);
+            untouched(world, 180_000)?;
+            held(world, Phase::FencePending)?;
+            let told = modes(world);
+            want(told == [ZoneMode::Normal, ZoneMode::Full], "", &format!("a zone is Full: {told:?}"))?;
+            // What is proven dead goes to other zones: this one has no host that is heard.
+            world.host_mut(1).cut();
+            let moved = world.until(180_000, |world| world.all_moved(VMS));
+            want(moved && world.fences() == 0, "", "the instances elsewhere, and no fence")?;
+            let told = modes(world);
+            want(told == [ZoneMode::Normal, ZoneMode::Full], "the zone is Full: fenced by nobody", &format!("{told:?}"))
+        },
+    },
+    Scenario {
+        id: "STO-15",
+        what: "every zone loses its only host",
+        run: |world| {
+            world.again(2, VMS, 8, |_| 1);
+            zoned(world, 1..=1)?;
+            hang(world, 1);
+            untouched(world, 60_000)?;
+            hang(world, 2);
+            untouched(world, 180_000)?;
+            let told = modes(world);
+            want(told == [ZoneMode::AllFull; 2], "", &format!("all zones are full: {told:?}"))?;
+            world.hosts.iter_mut().for_each(|host| host.hung = false);
+            closed(world, 300_000)?;
+            untouched(world, 60_000)?;
+            let told = modes(world);
+            want(told == [ZoneMode::Normal; 2], "AllFull: nothing is done, and it goes by itself", &format!("{told:?}"))
         },
     },
 ];

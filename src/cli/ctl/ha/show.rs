@@ -65,10 +65,19 @@ pub fn status(status: &ha::FailoverStatusResponse) -> String {
             wording::duration(breaker.open_ms)
         ));
     }
+    lines.extend(zones(&status.zones));
     for (label, hosts) in [("UNCHECKED  no permit check on", &status.unchecked), ("QUARANTINE", &status.quarantined)] {
         if !hosts.is_empty() {
             lines.push(format!("{label} {}", names(hosts)));
         }
+    }
+    for unfenced in status.unfenced.iter().take(NAMED) {
+        let (host, why, since) = (&unfenced.host, &unfenced.why, wording::duration(unfenced.since_ms));
+        let counts = if unfenced.unprotected { ", counts as not protected" } else { "" };
+        lines.push(format!("UNFENCED   {host}, for {since}{counts}: {why}"));
+    }
+    if let more @ 1.. = status.unfenced.len().saturating_sub(NAMED) {
+        lines.push(format!("UNFENCED   and {more} more (-o json names them)"));
     }
     for order in status.orders.iter().take(NAMED) {
         let host = order.host.as_ref().map(|host| format!(", of {host}")).unwrap_or_default();
@@ -81,6 +90,24 @@ pub fn status(status: &ha::FailoverStatusResponse) -> String {
         lines.push(format!("order      {at} {actor} {what}{host}: {}{rest}", order.reason));
     }
     lines.join("\n")
+}
+
+/// Zones that are not as ever, each in a line, and how many are.
+fn zones(zones: &[ha::FailoverZone]) -> Vec<String> {
+    let (normal, others): (Vec<_>, Vec<_>) = zones.iter().partition(|zone| zone.mode == "normal");
+    let others = others.into_iter().map(|zone| {
+        let (name, of) = (&zone.zone, format!("{} of {} hosts away", zone.unavailable, zone.hosts));
+        match zone.mode.as_str() {
+            "full" => format!("ZONE       {name}: full: no host is heard, none is fenced unasked"),
+            "all_full" => format!("ZONE       {name}: all full: no host of any zone is heard, nothing is done"),
+            mode => format!("ZONE       {name}: {mode}: {of}, no fence unasked, evacuations slow"),
+        }
+    });
+    let mut lines: Vec<_> = others.collect();
+    if !normal.is_empty() {
+        lines.push(format!("zones      {} normal", normal.len()));
+    }
+    lines
 }
 
 /// Policies that hosts are under, the most specific first.

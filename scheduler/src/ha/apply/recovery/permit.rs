@@ -5,8 +5,9 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::{Cx, Result};
+use crate::ha::case::Phase;
 use crate::ha::order::{Done, PermitCause};
-use crate::ha::recovery::{Life, Permit, Recovery, Status};
+use crate::ha::recovery::{Life, Permit, Recovery, Status, Waiting};
 use crate::ha::refusal::Refusal;
 use crate::ha::stop::Stop;
 use crate::ha::table::PERMITS;
@@ -33,7 +34,7 @@ impl Cx<'_> {
             let why = "it is alive: its end moves the permit".to_owned();
             return Err(Refusal::Attempt { instance, number, why });
         }
-        let back = matches!(cause, PermitCause::AttemptFailed(_));
+        let back = matches!(cause, PermitCause::AttemptFailed(_) | PermitCause::Followed { .. });
         if !back && !Stop::NoPermitOnDead.lets(self.ha().lives(to)) {
             return Err(Refusal::Target {
                 host: to.host,
@@ -78,11 +79,56 @@ impl Cx<'_> {
                     return Err(refused);
                 }
             }
+            (PermitCause::Followed { read, at }, Some(from)) => {
+                let without = at > read && at <= self.now();
+                let proven = self.ha().proven(to, self.epoch()).is_some_and(|proven| at > proven);
+                let others = self.ha().lives(from) && from.host != to.host && self.may_follow(instance, to);
+                if !Stop::NoStealing.lets(without && proven && others) {
+                    return Err(refused);
+                }
+            }
             _ => return Err(refused),
         }
         self.settle_elsewhere(instance, to, cause);
         self.ha_mut().permits.put(Permit { instance, life: to });
+        if matches!(cause, PermitCause::Followed { .. }) {
+            self.recover_followed(instance, to);
+        }
         Ok(Done::Changed)
+    }
+
+    /// Whether the case of a dead host can take an instance more, and nothing else is about to be done with it.
+    fn may_follow(&self, instance: Uuid, to: Life) -> bool {
+        let ha = self.ha();
+        let case = ha.cases.get(to.host).filter(|case| case.id.incarnation == to.incarnation);
+        let takes = case.is_some_and(|case| match case.phase {
+            Phase::NovaDown | Phase::Planning | Phase::Evacuating => true,
+            // One that is back is on its way in.
+            Phase::AwaitReturn => ha.hosts.get(to.host).is_some_and(|host| !host.is_open()),
+            _ => false,
+        });
+        let stays = |known: &Recovery| match known.status {
+            Status::Stays(_) => true,
+            status => status.is_settled() && case.is_some_and(|case| case.id != known.case),
+        };
+        let moved = ha.moves.get(instance).is_some_and(|known| known.is_live());
+        let restarted = ha.restarts.get(instance).is_some_and(|known| known.well.is_none() && ha.stands(known));
+        takes && !moved && !restarted && ha.recoveries.get(instance).is_none_or(|known| stays(known))
+    }
+
+    /// It is planned like the others of its host, and the marks in Nova come first.
+    fn recover_followed(&mut self, instance: Uuid, to: Life) {
+        let known = self.ha().recoveries.get(instance).filter(|known| known.source() == to).cloned();
+        if let Some(known) = known {
+            let status = Status::Waiting(Waiting::Replan);
+            self.ha_mut().recoveries.put(Arc::new(Recovery { status, ..Recovery::clone(&known) }));
+        }
+        let step = self.step(Phase::NovaDown);
+        if let Some(case) = self.ha_mut().case_mut(to.host)
+            && case.phase == Phase::AwaitReturn
+        {
+            case.enter(step);
+        }
     }
 
     /// An instance that got its place otherwise needs no attempt any more.
