@@ -26,6 +26,7 @@
 //! | [`mark`] | which cluster acts on this cloud |
 //! | [`masakari`] | what Masakari's API keeps |
 //! | [`note`] | what is kept for people: sightings, timelines, orders |
+//! | [`poison`] | guests that were on several hosts that died |
 //! | [`policy`] | how bold failover is |
 //! | [`reentry`], [`restart`] | the return of a host, and guests that are started where they were |
 //! | [`table`] | [`Failover`]: all of it, bounded |
@@ -50,6 +51,7 @@ pub mod masakari;
 pub mod note;
 pub mod order;
 pub mod planner;
+pub mod poison;
 pub mod policy;
 pub mod proof;
 pub mod recovery;

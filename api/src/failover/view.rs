@@ -14,6 +14,7 @@ use scheduler::ha::order::{Groups, Leader};
 use scheduler::ha::policy;
 use scheduler::ha::proof::{Evidence, Proof, Token};
 use scheduler::ha::recovery::{Recovery, Status};
+use scheduler::ha::table::Failover;
 use scheduler::state::Tables;
 
 use super::{name, nova_host};
@@ -74,7 +75,16 @@ pub(super) fn status(tables: &Tables, mode: &str) -> ha::FailoverStatusResponse 
         quarantined: names(&|host| host.quarantined),
         policies: super::policy::under(tables),
         orders: orders(tables),
+        quarantined_instances: poison(failover),
     }
+}
+
+/// Instances in quarantine.
+fn poison(failover: &Failover) -> Vec<String> {
+    let poison = failover.deaths.iter().filter(|known| known.quarantined.is_some());
+    let mut poison: Vec<_> = poison.map(|known| known.instance).collect();
+    poison.sort_unstable();
+    poison.into_iter().map(|instance| instance.to_string()).take(100).collect()
 }
 
 /// What is believed of a host; of one that never said Hello nothing is.

@@ -86,6 +86,7 @@ pub(super) struct FailoverMetrics {
     unmarked: Gauge,
     hosts: Family<State, Gauge>,
     quarantined: Gauge,
+    poison: Gauge,
     unchecked: Gauge,
     degraded: Gauge,
     cases: Family<InPhase, Gauge>,
@@ -118,6 +119,8 @@ impl FailoverMetrics {
         let help = "1 while failover does nothing because the mark in Nova is not known to be its cluster's alone";
         add("pallium_ha_unmarked", help, &self.unmarked);
         add("pallium_ha_quarantined_hosts", "Hosts in quarantine: nothing is placed there", &self.quarantined);
+        let help = "Instances in quarantine: each was on three hosts that died within an hour";
+        add("pallium_ha_quarantined_instances", help, &self.poison);
         add("pallium_ha_unchecked_hosts", "Hosts where nothing checks permits, on purpose", &self.unchecked);
         add("pallium_ha_degraded_hosts", "Hosts that live, and where something is wrong", &self.degraded);
         add("pallium_ha_needs_operator", "Open cases that a person must look at", &self.needs_operator);
@@ -174,6 +177,7 @@ impl FailoverMetrics {
         };
         self.blind.set(blind.into());
         gauge(&self.exhausted, failover.restarts.iter().filter(|restart| restart.is_exhausted(now)).count());
+        gauge(&self.poison, failover.deaths.iter().filter(|known| known.quarantined.is_some()).count());
         self.false_suspicions.inner().store(failover.small.false_suspicions, std::sync::atomic::Ordering::Relaxed);
         self.times.observe(failover, tables.counters().now);
         gauge(

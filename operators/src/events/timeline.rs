@@ -6,6 +6,7 @@ use scheduler::ha::case::{Case, FenceOp, Phase};
 use scheduler::ha::drain::{Drain, Over, Stage};
 use scheduler::ha::note::{self, Note, Ordered, Seen, What};
 use scheduler::ha::order::Groups;
+use scheduler::ha::poison::Deaths;
 use scheduler::ha::recovery::{Recovery, Status};
 use scheduler::ha::{Detection, Host, HostId, Leader};
 use scheduler::state::Tables;
@@ -82,6 +83,7 @@ pub fn since(tables: &Tables, cluster: Uuid, told: u64) -> Vec<Event> {
         let case = failover.cases.get(recovery.case.host).filter(|case| case.id == recovery.case)?;
         Some(Of { tables, case }.settled(recovery))
     }));
+    events.extend(failover.deaths.iter().filter_map(|known| quarantined(tables, known)));
     events.extend(breakers(tables, cluster));
     for host in failover.hosts.iter().filter(|host| host.seen.last().is_some_and(|seen| seen.at >= told)) {
         events.extend(host.seen.iter().map(|seen| sighted(tables, host, seen)));
@@ -250,6 +252,21 @@ fn ordered(tables: &Tables, cluster: Uuid, order: &Ordered) -> Event {
         "by": order.by,
     });
     Event { id: Uuid::new_v5(&cluster, named.as_bytes()), at: order.at, wall: order.wall, kind, subject, data }
+}
+
+/// An instance is kept from further hosts.
+fn quarantined(tables: &Tables, known: &Deaths) -> Option<Event> {
+    let at = known.quarantined?;
+    let counters = tables.counters();
+    let hosts: Vec<_> = known.hosts.iter().map(|(host, _)| name_of(tables, *host)).collect();
+    Some(Event {
+        id: Uuid::new_v5(&known.instance, format!("instance.quarantined/{at}").as_bytes()),
+        at,
+        wall: counters.wall.saturating_sub(counters.now.saturating_sub(at)),
+        kind: "instance.quarantined",
+        subject: format!("instance/{}", known.instance),
+        data: json!({"instance": known.instance, "reason": "poison_guest", "hosts": hosts}),
+    })
 }
 
 /// A drain that is over, and what could not be moved is left.

@@ -7,6 +7,7 @@ mod fence;
 mod host;
 mod masakari;
 mod note;
+mod poison;
 mod policy;
 mod proof;
 mod recovery;
@@ -98,6 +99,7 @@ impl Cx<'_> {
                 | Change::PolicyRemove(_)
                 | Change::DrainOpen { .. }
                 | Change::QuarantineEnd(_)
+                | Change::GuestQuarantineEnd(_)
                 | Change::CaseAbort { .. }
                 | Change::Release
         );
@@ -243,6 +245,7 @@ impl Cx<'_> {
                 self.with_host(*host, |host| host.quarantined = false);
                 Ok(Done::Changed)
             }
+            Change::GuestQuarantineEnd(instance) => self.guest_quarantine_end(*instance),
             Change::Release => self.release(),
             Change::Masakari(change) => self.masakari(change),
             Change::Mark(mark) => self.mark(mark),

@@ -132,6 +132,8 @@ fn open<'a>(tables: &Tables, told: &Told<'a>, permitted: &[Uuid], targets: &dyn 
     let (ha, case) = (tables.failover(), told.case);
     let source = Life { host: case.id.host, incarnation: case.id.incarnation };
     let errors = ha.hosts.get(case.id.host).is_some_and(|host| policy::of(tables, host).error_instances);
+    let counters = tables.counters();
+    let poison = |instance| ha.is_poison_after(instance, source, counters.epoch, counters.now);
     let listed: BTreeMap<Uuid, &Listed> = told.servers.iter().map(|known| (known.instance, known)).collect();
     let mut out = Vec::new();
     let mut all: Vec<Uuid> = permitted.iter().copied().chain(listed.keys().copied()).collect();
@@ -158,6 +160,7 @@ fn open<'a>(tables: &Tables, told: &Told<'a>, permitted: &[Uuid], targets: &dyn 
         };
         let stays = match recorded.vm {
             _ if ha.permits.get(instance).is_none_or(|permit| permit.life != source) => Some(Stays::PermitConflict),
+            _ if recorded.ran() && poison(instance) => Some(Stays::PoisonGuest),
             _ if recorded.task => Some(Stays::TaskState),
             VmState::Error if !errors => Some(Stays::ErrorState),
             VmState::Other => Some(Stays::NotRunning),

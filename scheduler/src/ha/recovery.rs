@@ -66,6 +66,13 @@ pub struct Recorded {
     pub task: bool,
 }
 
+impl Recorded {
+    /// Whether it was at work, as far as Nova knew.
+    pub fn ran(self) -> bool {
+        self.vm == VmState::Active || self.running
+    }
+}
+
 /// Why an instance waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -177,6 +184,8 @@ pub enum Stays {
     Refused,
     /// Nobody knows what runs where: a person must look.
     Conflict,
+    /// It was on several hosts that died within an hour: a person must let it go.
+    PoisonGuest,
 }
 
 /// How an instance stands.

@@ -15,6 +15,7 @@ use super::mark::Marked;
 use super::masakari::{Member, Notification, Segment};
 use super::note::Ordered;
 use super::order::Leader;
+use super::poison::Deaths;
 use super::policy::{Kept, Policy};
 use super::proof::Lease;
 use super::recovery::{Life, Permit, Recovery};
@@ -41,6 +42,8 @@ pub const DRAINS: usize = 4_096;
 pub const MOVES: usize = 65_536;
 /// Restarts that are remembered.
 pub const RESTARTS: usize = 65_536;
+/// Instances of which it is remembered which hosts died under them.
+pub const DEATHS: usize = RECOVERIES;
 /// Segments of Masakari's API.
 pub const SEGMENTS: usize = 4_096;
 /// Hosts in them.
@@ -65,6 +68,8 @@ pub struct Failover {
     pub permits: Keyed<Permit>,
     /// Instances that were started again where they were.
     pub restarts: Keyed<Restart>,
+    /// Instances that were on hosts that died.
+    pub deaths: Keyed<Deaths>,
     /// Hosts that are drained.
     pub drains: Keyed<Arc<Drain>>,
     /// Instances on their way from them.
@@ -244,6 +249,7 @@ impl Failover {
             self.recoveries.sum(),
             self.permits.sum(),
             self.restarts.sum(),
+            self.deaths.sum(),
             self.drains.sum(),
             self.moves.sum(),
             self.segments.sum(),
@@ -260,6 +266,7 @@ impl Failover {
             self.recoveries.sum_anew(),
             self.permits.sum_anew(),
             self.restarts.sum_anew(),
+            self.deaths.sum_anew(),
             self.drains.sum_anew(),
             self.moves.sum_anew(),
             self.segments.sum_anew(),

@@ -10,5 +10,6 @@ mod masakari;
 mod note;
 mod paths;
 mod planner;
+mod poison;
 mod policy;
 mod stops;

@@ -365,7 +365,9 @@ fn calm(world: &mut World) {
         // Its new host died before its place had followed it there: left for a person, told in the plan as permitted elsewhere.
         let split = permit.is_some_and(|permit| permit != server.host)
             && world.nova.migrations(*instance).any(|m| m.by_hand.is_some() && m.target == server.host);
-        if runs == 0 && !told && !tired && !stays && !failed && !split {
+        // Three hosts died under it.
+        let poison = world.ha().is_poison(*instance);
+        if runs == 0 && !told && !tired && !poison && !stays && !failed && !split {
             left.push(format!("INV-26 instance {instance} runs nowhere, Nova has it on {}", server.host));
         }
         if runs == 1 && !told && permit != Some(server.host) {

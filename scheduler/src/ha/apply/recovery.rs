@@ -39,6 +39,7 @@ impl Cx<'_> {
         if self.ha().recoveries.len() + new > RECOVERIES {
             return Err(Refusal::Full { table: "recoveries".to_owned(), most: RECOVERIES as u64 });
         }
+        self.forget_deaths();
         let (mut planned, mut waiting, mut stays) = (0, 0, 0);
         for assignment in assignments {
             match self.assign(id, assignment) {
@@ -83,10 +84,13 @@ impl Cx<'_> {
         self.unclaim(&recovery);
         let permitted = self.ha().permits.get(instance).map(|permit| permit.life);
         let at_failed = recovery.attempt.as_ref().is_some_and(|a| a.failed.is_some() && permitted == Some(a.target));
+        let ran = permitted == Some(source) && recovery.recorded.ran();
+        let poison = ran && self.count_death(instance, source);
         let (status, attempt) = match assignment.to {
             // The failed target is not known to be clear yet.
             _ if at_failed => (Status::Waiting(Waiting::Replan), recovery.attempt.take()),
             _ if !Stop::PermitExact.lets(permitted == Some(source)) => (Status::Stays(Stays::PermitConflict), None),
+            _ if poison => (Status::Stays(Stays::PoisonGuest), None),
             To::Waiting(why) => (Status::Waiting(why), recovery.attempt.take()),
             To::Stays(why) => (Status::Stays(why), recovery.attempt.take()),
             To::Target(target) => match self.claim(&recovery, source, target) {

@@ -333,6 +333,8 @@ pub enum Change {
         /// Age of the last sign of life of its agent, by the leader, milliseconds; none: there is none.
         heard: Option<u64>,
     },
+    /// An operator lets an instance go that was on several hosts that died.
+    GuestQuarantineEnd(Uuid),
 }
 
 impl Change {
@@ -381,6 +383,7 @@ impl Change {
             Self::WouldDo { .. } => "WouldDo",
             Self::Mark(_) => "Mark",
             Self::CaseAbort { .. } => "CaseAbort",
+            Self::GuestQuarantineEnd(_) => "GuestQuarantineEnd",
             Self::Masakari(change) => match **change {
                 masakari::Change::Segment(_) => "Segment",
                 masakari::Change::SegmentRemove(_) => "SegmentRemove",

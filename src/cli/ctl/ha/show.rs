@@ -65,7 +65,11 @@ pub fn status(status: &ha::FailoverStatusResponse) -> String {
             wording::duration(breaker.open_ms)
         ));
     }
-    for (label, hosts) in [("UNCHECKED  no permit check on", &status.unchecked), ("QUARANTINE", &status.quarantined)] {
+    for (label, hosts) in [
+        ("UNCHECKED  no permit check on", &status.unchecked),
+        ("QUARANTINE", &status.quarantined),
+        ("QUARANTINE instances", &status.quarantined_instances),
+    ] {
         if !hosts.is_empty() {
             lines.push(format!("{label} {}", names(hosts)));
         }
