@@ -8,6 +8,7 @@ use scheduler::ha::note::{self, Note, Ordered, Seen, What};
 use scheduler::ha::order::Groups;
 use scheduler::ha::poison::Deaths;
 use scheduler::ha::recovery::{Recovery, Status};
+use scheduler::ha::restart::Restart;
 use scheduler::ha::{Detection, Host, HostId, Leader};
 use scheduler::state::Tables;
 use serde::Serialize;
@@ -83,6 +84,8 @@ pub fn since(tables: &Tables, cluster: Uuid, told: u64) -> Vec<Event> {
         let case = failover.cases.get(recovery.case.host).filter(|case| case.id == recovery.case)?;
         Some(Of { tables, case }.settled(recovery))
     }));
+    let given_up = failover.restarts.iter().filter(|restart| restart.gave_up() && restart.over >= told);
+    events.extend(given_up.map(|restart| exhausted(tables, restart)));
     events.extend(failover.deaths.iter().filter_map(|known| quarantined(tables, known)));
     events.extend(breakers(tables, cluster));
     for host in failover.hosts.iter().filter(|host| host.seen.last().is_some_and(|seen| seen.at >= told)) {
@@ -252,6 +255,26 @@ fn ordered(tables: &Tables, cluster: Uuid, order: &Ordered) -> Event {
         "by": order.by,
     });
     Event { id: Uuid::new_v5(&cluster, named.as_bytes()), at: order.at, wall: order.wall, kind, subject, data }
+}
+
+/// An instance that restarts do not help.
+fn exhausted(tables: &Tables, restart: &Restart) -> Event {
+    let Restart { instance, life, op, tries, over: at, .. } = *restart;
+    let counters = tables.counters();
+    Event {
+        id: Uuid::new_v5(&op, b"instance.recovery-exhausted"),
+        at,
+        wall: counters.wall.saturating_sub(counters.now.saturating_sub(at)),
+        kind: "instance.recovery-exhausted",
+        subject: format!("instance/{instance}"),
+        data: json!({
+            "instance": instance,
+            "host": name_of(tables, life.host),
+            "host_id": life.host,
+            "incarnation": life.incarnation,
+            "restarts": tries,
+        }),
+    }
 }
 
 /// An instance is kept from further hosts.

@@ -84,7 +84,7 @@ impl Cx<'_> {
             self.ha_mut().permits.put(Permit { instance, life });
         }
         let (since, tries) = young.map_or((now, 1), |known| (known.since, known.tries + 1));
-        let restart = Restart { instance, life, op, by: self.order.leader, at: now, since, tries, well: None };
+        let restart = Restart { instance, life, op, by: self.order.leader, at: now, since, tries, well: None, over: 0 };
         self.ha_mut().restarts.put(restart);
         Ok(Done::Changed)
     }
@@ -106,7 +106,8 @@ impl Cx<'_> {
         if known.well == Some(well) {
             return Ok(Done::Unchanged);
         }
-        self.ha_mut().restarts.put(Restart { well: Some(well), ..known });
+        let over = self.now();
+        self.ha_mut().restarts.put(Restart { well: Some(well), over, ..known });
         Ok(Done::Changed)
     }
 
