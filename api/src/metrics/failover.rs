@@ -75,7 +75,7 @@ const PHASES: [Phase; 12] = [
     Phase::Returning,
 ];
 /// Words of [`scheduler::ha::recovery::Waiting`].
-const WAITINGS: [&str; 5] = ["capacity", "size", "target", "replan", "group"];
+const WAITINGS: [&str; 6] = ["capacity", "size", "target", "replan", "group", "unlike"];
 const STATUSES: [&str; 7] = ["waiting", "planned", "evacuating", "stopping", "succeeded", "stays", "vanished"];
 
 /// Set just before they are read.
