@@ -18,6 +18,7 @@ use scheduler::ha::mark::Mark;
 use scheduler::ha::order::{Groups, NovaRead, PermitCause};
 use scheduler::ha::proof::{Power, PowerRead};
 use scheduler::ha::recovery::{Life, Recorded, VmState};
+use scheduler::ha::trouble;
 use scheduler::ha::{Actor, Change, Detection, Evidence, HostId, HostSpec, Phase, Role};
 use scheduler::pipeline::Registry;
 use scheduler::{Engine, Settings};
@@ -310,7 +311,7 @@ async fn sightings_orders_and_wrong_proofs_are_events_too() {
     world.node.shutdown().await;
 }
 
-/// A guest that three restarts did not help.
+/// A guest that three restarts did not help, and what befalls it further.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_befalls_single_guests_is_told() {
     let folder = tempfile::tempdir().unwrap();
@@ -335,6 +336,15 @@ async fn what_befalls_single_guests_is_told() {
     let told = events().await;
     assert_eq!((told.len(), told[0].kind), (1, "instance.recovery-exhausted"), "{told:?}");
     assert_eq!((&told[0].data["host"], &told[0].data["restarts"]), (&"node-1".into(), &3.into()));
+    for kind in trouble::Kind::ALL {
+        world.order(Change::GuestTrouble { instance, life, kind }).await;
+    }
+    let told = events().await;
+    let kinds: Vec<_> = told[1..].iter().map(|event| event.kind).collect();
+    let expected = ["instance.destroyed", "instance.postcopy-failed", "instance.quarantined", "instance.unmanaged"];
+    assert!(expected.iter().all(|kind| kinds.contains(kind)) && kinds.len() == 4, "{told:?}");
+    let quarantined = told.iter().find(|event| event.kind == "instance.quarantined").unwrap();
+    assert_eq!(quarantined.data["reason"], "postcopy_split");
     world.node.shutdown().await;
 }
 

@@ -9,6 +9,7 @@ use scheduler::ha::order::Groups;
 use scheduler::ha::poison::Deaths;
 use scheduler::ha::recovery::{Recovery, Status};
 use scheduler::ha::restart::Restart;
+use scheduler::ha::trouble::{self, Trouble};
 use scheduler::ha::{Detection, Host, HostId, Leader};
 use scheduler::state::Tables;
 use serde::Serialize;
@@ -86,6 +87,7 @@ pub fn since(tables: &Tables, cluster: Uuid, told: u64) -> Vec<Event> {
     }));
     let given_up = failover.restarts.iter().filter(|restart| restart.gave_up() && restart.over >= told);
     events.extend(given_up.map(|restart| exhausted(tables, restart)));
+    events.extend(failover.small.troubles.iter().map(|trouble| befell(tables, trouble)));
     events.extend(failover.deaths.iter().filter_map(|known| quarantined(tables, known)));
     events.extend(breakers(tables, cluster));
     for host in failover.hosts.iter().filter(|host| host.seen.last().is_some_and(|seen| seen.at >= told)) {
@@ -257,6 +259,29 @@ fn ordered(tables: &Tables, cluster: Uuid, order: &Ordered) -> Event {
     Event { id: Uuid::new_v5(&cluster, named.as_bytes()), at: order.at, wall: order.wall, kind, subject, data }
 }
 
+/// Something befell a guest of a host that lives.
+fn befell(tables: &Tables, trouble: &Trouble) -> Event {
+    let Trouble { instance, life, kind, at, wall } = *trouble;
+    let kind = match kind {
+        trouble::Kind::Destroyed => "instance.destroyed",
+        trouble::Kind::PostcopyFailed => "instance.postcopy-failed",
+        trouble::Kind::Unmanaged => "instance.unmanaged",
+    };
+    Event {
+        id: Uuid::new_v5(&instance, format!("{kind}/{life}/{at}").as_bytes()),
+        at,
+        wall,
+        kind,
+        subject: format!("instance/{instance}"),
+        data: json!({
+            "instance": instance,
+            "host": name_of(tables, life.host),
+            "host_id": life.host,
+            "incarnation": life.incarnation,
+        }),
+    }
+}
+
 /// An instance that restarts do not help.
 fn exhausted(tables: &Tables, restart: &Restart) -> Event {
     let Restart { instance, life, op, tries, over: at, .. } = *restart;
@@ -288,7 +313,7 @@ fn quarantined(tables: &Tables, known: &Deaths) -> Option<Event> {
         wall: counters.wall.saturating_sub(counters.now.saturating_sub(at)),
         kind: "instance.quarantined",
         subject: format!("instance/{}", known.instance),
-        data: json!({"instance": known.instance, "reason": "poison_guest", "hosts": hosts}),
+        data: json!({"instance": known.instance, "reason": known.stays().map(name), "hosts": hosts}),
     })
 }
 

@@ -13,6 +13,7 @@ mod proof;
 mod recovery;
 mod reentry;
 mod restart;
+mod trouble;
 
 use super::breaker::{ANSWERED, Decision, Scope, ScopeName};
 use super::case::{Act, Case, CaseId, Phase, Step};
@@ -245,6 +246,7 @@ impl Cx<'_> {
                 self.with_host(*host, |host| host.quarantined = false);
                 Ok(Done::Changed)
             }
+            Change::GuestTrouble { instance, life, kind } => self.guest_trouble(*instance, *life, *kind),
             Change::GuestQuarantineEnd(instance) => self.guest_quarantine_end(*instance),
             Change::Release => self.release(),
             Change::Masakari(change) => self.masakari(change),

@@ -147,6 +147,7 @@ fn bounds(ha: &Failover, broken: &mut Vec<String>) {
         (ha.members.len(), MEMBERS, ha.members.is_whole()),
         (ha.closed.len(), CLOSED, true),
         (ha.notified.len(), NOTIFIED, true),
+        (ha.small.troubles.len(), super::trouble::TROUBLES, true),
     ];
     for (at, (length, most, whole)) in tables.into_iter().enumerate() {
         if length > most || !whole {

@@ -1,12 +1,12 @@
-//! Guests that may be what kills their hosts (T10): one that was on three hosts that died within an hour is left where
-//! it is, and started nowhere, until a person lets it go.
+//! Guests in quarantine: left where they are, and started nowhere, until a person lets them go. One that was on three hosts
+//! that died within an hour may be what kills them (T10); of one whose migration failed in post-copy neither half is whole.
 
 use bitcode::{Decode, Encode};
 use uuid::Uuid;
 
 use super::host::HostId;
 use super::keyed::Entry;
-use super::recovery::Life;
+use super::recovery::{Life, Stays};
 use super::table::Failover;
 
 /// Hosts that died under an instance before it is kept from a further one.
@@ -23,9 +23,21 @@ pub struct Deaths {
     pub hosts: Vec<(HostId, u64)>,
     /// Since when it is in quarantine, replicated milliseconds. That ends by a person's word alone.
     pub quarantined: Option<u64>,
+    /// It is so because a migration failed in post-copy, and not for its hosts.
+    pub split: bool,
 }
 
 impl Deaths {
+    /// Nothing is known of an instance.
+    pub fn none(instance: Uuid) -> Self {
+        Self { instance, hosts: Vec::new(), quarantined: None, split: false }
+    }
+
+    /// Why nothing starts it, if nothing does.
+    pub fn stays(&self) -> Option<Stays> {
+        self.quarantined.map(|_| if self.split { Stays::PostcopySplit } else { Stays::PoisonGuest })
+    }
+
     /// Whether it says nothing any more.
     pub fn is_over(&self, now: u64) -> bool {
         let young = |at: u64| now.saturating_sub(at) < WINDOW;
@@ -60,13 +72,13 @@ impl Failover {
     pub fn deaths_with(&self, instance: Uuid, life: Life, epoch: u64, now: u64) -> Option<Deaths> {
         let at = self.proven(life, epoch)?;
         let known = self.deaths.get(instance).cloned();
-        let mut deaths = known.unwrap_or(Deaths { instance, hosts: Vec::new(), quarantined: None });
+        let mut deaths = known.unwrap_or(Deaths::none(instance));
         deaths.count(life.host, at, now);
         Some(deaths)
     }
 
-    /// Whether an instance is kept from another host once that life is counted.
-    pub fn is_poison_after(&self, instance: Uuid, life: Life, epoch: u64, now: u64) -> bool {
-        self.deaths_with(instance, life, epoch, now).is_some_and(|deaths| deaths.quarantined.is_some())
+    /// Why an instance is kept from another host once that life is counted, if it is.
+    pub fn stays_after(&self, instance: Uuid, life: Life, epoch: u64, now: u64) -> Option<Stays> {
+        self.deaths_with(instance, life, epoch, now)?.stays()
     }
 }

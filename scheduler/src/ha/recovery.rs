@@ -186,6 +186,8 @@ pub enum Stays {
     Conflict,
     /// It was on several hosts that died within an hour: a person must let it go.
     PoisonGuest,
+    /// A migration of it failed in post-copy: its memory is in two halves, and a person must look.
+    PostcopySplit,
 }
 
 /// How an instance stands.

@@ -20,6 +20,7 @@ use super::policy::{Kept, Policy};
 use super::proof::Lease;
 use super::recovery::{Life, Permit, Recovery};
 use super::restart::Restart;
+use super::trouble::Trouble;
 use crate::checksum::{fold, sum_of};
 use crate::chunked::Chunked;
 use crate::names::Sym;
@@ -139,6 +140,10 @@ pub struct Small {
     pub orders: Arc<Vec<Ordered>>,
     /// Doubts about hosts that were heard again in the same life.
     pub false_suspicions: u64,
+    /// What befell single guests last, oldest first.
+    pub troubles: Arc<Vec<Trouble>>,
+    /// All that ever did, by its kind.
+    pub troubled: [u64; 3],
 }
 
 impl Failover {

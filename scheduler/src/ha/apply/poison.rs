@@ -12,15 +12,15 @@ use crate::ha::recovery::{Life, Recovery, Status, Stays, Waiting};
 use crate::ha::table::DEATHS;
 
 impl Cx<'_> {
-    /// Counts that an instance ran in that life until it was proven over; whether it is kept from another host.
-    pub(super) fn count_death(&mut self, instance: Uuid, life: Life) -> bool {
-        let Some(deaths) = self.ha().deaths_with(instance, life, self.epoch(), self.now()) else { return false };
-        let poison = deaths.quarantined.is_some();
+    /// Counts that an instance ran in that life until it was proven over; why it is kept from another host, if it is.
+    pub(super) fn count_death(&mut self, instance: Uuid, life: Life) -> Option<Stays> {
+        let deaths = self.ha().deaths_with(instance, life, self.epoch(), self.now())?;
+        let stays = deaths.stays();
         // What finds no room is not counted: that an instance comes back goes before.
         if self.ha().deaths.get(instance).is_some() || self.ha().deaths.len() < DEATHS {
             self.ha_mut().deaths.put(deaths);
         }
-        poison
+        stays
     }
 
     /// What is too long ago, and of instances that are gone.
@@ -41,8 +41,8 @@ impl Cx<'_> {
             return Err(invalid("instance", &instance.to_string(), "one in quarantine: `pallium ctl ha` lists them"));
         }
         self.ha_mut().deaths.remove(instance);
-        let stays = Status::Stays(Stays::PoisonGuest);
-        let Some(recovery) = self.ha().recoveries.get(instance).filter(|known| known.status == stays) else {
+        let stays = [Status::Stays(Stays::PoisonGuest), Status::Stays(Stays::PostcopySplit)];
+        let Some(recovery) = self.ha().recoveries.get(instance).filter(|known| stays.contains(&known.status)) else {
             return Ok(Done::Changed);
         };
         let id = recovery.case;

@@ -59,11 +59,11 @@ impl Cx<'_> {
             return Err(Refusal::Permit { instance, given: Some(life), current });
         }
         let poison = match current.filter(|from| *from != life) {
-            Some(from) => self.ha().is_poison_after(instance, from, self.epoch(), now),
+            Some(from) => self.ha().stays_after(instance, from, self.epoch(), now).is_some(),
             None => self.ha().is_poison(instance),
         };
         if poison {
-            return no("it was on several hosts that died: a person must let it go".to_owned());
+            return no("it is in quarantine: a person must let it go".to_owned());
         }
         let young = known.filter(|known| now.saturating_sub(known.since) < WINDOW && known.life == life);
         if known.is_some_and(|known| known.well.is_none() && known.by == self.order.leader && known.life == life) {

@@ -44,7 +44,7 @@ impl Coordinator {
             busy += 1;
             let instance = permit.instance;
             let recorded = ha.recoveries.get(instance).map(|recovery| recovery.recorded);
-            let poison = ha.is_poison_after(instance, permit.life, lead.tables.counters().epoch, lead.clock);
+            let poison = ha.stays_after(instance, permit.life, lead.tables.counters().epoch, lead.clock).is_some();
             let facts = self.instances.entry(instance).or_default();
             let gone = facts.missing.is_some_and(|since| lead.now >= since + pace::VANISHED);
             let read =

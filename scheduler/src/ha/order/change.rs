@@ -16,6 +16,7 @@ use crate::ha::policy::{FailoverPolicy, Policy};
 use crate::ha::proof::{Evidence, Lease, Token};
 use crate::ha::recovery::{AttemptState, Life};
 use crate::ha::reentry::{Seen, Step};
+use crate::ha::trouble;
 
 /// What is changed.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
@@ -335,6 +336,15 @@ pub enum Change {
     },
     /// An operator lets an instance go that was on several hosts that died.
     GuestQuarantineEnd(Uuid),
+    /// Something befell a guest of a host that lives.
+    GuestTrouble {
+        /// The instance.
+        instance: Uuid,
+        /// Where.
+        life: Life,
+        /// What.
+        kind: trouble::Kind,
+    },
 }
 
 impl Change {
@@ -384,6 +394,7 @@ impl Change {
             Self::Mark(_) => "Mark",
             Self::CaseAbort { .. } => "CaseAbort",
             Self::GuestQuarantineEnd(_) => "GuestQuarantineEnd",
+            Self::GuestTrouble { .. } => "GuestTrouble",
             Self::Masakari(change) => match **change {
                 masakari::Change::Segment(_) => "Segment",
                 masakari::Change::SegmentRemove(_) => "SegmentRemove",

@@ -2,9 +2,10 @@
 
 use super::bench::{Bench, RUNS, host, life, nova, op, vm};
 use crate::ha::case::Phase;
-use crate::ha::order::{Change, PermitCause, To};
+use crate::ha::order::{Change, Done, PermitCause, To};
 use crate::ha::poison::{Deaths, MOST, WINDOW};
 use crate::ha::recovery::{Life, Recorded, Status, Stays, VmState, Waiting};
+use crate::ha::trouble::{AGAIN, Kind, TROUBLES};
 
 /// Host 1 is to be planned; hosts 8 and 9 died under instance 1 that long before.
 fn planned(ago: u64, recorded: Recorded) -> Bench {
@@ -13,7 +14,7 @@ fn planned(ago: u64, recorded: Recorded) -> Bench {
     let case = bench.planning(1);
     let at = bench.now;
     let hosts = vec![(host(8), at - ago), (host(9), at - ago + 1)];
-    bench.tamper(|ha| ha.deaths.put(Deaths { instance: vm(1), hosts, quarantined: None }));
+    bench.tamper(|ha| ha.deaths.put(Deaths { hosts, ..Deaths::none(vm(1)) }));
     let assignment = |v| crate::ha::order::Assignment { recorded, ..Bench::assignment(v, To::Target(life(2 + v))) };
     bench.must(Change::CommitPlan { case, assignments: vec![assignment(1), assignment(2)] });
     bench
@@ -69,8 +70,8 @@ fn nor_where_its_host_is_back() {
     let restart = |v| Change::RestartIntent { instance: vm(v), life: here, op: op(60 + v), nova: Box::new(nova(1)) };
     assert!(bench.order(restart(1)).is_err_and(|why| why.to_string().contains("let it go")));
     bench.must(restart(2));
-    let cause = PermitCause::SameHostNewBoot;
-    bench.must(Change::PermitMove { instance: vm(1), from: Some(life(1)), to: here, cause });
+    let again = PermitCause::SameHostNewBoot;
+    bench.must(Change::PermitMove { instance: vm(1), from: Some(life(1)), to: here, cause: again });
     assert_eq!(bench.recovery(1).status, Status::Stays(Stays::PoisonGuest), "its place is there, and it does not run");
     assert!(bench.order(restart(1)).is_err());
     bench.as_operator(Change::GuestQuarantineEnd(vm(1)));
@@ -91,4 +92,33 @@ fn a_host_that_died_twice_counts_once_and_a_boot_counts_too() {
     let hosts = bench.ha().deaths.get(vm(1)).map(|deaths| deaths.hosts.len());
     assert_eq!((hosts, bench.ha().is_poison(vm(1))), (Some(1), false));
     assert!(bench.ha().deaths.get(vm(2)).is_none(), "what was not started is not counted");
+}
+
+#[test]
+fn of_a_failed_post_copy_neither_half_is_started() {
+    let mut bench = Bench::new();
+    bench.evacuating();
+    let split = |n| Change::GuestTrouble { instance: vm(1), life: life(n), kind: Kind::PostcopyFailed };
+    assert!(bench.order(split(1)).is_err(), "of a life that is over nobody can say so");
+    let plan = bench.attempt(1, 3, 50);
+    bench.must(split(2));
+    assert_eq!(bench.recovery(1).status, Status::Stays(Stays::PostcopySplit));
+    assert!(bench.order(plan).is_err());
+    bench.must(bench.attempt(2, 4, 51));
+    assert_eq!(bench.must(split(2)), Done::Unchanged, "told again and again");
+    bench.now += AGAIN;
+    bench.must(split(2));
+    assert_eq!((bench.ha().small.troubled, bench.ha().small.troubles.len()), ([0, 2, 0], 2));
+    // Of a host that lives it is not started either.
+    bench.must(Change::GuestTrouble { instance: vm(5), life: life(2), kind: Kind::PostcopyFailed });
+    let nova = Box::new(nova(2));
+    let restart = Change::RestartIntent { instance: vm(5), life: life(2), op: op(60), nova };
+    assert!(bench.order(restart.clone()).is_err());
+    bench.as_operator(Change::GuestQuarantineEnd(vm(5)));
+    bench.must(restart);
+    for n in 0..TROUBLES as u64 {
+        bench.now += AGAIN + n;
+        bench.must(Change::GuestTrouble { instance: vm(5), life: life(2), kind: Kind::Unmanaged });
+    }
+    assert_eq!((bench.ha().small.troubles.len(), bench.ha().small.troubled[2]), (TROUBLES, TROUBLES as u64));
 }

@@ -493,4 +493,47 @@ pub(super) const ALL: &[Scenario] = &[
             want(moved, "a stopped one moves, and so does one whose hosts died long before", "moved three times")
         },
     },
+    Scenario {
+        id: "EVA-32",
+        what: "guests are destroyed: by nobody known, by Nova, and where nothing is restarted",
+        run: |world| {
+            let destroy = |world: &mut World, n| {
+                world.host_mut(1).guests.remove(&vm(n));
+                world.host_mut(1).destroyed.insert(vm(n));
+            };
+            destroy(world, 1);
+            destroy(world, 2);
+            if let Some(server) = world.nova.servers.get_mut(&vm(2)) {
+                (server.vm, server.running) = (VmState::Stopped, false);
+            }
+            world.run(29_000);
+            want(world.ha().small.troubled == [0; 3], "", "nothing before Nova had half a minute")?;
+            let up = world.until(60_000, |world| world.host(1).guests.contains(&vm(1)));
+            world.run(60_000);
+            let once = world.restarted.get(&vm(1)) == Some(&1) && !world.restarted.contains_key(&vm(2));
+            let told = |world: &World| world.ha().small.troubles.iter().map(|known| known.instance).collect::<Vec<_>>();
+            want(up && once && told(world) == [vm(1)], "", "the first is told of and started again, once")?;
+            policy(world, |policy| policy.in_place = false)?;
+            destroy(world, 3);
+            world.run(180_000);
+            let left = told(world) == [vm(1), vm(3)] && !world.restarted.contains_key(&vm(3));
+            want(left, "told; started again where the policy says so; nothing if Nova did it", "told of, and left")
+        },
+    },
+    Scenario {
+        id: "EVA-33",
+        what: "a migration fails in post-copy, and then its source dies",
+        run: |world| {
+            world.host_mut(1).guests.remove(&vm(1));
+            world.host_mut(1).split.insert(vm(1));
+            world.host_mut(2).split.insert(vm(1));
+            world.run(10_000);
+            want(world.ha().is_poison(vm(1)) && world.ha().small.troubled[1] == 2, "", "quarantine, told by both")?;
+            world.host_mut(1).cut();
+            let over = world.until(400_000, |world| world.phase(1) == Some(Phase::AwaitReturn));
+            let status = world.ha().recoveries.get(vm(1)).map(|known| known.status);
+            let left = over && status == Some(Status::Stays(Stays::PostcopySplit)) && world.taken.len() == 3;
+            want(left, "neither half is started, the others move", &format!("left for a person; it is {status:?}"))
+        },
+    },
 ];

@@ -74,7 +74,7 @@ impl Cx<'_> {
                     return Err(refused);
                 }
                 // Its place is there, and it is not started: what keeps it is remembered.
-                if self.ha().is_poison_after(instance, from, self.epoch(), self.now()) {
+                if self.ha().stays_after(instance, from, self.epoch(), self.now()).is_some() {
                     self.count_death(instance, from);
                 }
             }
