@@ -1,7 +1,7 @@
 //! The agent without a clock, a socket or a file: what is seen and told goes in, envelopes and [`Effect`]s come
 //! out. Everything that waits is bounded: events and results by a number, the rest by having one place each.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
@@ -25,6 +25,10 @@ const RESULTS: usize = 256;
 const ANSWERED_NS: u64 = 5_000_000_000;
 /// A guest may have asked the former agent: starts are held against questions only after this, nanoseconds.
 const SETTLED_NS: u64 = 10_000_000_000;
+/// With so many guests that it lost its hold of libvirt is ill, however fast it answers.
+const UNMANAGED: usize = 3;
+/// Those that a heartbeat names.
+const NAMED: usize = 16;
 /// What starts guests by itself is named so many times.
 const RESUMES: usize = 8;
 
@@ -129,6 +133,8 @@ pub struct Core {
     libvirt: Libvirt,
     table: Table,
     unasked: u32,
+    /// Guests that libvirt has lost its hold of.
+    unmanaged: BTreeSet<Uuid>,
     seq: u64,
     sessions: u64,
     session: Option<Session>,
@@ -155,6 +161,7 @@ impl Core {
             libvirt: Libvirt::default(),
             table: Table::default(),
             unasked: 0,
+            unmanaged: BTreeSet::new(),
             seq: 0,
             sessions: 0,
             session: None,
@@ -238,6 +245,8 @@ impl Core {
             Seen::Reached { version, hypervisor } => {
                 self.libvirt.version = Some(version);
                 self.libvirt.hypervisor = Some(hypervisor);
+                // A libvirtd that starts takes hold of all of them anew.
+                self.unmanaged.clear();
                 self.libvirt.answered_ns = Some(now.boot_ns);
             }
             Seen::Answered { rtt_ms, active } => {
@@ -250,6 +259,7 @@ impl Core {
             }
             Seen::Whole(asked, instances) => {
                 self.libvirt.answered_ns = Some(now.boot_ns);
+                self.unmanaged.retain(|known| instances.iter().any(|instance| instance.uuid == *known));
                 self.table.replace(asked, instances);
             }
             Seen::One(asked, uuid, instance) => {
@@ -276,6 +286,16 @@ impl Core {
                     "libvirt started a guest without asking this agent: its hook is not in force (restart libvirtd after a hook was installed)"
                 );
             }
+        }
+        match event.event {
+            Event::ControlError if self.unmanaged.len() < EVENTS => {
+                self.heartbeat |= self.unmanaged.insert(event.instance);
+            }
+            // It ended, or is another process.
+            Event::Lifecycle { event: Lifecycle::Started | Lifecycle::Stopped | Lifecycle::Crashed, .. } => {
+                self.unmanaged.remove(&event.instance);
+            }
+            _ => {}
         }
         if self.events.len() == EVENTS {
             self.events.pop_front();
@@ -418,12 +438,14 @@ impl Core {
         let answered = self.libvirt.answered_ns;
         let gate = self.locked();
         Heartbeat {
-            libvirt_ok: answered.is_some_and(|at| now.boot_ns.saturating_sub(at) < ANSWERED_NS),
+            libvirt_ok: answered.is_some_and(|at| now.boot_ns.saturating_sub(at) < ANSWERED_NS)
+                && self.unmanaged.len() < UNMANAGED,
             libvirt_rtt_ms: self.libvirt.rtt_ms,
             nova_compute_ok: self.vitals.nova_compute_ok,
             domains_active: self.libvirt.active,
             unasked_starts: self.unasked,
             waiting: gate.waiting().collect(),
+            unmanaged: self.unmanaged.iter().copied().take(NAMED).collect(),
             load1: self.vitals.load1,
             pressure: self.vitals.pressure,
             lease: self.lease.echo(),

@@ -143,6 +143,8 @@ pub struct Heartbeat {
     pub unasked_starts: u32,
     /// Instances whose start waits for a permit.
     pub waiting: Vec<Uuid>,
+    /// Guests that libvirt has lost its hold of, the first of them.
+    pub unmanaged: Vec<Uuid>,
     /// Load of one minute.
     pub load1: f32,
     /// Pressure (PSI, some, 10 s), per cent.

@@ -254,9 +254,15 @@ impl Service {
         self.told(operator(&asked.actor, &asked.reason), Change::Maintenance { host, mode }).await
     }
 
-    pub(crate) async fn end_quarantine(&self, asked: ha::FailoverHostRequest) -> Result<ha::FailoverDone, ApiError> {
-        let host = self.found(&asked.host).await?;
-        self.told(operator(&asked.actor, &asked.reason), Change::QuarantineEnd(host)).await
+    pub(crate) async fn end_quarantine(&self, asked: ha::EndQuarantineRequest) -> Result<ha::FailoverDone, ApiError> {
+        let change = match &asked.instance {
+            Some(_) if !asked.host.is_empty() => {
+                return Err(ApiError::bad_request("host and instance given: one of them expected"));
+            }
+            Some(instance) => Change::GuestQuarantineEnd(agents::uuid("instance", instance)?),
+            None => Change::QuarantineEnd(self.found(&asked.host).await?),
+        };
+        self.told(operator(&asked.actor, &asked.reason), change).await
     }
 
     pub(crate) async fn release_failover(

@@ -14,8 +14,11 @@ use operators::events::{Pace, Receiver, Webhooks};
 use raft::{Node, Options};
 use scheduler::ha::case::{Act, Cause};
 use scheduler::ha::host::{Fencer, Hello, Machine, PlaceNames};
-use scheduler::ha::order::Groups;
+use scheduler::ha::mark::Mark;
+use scheduler::ha::order::{Groups, NovaRead, PermitCause};
 use scheduler::ha::proof::{Power, PowerRead};
+use scheduler::ha::recovery::{Life, Recorded, VmState};
+use scheduler::ha::trouble;
 use scheduler::ha::{Actor, Change, Detection, Evidence, HostId, HostSpec, Phase, Role};
 use scheduler::pipeline::Registry;
 use scheduler::{Engine, Settings};
@@ -305,6 +308,43 @@ async fn sightings_orders_and_wrong_proofs_are_events_too() {
     assert!(pause.data["until"].is_string(), "{pause:?}");
     let ids: std::collections::BTreeSet<_> = events.iter().map(|event| event.id).collect();
     assert_eq!(ids.len(), events.len(), "{events:#?}");
+    world.node.shutdown().await;
+}
+
+/// A guest that three restarts did not help, and what befalls it further.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_befalls_single_guests_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::begin(folder.path()).await;
+    world.order(Change::Mark(Mark::Ours)).await;
+    let (host, instance) = (world.host, Uuid::from_u128(20));
+    let life = Life { host, incarnation: 1 };
+    world.order(Change::PermitMove { instance, from: None, to: life, cause: PermitCause::Placed }).await;
+    let now = Recorded { vm: VmState::Active, running: false, task: false };
+    let nova = NovaRead { host, now, sentinel: true, migrations: vec![], moving: false, destination: None };
+    let events = async || {
+        let tables = world.node.query(|core| core.state().tables().clone()).await.unwrap();
+        let events = operators::events::since(&tables, world.node.identity().cluster, 0);
+        events.into_iter().filter(|event| event.subject == format!("instance/{instance}")).collect::<Vec<_>>()
+    };
+    for nth in 1..=3 {
+        assert_eq!(events().await, [], "not after {nth}");
+        let op = Uuid::from_u128(30 + nth);
+        world.order(Change::RestartIntent { instance, life, op, nova: Box::new(nova.clone()) }).await;
+        world.order(Change::RestartOutcome { instance, op, well: false }).await;
+    }
+    let told = events().await;
+    assert_eq!((told.len(), told[0].kind), (1, "instance.recovery-exhausted"), "{told:?}");
+    assert_eq!((&told[0].data["host"], &told[0].data["restarts"]), (&"node-1".into(), &3.into()));
+    for kind in trouble::Kind::ALL {
+        world.order(Change::GuestTrouble { instance, life, kind }).await;
+    }
+    let told = events().await;
+    let kinds: Vec<_> = told[1..].iter().map(|event| event.kind).collect();
+    let expected = ["instance.destroyed", "instance.postcopy-failed", "instance.quarantined", "instance.unmanaged"];
+    assert!(expected.iter().all(|kind| kinds.contains(kind)) && kinds.len() == 4, "{told:?}");
+    let quarantined = told.iter().find(|event| event.kind == "instance.quarantined").unwrap();
+    assert_eq!(quarantined.data["reason"], "postcopy_split");
     world.node.shutdown().await;
 }
 

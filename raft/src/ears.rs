@@ -12,6 +12,7 @@ use scheduler::ha::coordinator::lease::{Ask, Grant};
 use scheduler::ha::host::Degraded;
 use scheduler::ha::liveness::{Digest, Heard, Says, Stall};
 use scheduler::ha::order::{Groups, Leader};
+use scheduler::ha::trouble;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -115,6 +116,9 @@ pub struct Overheard {
     /// Guests that begin, or run, without a permit there, of hosts that were heard just now.
     #[serde(default)]
     pub strangers: Vec<(HostId, Uuid)>,
+    /// What befell guests and is so still, of hosts that were heard just now.
+    #[serde(default)]
+    pub troubles: Vec<(HostId, Uuid, trouble::Kind)>,
     /// Where guests stand still for I/O errors, of hosts that were heard just now.
     #[serde(default)]
     pub stalls: Vec<(HostId, Stall)>,
@@ -176,6 +180,8 @@ struct Memory {
     crashed: BTreeMap<HostId, BTreeSet<Uuid>>,
     /// Guests without a permit, by the same.
     strangers: BTreeMap<HostId, BTreeSet<Uuid>>,
+    /// What befell guests, by the same, and until when it is told.
+    troubles: BTreeMap<HostId, Vec<(Uuid, trouble::Kind, Option<Instant>)>>,
     /// Hosts whose list is to be made anew, as far as this node's agents were not told; what members have to be told.
     lists: BTreeSet<HostId>,
     wanted: BTreeMap<HostId, BTreeSet<u64>>,
@@ -278,6 +284,11 @@ impl Ears {
     /// Guests of a host that begin, or run, without a permit there: all of them.
     pub fn strangers(&self, host: HostId, instances: BTreeSet<Uuid>) {
         say(&mut self.memory().strangers, host, (!instances.is_empty()).then_some(instances));
+    }
+
+    /// What befell guests of a host and is so still, or is told until then: all of it.
+    pub fn troubles(&self, host: HostId, troubles: Vec<(Uuid, trouble::Kind, Option<Instant>)>) {
+        say(&mut self.memory().troubles, host, (!troubles.is_empty()).then_some(troubles));
     }
 
     /// For the leader: the domains of a host are to be listed anew, by the agent that speaks to one of the members.
@@ -389,6 +400,7 @@ impl Ears {
         memory.ill.retain(|host, _| known(*host));
         memory.crashed.retain(|host, _| known(*host));
         memory.strangers.retain(|host, _| known(*host));
+        memory.troubles.retain(|host, _| known(*host));
         memory.lists.retain(|host| known(*host));
         memory.wanted.retain(|host, _| known(*host));
         memory.stalls.retain(|host, _| known(*host));
@@ -476,12 +488,18 @@ impl Ears {
         let crashed = crashed.flat_map(|(host, all)| all.iter().map(|one| (*host, *one))).take(WAITING).collect();
         let strangers = memory.strangers.iter().filter(|(host, _)| fresh(host));
         let strangers = strangers.flat_map(|(host, all)| all.iter().map(|one| (*host, *one))).take(WAITING).collect();
+        let now = clock::now();
+        let told = |until: Option<Instant>| until.is_none_or(|until| now < until);
+        let troubles = memory.troubles.iter().filter(|(host, _)| fresh(host));
+        let troubles = troubles.flat_map(|(host, all)| all.iter().map(move |one| (host, one)));
+        let troubles = troubles.filter(|(_, (.., until))| told(*until)).take(WAITING);
+        let troubles = troubles.map(|(host, (instance, kind, _))| (*host, *instance, *kind)).collect();
         let stalls = memory.stalls.iter().filter(|(host, _)| fresh(host));
         let stalls = stalls.flat_map(|(host, all)| all.iter().map(|one| (*host, one.clone()))).take(WAITING).collect();
         let seen = std::mem::take(&mut memory.seen);
         let held = std::mem::take(&mut memory.taken);
         let asks = std::mem::take(&mut memory.asks);
-        Overheard { heard, seen, domains, held, ill, crashed, strangers, stalls, asks, blind }
+        Overheard { heard, seen, domains, held, ill, crashed, strangers, troubles, stalls, asks, blind }
     }
 
     /// The leader has taken in what this node has heard.
@@ -646,12 +664,17 @@ mod tests {
         member.ask(ask);
         member.crashed(hosts[1], BTreeSet::from([guest]));
         member.strangers(hosts[1], BTreeSet::from([boot]));
+        let kinds = trouble::Kind::ALL;
+        let until = |seconds| Some(clock::now() + Duration::from_secs(seconds));
+        member
+            .troubles(hosts[1], vec![(guest, kinds[0], until(0)), (guest, kinds[0], until(9)), (boot, kinds[1], None)]);
         member.holds(vec![Held { host: hosts[2], boot, instance: guest }]);
         member.health(hosts[3], Degraded::LIBVIRT);
         leader.take(2, member.overheard());
         let all = leader.all(1);
         assert_eq!((&all.asks[..], &all.members[0].1.crashed[..]), (&[(2, ask)][..], &[(hosts[1], guest)][..]));
         assert_eq!(all.members[0].1.strangers, [(hosts[1], boot)]);
+        assert_eq!(all.members[0].1.troubles, [(hosts[1], guest, kinds[0]), (hosts[1], boot, kinds[1])]);
         assert!(leader.is_held(hosts[2], boot, guest) && !leader.is_held(hosts[2], guest, guest));
         let ill: Vec<_> = all.members[0].1.health().filter(|(_, ill)| !ill.is_empty()).collect();
         assert_eq!(ill, [(hosts[3], Degraded::LIBVIRT)]);

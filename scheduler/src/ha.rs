@@ -26,8 +26,10 @@
 //! | [`mark`] | which cluster acts on this cloud |
 //! | [`masakari`] | what Masakari's API keeps |
 //! | [`note`] | what is kept for people: sightings, timelines, orders |
+//! | [`poison`] | guests in quarantine |
 //! | [`policy`] | how bold failover is |
 //! | [`reentry`], [`restart`] | the return of a host, and guests that are started where they were |
+//! | [`trouble`] | what befell single guests of hosts that live |
 //! | [`table`] | [`Failover`]: all of it, bounded |
 //! | `apply` | the guards, and the only place where it changes |
 //! | [`liveness`] | what the leader sees of hosts, in its own memory |
@@ -50,6 +52,7 @@ pub mod masakari;
 pub mod note;
 pub mod order;
 pub mod planner;
+pub mod poison;
 pub mod policy;
 pub mod proof;
 pub mod recovery;
@@ -58,6 +61,7 @@ pub mod refusal;
 pub mod restart;
 pub mod stop;
 pub mod table;
+pub mod trouble;
 
 pub(crate) mod apply;
 pub(crate) mod invariants;

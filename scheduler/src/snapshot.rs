@@ -12,6 +12,7 @@ use crate::consumer::{Consumer, Phase, Purpose, Slot};
 use crate::domain::Domain;
 use crate::ha::drain::{Drain, Move};
 use crate::ha::masakari::{Member, Notification, Segment};
+use crate::ha::poison::Deaths;
 use crate::ha::restart::Restart;
 use crate::ha::table::Small;
 use crate::ha::{Case, Failover, Host, Permit, Recovery};
@@ -90,6 +91,7 @@ enum Content {
     FailoverSegments(Vec<Option<Arc<Segment>>>),
     FailoverMembers(Vec<Option<Arc<Member>>>),
     FailoverNotified(Vec<Arc<Notification>>),
+    FailoverDeaths(Vec<Option<Deaths>>),
     FailoverRest(FailoverRest),
     End(u64),
     #[cfg(feature = "next-level")]
@@ -123,6 +125,7 @@ struct FailoverRest {
     free_moves: Vec<u32>,
     free_segments: Vec<u32>,
     free_members: Vec<u32>,
+    free_deaths: Vec<u32>,
 }
 
 /// Consumers, and the amounts that they share.
@@ -236,6 +239,7 @@ impl Content {
             Self::FailoverSegments(segments) => (19, bitcode::encode(segments)),
             Self::FailoverMembers(members) => (20, bitcode::encode(members)),
             Self::FailoverNotified(notified) => (21, bitcode::encode(notified)),
+            Self::FailoverDeaths(deaths) => (22, bitcode::encode(deaths)),
             #[cfg(feature = "next-level")]
             Self::Notes(notes) => (255, bitcode::encode(notes)),
         };
@@ -269,6 +273,7 @@ impl Content {
             19 => Self::FailoverSegments(bitcode::decode(body)?),
             20 => Self::FailoverMembers(bitcode::decode(body)?),
             21 => Self::FailoverNotified(bitcode::decode(body)?),
+            22 => Self::FailoverDeaths(bitcode::decode(body)?),
             #[cfg(feature = "next-level")]
             255 => Self::Notes(bitcode::decode(body)?),
             _ => return Ok(None),
@@ -310,6 +315,7 @@ fn failover(failover: &Failover) -> impl Iterator<Item = Content> + '_ {
         free_moves: failover.moves.free(),
         free_segments: failover.segments.free(),
         free_members: failover.members.free(),
+        free_deaths: failover.deaths.free(),
     };
     lists(failover.hosts.places(), PROVIDERS)
         .map(Content::FailoverHosts)
@@ -322,6 +328,7 @@ fn failover(failover: &Failover) -> impl Iterator<Item = Content> + '_ {
         .chain(lists(failover.segments.places(), RECOVERIES).map(Content::FailoverSegments))
         .chain(lists(failover.members.places(), RECOVERIES).map(Content::FailoverMembers))
         .chain(lists(failover.notified.iter().cloned(), RECOVERIES).map(Content::FailoverNotified))
+        .chain(lists(failover.deaths.places(), PERMITS).map(Content::FailoverDeaths))
         .chain(lists(failover.closed.iter().cloned(), CASES).map(Content::FailoverClosed))
         .chain(std::iter::once(Content::FailoverRest(rest)))
 }
@@ -506,6 +513,7 @@ impl Restore {
             Content::FailoverSegments(segments) => tables.failover.segments.append(segments),
             Content::FailoverMembers(members) => tables.failover.members.append(members),
             Content::FailoverNotified(notified) => tables.failover.notified.extend(notified),
+            Content::FailoverDeaths(deaths) => tables.failover.deaths.append(deaths),
             Content::FailoverClosed(cases) => tables.failover.closed.extend(cases),
             Content::FailoverRest(rest) => {
                 let failover = &mut tables.failover;
@@ -519,6 +527,7 @@ impl Restore {
                 failover.moves.set_free(rest.free_moves);
                 failover.segments.set_free(rest.free_segments);
                 failover.members.set_free(rest.free_members);
+                failover.deaths.set_free(rest.free_deaths);
             }
             Content::End(checksum) => self.end = Some(checksum),
             #[cfg(feature = "next-level")]

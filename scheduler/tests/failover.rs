@@ -17,6 +17,7 @@ use scheduler::ha::policy::{FailoverPolicy, Mode, Rules, Selector};
 use scheduler::ha::proof::{Lease, LeaseMode, Power, PowerRead, Token};
 use scheduler::ha::recovery::{AttemptState, Life, Recorded, Stays, VmState, Waiting};
 use scheduler::ha::reentry::{ComputeRead, Seen, Step};
+use scheduler::ha::trouble;
 use scheduler::ha::{Actor, Change, Detection, Evidence, Failover, HostId, HostSpec, Leader, Order, Role};
 use scheduler::{Batch, Command, Core, HostReport, InstanceReport, Inventory, Outcome, Proposer, level};
 use uuid::Uuid;
@@ -493,8 +494,13 @@ impl World {
                 Change::Voters((1..=3).map(voter).collect())
             }
             52 => Change::LeaseEpoch(Lease { mode: LeaseMode::Strict, ..Lease::default() }),
+            53 if dice.odd => {
+                let life = Life { host: host(n), incarnation };
+                Change::GuestTrouble { instance: vm(dice.b), life, kind: trouble::Kind::ALL[dice.choice.index(3)] }
+            }
             53 => Change::HostUpsert(Box::new(spec(n))),
             54 if dice.odd => Change::HostRemove(host(n)),
+            54 if dice.choice.index(2) == 0 => Change::GuestQuarantineEnd(vm(dice.b)),
             54 => Change::QuarantineEnd(host(n)),
             55 => {
                 self.leader = Leader { term: self.leader.term + u64::from(dice.flag), node: 1 + dice.b as u64 % 3 };

@@ -260,6 +260,35 @@ fn a_start_that_nobody_asked_about_ends_the_claim_that_permits_are_checked() {
 }
 
 #[test]
+fn guests_that_libvirt_lost_are_named_and_three_of_them_are_a_sick_libvirt() {
+    let mut core = core();
+    core.connect();
+    all(&mut core, at(1));
+    let said = |core: &mut Core, seen: Vec<Seen>| {
+        for seen in seen {
+            core.see(seen, at(2));
+        }
+        core.beat(Vitals::default());
+        let mut beats = all(core, at(2)).into_iter().filter_map(|said| match said.body {
+            Body::Heartbeat(beat) => Some((beat.libvirt_ok, beat.unmanaged)),
+            _ => None,
+        });
+        beats.next_back().expect("a heartbeat")
+    };
+    let lost = |n| event(n, Event::ControlError);
+    let reached = || Seen::Reached { version: "10.0.0".to_owned(), hypervisor: "QEMU 8.2.0".to_owned() };
+    assert_eq!(said(&mut core, vec![reached(), lost(7), lost(8), lost(8)]), (true, vec![id(7), id(8)]));
+    assert_eq!(said(&mut core, vec![lost(9)]), (false, vec![id(7), id(8), id(9)]), "however fast it answers");
+    assert_eq!(said(&mut core, vec![started(9)]), (true, vec![id(7), id(8)]), "another process");
+    assert_eq!(
+        said(&mut core, vec![Seen::Whole(2, vec![instance(8, DomainState::Running)])]),
+        (true, vec![id(8)]),
+        "gone"
+    );
+    assert_eq!(said(&mut core, vec![lost(7), lost(9), reached()]), (true, vec![]), "a libvirtd that started anew");
+}
+
+#[test]
 fn it_says_goodbye_last() {
     let mut core = core();
     core.connect();

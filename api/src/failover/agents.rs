@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt};
 use raft::Freshness;
@@ -13,7 +13,7 @@ use scheduler::ha::host::{Degraded, Hello, Machine, Watchdog};
 use scheduler::ha::liveness::{Says, Stall};
 use scheduler::ha::order::{Actor, Change, Done, Groups, Role};
 use scheduler::ha::recovery::Life;
-use scheduler::ha::{AWAY, HostId};
+use scheduler::ha::{AWAY, HostId, trouble};
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
@@ -33,6 +33,8 @@ const INSTANCES: usize = 4_096;
 const DIRECTIVES: usize = 16;
 /// Starts of a host that wait for a permit.
 const WAITING: usize = 16;
+/// That a guest was destroyed is told for so long: the leader asks Nova about it after half a minute.
+const DESTROYED: Duration = Duration::from_mins(2);
 /// Boots of a host that are read.
 const BOOTS: usize = 8;
 /// Places that a guest writes to that are looked at, and places of a host.
@@ -121,6 +123,12 @@ struct Session {
     /// Those of them that execute, and those that are shut off.
     running: BTreeSet<Uuid>,
     off: BTreeSet<Uuid>,
+    /// Those of them whose memory a migration left in two halves.
+    split: BTreeSet<Uuid>,
+    /// Those that ran and were then destroyed, and until when that is told.
+    destroyed: BTreeMap<Uuid, Instant>,
+    /// Those that libvirt lost its hold of.
+    unmanaged: BTreeSet<Uuid>,
     /// Where each of them writes, and whether it stands still for an I/O error.
     writes: BTreeMap<Uuid, (Vec<String>, bool)>,
     /// Those whose own disk is full: no host and no backend is at fault.
@@ -188,6 +196,9 @@ pub(crate) async fn session(
         crashed: BTreeSet::new(),
         running: BTreeSet::new(),
         off: BTreeSet::new(),
+        split: BTreeSet::new(),
+        destroyed: BTreeMap::new(),
+        unmanaged: BTreeSet::new(),
         writes: BTreeMap::new(),
         full: BTreeSet::new(),
         listed: false,
@@ -427,10 +438,19 @@ impl Session {
             read.collect::<Result<BTreeSet<_>, ApiError>>()
         };
         let (present, gone) = (read(present.collect())?, read(gone.iter().collect())?);
+        let ran = told.present.iter().filter(|instance| was_destroyed(instance));
+        let ran = read(ran.map(|instance| &instance.uuid).collect())?;
+        self.destroyed.retain(|instance, _| {
+            ran.contains(instance) || !told.whole && !present.contains(instance) && !gone.contains(instance)
+        });
+        for instance in ran.intersection(&self.running) {
+            self.destroyed.insert(*instance, tokio::time::Instant::now().into_std() + DESTROYED);
+        }
         for (set, is) in [
             (&mut self.running, executes as fn(&ha::AgentInstance) -> bool),
             (&mut self.crashed, has_crashed),
             (&mut self.off, |instance| instance.state == "shut_off"),
+            (&mut self.split, is_split),
         ] {
             let those = told.present.iter().filter(|instance| is(instance)).map(|instance| &instance.uuid);
             let those = read(those.collect())?;
@@ -469,8 +489,17 @@ impl Session {
             let guests = Guests { listed, running, local, off };
             ears.listed(self.host, self.boot, guests, Duration::from_millis(told.age_ms));
             ears.crashed(self.host, self.crashed.clone());
+            self.tell_troubles();
         }
         Ok(())
+    }
+
+    fn tell_troubles(&self) {
+        let split = self.split.iter().map(|instance| (*instance, trouble::Kind::PostcopyFailed, None));
+        let unmanaged = self.unmanaged.iter().map(|instance| (*instance, trouble::Kind::Unmanaged, None));
+        let destroyed = self.destroyed.iter();
+        let destroyed = destroyed.map(|(instance, until)| (*instance, trouble::Kind::Destroyed, Some(*until)));
+        self.service.node.ears().troubles(self.host, split.chain(unmanaged).chain(destroyed).collect());
     }
 
     /// Where guests stand still; nothing of places where none does.
@@ -488,7 +517,13 @@ impl Session {
     }
 
     /// How the host is, what begins or runs on it without a permit, and a request for a lease.
-    fn beat(&self, beat: &ha::AgentHeartbeat, seq: u64) -> Result<(), ApiError> {
+    fn beat(&mut self, beat: &ha::AgentHeartbeat, seq: u64) -> Result<(), ApiError> {
+        let unmanaged = beat.unmanaged.iter().take(WAITING).map(|text| uuid("heartbeat.unmanaged", text));
+        let unmanaged = unmanaged.collect::<Result<_, ApiError>>()?;
+        if unmanaged != self.unmanaged {
+            self.unmanaged = unmanaged;
+            self.tell_troubles();
+        }
         let ears = self.service.node.ears();
         let waiting = beat.waiting_starts.iter().take(WAITING).map(|text| uuid("heartbeat.waiting_starts", text));
         let begin = self.running.iter().copied().map(Ok).chain(waiting);
@@ -615,6 +650,17 @@ fn has_crashed(instance: &ha::AgentInstance) -> bool {
     }
 }
 
+/// Whether a guest was destroyed, by libvirt's code (`VIR_DOMAIN_SHUTOFF_DESTROYED`): Nova does that too.
+fn was_destroyed(instance: &ha::AgentInstance) -> bool {
+    instance.state == "shut_off" && instance.state_reason == 2
+}
+
+/// Whether a migration failed in post-copy, by libvirt's codes (`VIR_DOMAIN_PAUSED_POSTCOPY_FAILED`, and of one that
+/// runs): part of its memory is here, part at the other end.
+fn is_split(instance: &ha::AgentInstance) -> bool {
+    matches!((&*instance.state, instance.state_reason), ("paused", 13) | ("running", 11))
+}
+
 /// Whether a guest executes here, and is not on its way here or away.
 fn executes(instance: &ha::AgentInstance) -> bool {
     matches!(instance.state.as_str(), "running" | "blocked") && !instance.migrating
@@ -638,4 +684,32 @@ fn sight(by: HostId, sight: &ha::AgentSight) -> Result<Seen, ApiError> {
     };
     let says = if sight.runs { Says::Runs } else { Says::Silent };
     Ok(Seen { by, host: HostId(uuid("sights.host", &sight.host)?), group, says })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By libvirt's numbers, as include/libvirt/libvirt-domain.h has them.
+    #[test]
+    fn what_a_state_and_its_reason_say_of_a_guest() {
+        let cases = [
+            ("running", 1, [true, false, false, false]),
+            ("running", 11, [false, false, false, true]),
+            ("paused", 13, [false, false, false, true]),
+            ("paused", 12, [false; 4]),
+            ("shut_off", 1, [false; 4]),
+            ("shut_off", 2, [false, false, true, false]),
+            ("shut_off", 3, [false, true, false, false]),
+            ("shut_off", 6, [false, true, false, false]),
+            ("crashed", 0, [false, true, false, false]),
+        ];
+        for (state, state_reason, expected) in cases {
+            let migrating = matches!((state, state_reason), ("running", 10 | 11) | ("paused", 2 | 12 | 13));
+            let state = state.to_owned();
+            let guest = ha::AgentInstance { state, state_reason, migrating, ..ha::AgentInstance::default() };
+            let is = [executes(&guest), has_crashed(&guest), was_destroyed(&guest), is_split(&guest)];
+            assert_eq!(is, expected, "{guest:?}");
+        }
+    }
 }

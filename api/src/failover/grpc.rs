@@ -115,7 +115,7 @@ impl Failover for Methods {
         Ok(Response::new(self.0.drains(request.into_inner(), &call).await?))
     }
 
-    async fn end_quarantine(&self, request: Request<ha::FailoverHostRequest>) -> Answer<ha::FailoverDone> {
+    async fn end_quarantine(&self, request: Request<ha::EndQuarantineRequest>) -> Answer<ha::FailoverDone> {
         Ok(Response::new(self.0.end_quarantine(request.into_inner()).await?))
     }
 

@@ -14,6 +14,7 @@ use scheduler::ha::order::{Groups, Leader};
 use scheduler::ha::policy;
 use scheduler::ha::proof::{Evidence, Proof, Token};
 use scheduler::ha::recovery::{Recovery, Status};
+use scheduler::ha::table::Failover;
 use scheduler::state::Tables;
 
 use super::{name, nova_host};
@@ -76,6 +77,7 @@ pub(super) fn status(tables: &Tables, mode: &str) -> ha::FailoverStatusResponse 
         orders: orders(tables),
         zones: zones(tables, now),
         unfenced: unfenced(tables, now),
+        quarantined_instances: poison(failover),
     }
 }
 
@@ -105,6 +107,14 @@ fn zones(tables: &Tables, now: u64) -> Vec<ha::FailoverZone> {
     let mut zones: Vec<_> = tables.failover().zones(now).into_iter().map(told).collect();
     zones.sort_unstable_by(|one, other| one.zone.cmp(&other.zone));
     zones
+}
+
+/// Instances in quarantine.
+fn poison(failover: &Failover) -> Vec<String> {
+    let poison = failover.deaths.iter().filter(|known| known.quarantined.is_some());
+    let mut poison: Vec<_> = poison.map(|known| known.instance).collect();
+    poison.sort_unstable();
+    poison.into_iter().map(|instance| instance.to_string()).take(100).collect()
 }
 
 /// What is believed of a host; of one that never said Hello nothing is.

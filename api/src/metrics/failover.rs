@@ -14,7 +14,7 @@ use scheduler::ha::admission::{self, Rule};
 use scheduler::ha::breaker::Scope;
 use scheduler::ha::case::{Act, Phase};
 use scheduler::ha::recovery::{AttemptState, Status};
-use scheduler::ha::{Detection, Failover};
+use scheduler::ha::{Detection, Failover, trouble};
 use scheduler::state::Tables;
 
 use self::times::CaseTimes;
@@ -59,6 +59,11 @@ struct Headroom {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Befell {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct InStatus {
     status: &'static str,
 }
@@ -80,7 +85,7 @@ const PHASES: [Phase; 12] = [
     Phase::Returning,
 ];
 /// Words of [`scheduler::ha::recovery::Waiting`].
-const WAITINGS: [&str; 5] = ["capacity", "size", "target", "replan", "group"];
+const WAITINGS: [&str; 6] = ["capacity", "size", "target", "replan", "group", "unlike"];
 const STATUSES: [&str; 7] = ["waiting", "planned", "evacuating", "stopping", "succeeded", "stays", "vanished"];
 
 /// Set just before they are read.
@@ -91,6 +96,8 @@ pub(super) struct FailoverMetrics {
     unmarked: Gauge,
     hosts: Family<State, Gauge>,
     quarantined: Gauge,
+    poison: Gauge,
+    troubles: Family<Befell, Counter>,
     unchecked: Gauge,
     degraded: Gauge,
     unfenced: Gauge,
@@ -126,6 +133,9 @@ impl FailoverMetrics {
         let help = "1 while failover does nothing because the mark in Nova is not known to be its cluster's alone";
         add("pallium_ha_unmarked", help, &self.unmarked);
         add("pallium_ha_quarantined_hosts", "Hosts in quarantine: nothing is placed there", &self.quarantined);
+        let help =
+            "Instances in quarantine: three hosts died under each within an hour, or its migration failed in post-copy";
+        add("pallium_ha_quarantined_instances", help, &self.poison);
         add("pallium_ha_unchecked_hosts", "Hosts where nothing checks permits, on purpose", &self.unchecked);
         add("pallium_ha_degraded_hosts", "Hosts that live, and where something is wrong", &self.degraded);
         let help = "Hosts whose BMC has given no power state of theirs for a quarter of an hour";
@@ -148,6 +158,8 @@ impl FailoverMetrics {
         let help = "Protected hosts, by what is believed of them; unknown: they never said Hello";
         registry.register("pallium_ha_host_state", help, self.hosts.clone());
         registry.register("pallium_ha_cases", "Open cases, by phase", self.cases.clone());
+        let help = "What befell single guests of hosts that live: destroyed, postcopy_failed, unmanaged";
+        registry.register("pallium_ha_guest_troubles", help, self.troubles.clone());
         registry.register("pallium_ha_cases_closed", "Cases that are over", self.closed.clone());
         registry.register("pallium_ha_held", "Open cases of which an act is held", self.held.clone());
         registry.register("pallium_ha_paused_seconds", "Time that an act stays paused", self.paused.clone());
@@ -187,6 +199,11 @@ impl FailoverMetrics {
         };
         self.blind.set(blind.into());
         gauge(&self.exhausted, failover.restarts.iter().filter(|restart| restart.is_exhausted(now)).count());
+        for (kind, count) in trouble::Kind::ALL.into_iter().zip(failover.small.troubled) {
+            let counter = self.troubles.get_or_create(&Befell { kind: kind.as_str() });
+            counter.inner().store(count, std::sync::atomic::Ordering::Relaxed);
+        }
+        gauge(&self.poison, failover.deaths.iter().filter(|known| known.quarantined.is_some()).count());
         self.false_suspicions.inner().store(failover.small.false_suspicions, std::sync::atomic::Ordering::Relaxed);
         self.times.observe(failover, tables.counters().now);
         gauge(

@@ -207,8 +207,8 @@ told! {
     "/v1/ha/cancel-drain" cancel_drain(FailoverHostRequest) cancel_drain;
     /// After planned work: a drained host is at work again.
     "/v1/ha/end-drain" end_drain(FailoverHostRequest) end_drain;
-    /// Says that a host in quarantine is what it says it is.
-    "/v1/ha/end-quarantine" end_quarantine(FailoverHostRequest) end_quarantine;
+    /// Says that a host in quarantine is what it says it is, or lets an instance go that was on hosts that died.
+    "/v1/ha/end-quarantine" end_quarantine(EndQuarantineRequest) end_quarantine;
     /// After a restore: failover acts again.
     "/v1/ha/release" release(FailoverReasonRequest) release_failover;
 }

@@ -6,7 +6,10 @@ use scheduler::ha::case::{Case, FenceOp, Phase};
 use scheduler::ha::drain::{Drain, Over, Stage};
 use scheduler::ha::note::{self, Note, Ordered, Seen, What};
 use scheduler::ha::order::Groups;
+use scheduler::ha::poison::Deaths;
 use scheduler::ha::recovery::{Recovery, Status};
+use scheduler::ha::restart::Restart;
+use scheduler::ha::trouble::{self, Trouble};
 use scheduler::ha::{Detection, Host, HostId, Leader};
 use scheduler::state::Tables;
 use serde::Serialize;
@@ -82,6 +85,10 @@ pub fn since(tables: &Tables, cluster: Uuid, told: u64) -> Vec<Event> {
         let case = failover.cases.get(recovery.case.host).filter(|case| case.id == recovery.case)?;
         Some(Of { tables, case }.settled(recovery))
     }));
+    let given_up = failover.restarts.iter().filter(|restart| restart.gave_up() && restart.over >= told);
+    events.extend(given_up.map(|restart| exhausted(tables, restart)));
+    events.extend(failover.small.troubles.iter().map(|trouble| befell(tables, trouble)));
+    events.extend(failover.deaths.iter().filter_map(|known| quarantined(tables, known)));
     events.extend(breakers(tables, cluster));
     for host in failover.hosts.iter().filter(|host| host.seen.last().is_some_and(|seen| seen.at >= told)) {
         events.extend(host.seen.iter().map(|seen| sighted(tables, host, seen)));
@@ -250,6 +257,64 @@ fn ordered(tables: &Tables, cluster: Uuid, order: &Ordered) -> Event {
         "by": order.by,
     });
     Event { id: Uuid::new_v5(&cluster, named.as_bytes()), at: order.at, wall: order.wall, kind, subject, data }
+}
+
+/// Something befell a guest of a host that lives.
+fn befell(tables: &Tables, trouble: &Trouble) -> Event {
+    let Trouble { instance, life, kind, at, wall } = *trouble;
+    let kind = match kind {
+        trouble::Kind::Destroyed => "instance.destroyed",
+        trouble::Kind::PostcopyFailed => "instance.postcopy-failed",
+        trouble::Kind::Unmanaged => "instance.unmanaged",
+    };
+    Event {
+        id: Uuid::new_v5(&instance, format!("{kind}/{life}/{at}").as_bytes()),
+        at,
+        wall,
+        kind,
+        subject: format!("instance/{instance}"),
+        data: json!({
+            "instance": instance,
+            "host": name_of(tables, life.host),
+            "host_id": life.host,
+            "incarnation": life.incarnation,
+        }),
+    }
+}
+
+/// An instance that restarts do not help.
+fn exhausted(tables: &Tables, restart: &Restart) -> Event {
+    let Restart { instance, life, op, tries, over: at, .. } = *restart;
+    let counters = tables.counters();
+    Event {
+        id: Uuid::new_v5(&op, b"instance.recovery-exhausted"),
+        at,
+        wall: counters.wall.saturating_sub(counters.now.saturating_sub(at)),
+        kind: "instance.recovery-exhausted",
+        subject: format!("instance/{instance}"),
+        data: json!({
+            "instance": instance,
+            "host": name_of(tables, life.host),
+            "host_id": life.host,
+            "incarnation": life.incarnation,
+            "restarts": tries,
+        }),
+    }
+}
+
+/// An instance is kept from further hosts.
+fn quarantined(tables: &Tables, known: &Deaths) -> Option<Event> {
+    let at = known.quarantined?;
+    let counters = tables.counters();
+    let hosts: Vec<_> = known.hosts.iter().map(|(host, _)| name_of(tables, *host)).collect();
+    Some(Event {
+        id: Uuid::new_v5(&known.instance, format!("instance.quarantined/{at}").as_bytes()),
+        at,
+        wall: counters.wall.saturating_sub(counters.now.saturating_sub(at)),
+        kind: "instance.quarantined",
+        subject: format!("instance/{}", known.instance),
+        data: json!({"instance": known.instance, "reason": known.stays().map(name), "hosts": hosts}),
+    })
 }
 
 /// A drain that is over, and what could not be moved is left.

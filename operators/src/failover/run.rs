@@ -178,6 +178,8 @@ impl Leading {
                 coordinator.tell(Told::Crashed { host, instance }, now);
             }
         }
+        let troubles = all.members.iter().flat_map(|(_, told)| told.troubles.iter().copied()).collect();
+        coordinator.tell(Told::Troubles(troubles), now);
         let strangers = all.members.iter().flat_map(|(_, told)| told.strangers.iter().copied()).collect();
         coordinator.tell(Told::Strangers(strangers), now);
         self.asks.extend(all.asks);

@@ -7,11 +7,13 @@ mod fence;
 mod host;
 mod masakari;
 mod note;
+mod poison;
 mod policy;
 mod proof;
 mod recovery;
 mod reentry;
 mod restart;
+mod trouble;
 
 use super::breaker::{ANSWERED, Decision, Scope, ScopeName};
 use super::case::{Act, Case, CaseId, Phase, Step};
@@ -98,6 +100,7 @@ impl Cx<'_> {
                 | Change::PolicyRemove(_)
                 | Change::DrainOpen { .. }
                 | Change::QuarantineEnd(_)
+                | Change::GuestQuarantineEnd(_)
                 | Change::CaseAbort { .. }
                 | Change::Verdict { .. }
                 | Change::Release
@@ -246,6 +249,8 @@ impl Cx<'_> {
                 self.with_host(*host, |host| host.quarantined = false);
                 Ok(Done::Changed)
             }
+            Change::GuestTrouble { instance, life, kind } => self.guest_trouble(*instance, *life, *kind),
+            Change::GuestQuarantineEnd(instance) => self.guest_quarantine_end(*instance),
             Change::Release => self.release(),
             Change::Masakari(change) => self.masakari(change),
             Change::Mark(mark) => self.mark(mark),

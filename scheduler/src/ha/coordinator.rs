@@ -19,9 +19,10 @@ mod planning;
 mod reentry;
 mod restart;
 mod restraint;
+mod trouble;
 pub(in crate::ha) mod watch;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -78,6 +79,8 @@ pub(crate) mod pace {
     pub const REPLAN: u64 = 30_000;
     /// A plan waits so long for what Nova lists on other hosts that are to be planned.
     pub const TOGETHER: u64 = 1_000;
+    /// Nova has so long to say that it destroyed a guest.
+    pub const UNASKED: u64 = 30_000;
     /// A second 404 counts after so long.
     pub const VANISHED: u64 = 10_000;
     /// Backoffs of a whole round of fencing.
@@ -237,6 +240,8 @@ pub struct Coordinator {
     guests: BTreeMap<Uuid, HostId>,
     /// Guests that begin, or run, where they have no permit, and since when, replicated milliseconds.
     strangers: BTreeMap<(Uuid, HostId), Option<u64>>,
+    /// What befell guests, and how far it is looked into.
+    troubles: BTreeMap<trouble::Told, trouble::Look>,
     /// The life of each host up to which it was looked for instances of former lives.
     booted: BTreeMap<HostId, u64>,
     /// Requests to Nova of the last half minute: when, those that were answered, those that were not.
@@ -276,6 +281,7 @@ impl Coordinator {
             leases: 0,
             guests: BTreeMap::new(),
             strangers: BTreeMap::new(),
+            troubles: BTreeMap::new(),
             booted: BTreeMap::new(),
             nova: VecDeque::new(),
             unread: false,
@@ -331,6 +337,7 @@ impl Coordinator {
                 self.instances.entry(instance).or_default().answer = Some((op, answer));
             }
             Told::Crashed { host, instance } => self.stopped(host, instance),
+            Told::Troubles(told) => self.troubled(told),
             Told::Strangers(strangers) => self.strange(strangers),
             Told::Health(host, ill) => self.liveness.health(host, ill, now),
             Told::Stalls(host, stalls) => self.liveness.stalls(host, stalls, now),
@@ -386,6 +393,7 @@ impl Coordinator {
         }
         if lead.ha().small.epoch == lead.tables.counters().epoch {
             self.breakers(lead, &mut due);
+            self.look_into_troubles(lead, &mut due);
             self.crashed(lead, &mut due);
             self.permits_follow(lead, &mut due);
             self.drains(lead, &mut due);
@@ -435,6 +443,8 @@ impl Coordinator {
         self.booted.retain(|id, _| lead.ha().hosts.get(*id).is_some());
         let open = |instance| lead.ha().restarts.get(instance).is_some_and(|restart| restart.well.is_none());
         let guests = &self.guests;
+        let asked: BTreeSet<_> =
+            self.troubles.iter().filter(|(_, look)| !look.done).map(|((known, ..), _)| *known).collect();
         let strangers = &self.strangers;
         let strange = |instance| {
             strangers.range((instance, HostId::default())..).next().is_some_and(|((is, _), _)| *is == instance)
@@ -444,7 +454,7 @@ impl Coordinator {
         self.instances.retain(|instance, _| {
             let moving = lead.ha().moves.get(*instance).is_some();
             let known = moving || lead.ha().recoveries.get(*instance).is_some() || guests.contains_key(instance);
-            known || returns || open(*instance) || strange(*instance)
+            known || returns || open(*instance) || strange(*instance) || asked.contains(instance)
         });
         self.hosts.retain(|id, facts| {
             let watched = |host: &Host| host.belief.detection != Detection::Alive;

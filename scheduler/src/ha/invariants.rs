@@ -7,7 +7,7 @@ use super::drain::{MOST_SOURCE, MOST_TARGET};
 use super::host::{BOOTS, PROOFS};
 use super::recovery::Status;
 use super::table::{
-    CASES, CLOSED, DRAINS, Failover, HOSTS, MEMBERS, MOVES, NOTIFIED, PERMITS, RECOVERIES, RESTARTS, SEGMENTS,
+    CASES, CLOSED, DEATHS, DRAINS, Failover, HOSTS, MEMBERS, MOVES, NOTIFIED, PERMITS, RECOVERIES, RESTARTS, SEGMENTS,
 };
 use crate::state::Tables;
 
@@ -142,10 +142,12 @@ fn bounds(ha: &Failover, broken: &mut Vec<String>) {
         (ha.drains.len(), DRAINS, ha.drains.is_whole()),
         (ha.moves.len(), MOVES, ha.moves.is_whole()),
         (ha.restarts.len(), RESTARTS, ha.restarts.is_whole()),
+        (ha.deaths.len(), DEATHS, ha.deaths.is_whole()),
         (ha.segments.len(), SEGMENTS, ha.segments.is_whole()),
         (ha.members.len(), MEMBERS, ha.members.is_whole()),
         (ha.closed.len(), CLOSED, true),
         (ha.notified.len(), NOTIFIED, true),
+        (ha.small.troubles.len(), super::trouble::TROUBLES, true),
     ];
     for (at, (length, most, whole)) in tables.into_iter().enumerate() {
         if length > most || !whole {

@@ -142,6 +142,7 @@ pub(crate) fn of(change: &Change) -> Option<(Option<HostId>, String, u64)> {
         Change::DrainOpen { host, .. } => plain(*host, "drains it"),
         Change::DrainEnd { host, .. } => plain(*host, "ends the drain"),
         Change::QuarantineEnd(host) => plain(*host, "ends the quarantine"),
+        Change::GuestQuarantineEnd(instance) => told(None, format!("lets instance {instance} go")),
         Change::Pause { act, until: 0 } => told(None, format!("lets {act} go on")),
         Change::Pause { act, until } => Some((None, pauses(*act), *until)),
         Change::BreakerAck { scope, decision, until } => {

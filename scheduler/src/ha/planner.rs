@@ -24,6 +24,7 @@ use self::pack::{Item, Packer, Place};
 use super::case::{Case, CaseId};
 use super::host::HostId;
 use super::order::{Assignment, To};
+use super::poison::Deaths;
 use super::policy;
 use super::recovery::{Life, Recorded, Recovery, Status, Stays, Unlike, VmState, Waiting};
 use crate::consumer::{Consumer, Purpose};
@@ -132,6 +133,11 @@ fn open<'a>(tables: &Tables, told: &Told<'a>, permitted: &[Uuid], targets: &dyn 
     let (ha, case) = (tables.failover(), told.case);
     let source = Life { host: case.id.host, incarnation: case.id.incarnation };
     let errors = ha.hosts.get(case.id.host).is_some_and(|host| policy::of(tables, host).error_instances);
+    let counters = tables.counters();
+    let kept = |instance, ran: bool| {
+        let counted = ran.then(|| ha.stays_after(instance, source, counters.epoch, counters.now));
+        counted.unwrap_or_else(|| ha.deaths.get(instance).and_then(Deaths::stays))
+    };
     let listed: BTreeMap<Uuid, &Listed> = told.servers.iter().map(|known| (known.instance, known)).collect();
     let mut out = Vec::new();
     let mut all: Vec<Uuid> = permitted.iter().copied().chain(listed.keys().copied()).collect();
@@ -158,6 +164,7 @@ fn open<'a>(tables: &Tables, told: &Told<'a>, permitted: &[Uuid], targets: &dyn 
         };
         let stays = match recorded.vm {
             _ if ha.permits.get(instance).is_none_or(|permit| permit.life != source) => Some(Stays::PermitConflict),
+            _ if kept(instance, recorded.ran()).is_some() => kept(instance, recorded.ran()),
             _ if recorded.task => Some(Stays::TaskState),
             VmState::Error if !errors => Some(Stays::ErrorState),
             VmState::Other => Some(Stays::NotRunning),

@@ -66,6 +66,13 @@ pub struct Recorded {
     pub task: bool,
 }
 
+impl Recorded {
+    /// Whether it was at work, as far as Nova knew.
+    pub fn ran(self) -> bool {
+        self.vm == VmState::Active || self.running
+    }
+}
+
 /// Why an instance waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -183,6 +190,10 @@ pub enum Stays {
     Conflict,
     /// A person sees to it.
     Skipped,
+    /// It was on several hosts that died within an hour: a person must let it go.
+    PoisonGuest,
+    /// A migration of it failed in post-copy: its memory is in two halves, and a person must look.
+    PostcopySplit,
 }
 
 /// How an instance stands.

@@ -35,6 +35,8 @@ pub struct Restart {
     pub tries: u8,
     /// What came of it; none: nobody knows yet.
     pub well: Option<bool>,
+    /// When that was known, replicated milliseconds.
+    pub over: u64,
 }
 
 impl Restart {
@@ -51,7 +53,12 @@ impl Restart {
 
     /// Whether it was tried as often as it is, in vain: a person must look.
     pub fn is_exhausted(&self, now: u64) -> bool {
-        self.is_young(now) && self.tries >= MOST && self.well == Some(false)
+        self.is_young(now) && self.gave_up()
+    }
+
+    /// Whether it was tried as often as it is, in vain, lately or not.
+    pub fn gave_up(&self) -> bool {
+        self.tries >= MOST && self.well == Some(false)
     }
 }
 

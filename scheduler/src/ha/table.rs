@@ -15,10 +15,12 @@ use super::mark::Marked;
 use super::masakari::{Member, Notification, Segment};
 use super::note::Ordered;
 use super::order::Leader;
+use super::poison::Deaths;
 use super::policy::{Kept, Policy};
 use super::proof::Lease;
 use super::recovery::{Life, Permit, Recovery};
 use super::restart::Restart;
+use super::trouble::Trouble;
 use crate::checksum::{fold, sum_of};
 use crate::chunked::Chunked;
 use crate::names::Sym;
@@ -41,6 +43,8 @@ pub const DRAINS: usize = 4_096;
 pub const MOVES: usize = 65_536;
 /// Restarts that are remembered.
 pub const RESTARTS: usize = 65_536;
+/// Instances of which it is remembered which hosts died under them.
+pub const DEATHS: usize = RECOVERIES;
 /// Segments of Masakari's API.
 pub const SEGMENTS: usize = 4_096;
 /// Hosts in them.
@@ -65,6 +69,8 @@ pub struct Failover {
     pub permits: Keyed<Permit>,
     /// Instances that were started again where they were.
     pub restarts: Keyed<Restart>,
+    /// Instances that were on hosts that died.
+    pub deaths: Keyed<Deaths>,
     /// Hosts that are drained.
     pub drains: Keyed<Arc<Drain>>,
     /// Instances on their way from them.
@@ -134,6 +140,10 @@ pub struct Small {
     pub orders: Arc<Vec<Ordered>>,
     /// Doubts about hosts that were heard again in the same life.
     pub false_suspicions: u64,
+    /// What befell single guests last, oldest first.
+    pub troubles: Arc<Vec<Trouble>>,
+    /// All that ever did, by its kind.
+    pub troubled: [u64; 3],
 }
 
 impl Failover {
@@ -244,6 +254,7 @@ impl Failover {
             self.recoveries.sum(),
             self.permits.sum(),
             self.restarts.sum(),
+            self.deaths.sum(),
             self.drains.sum(),
             self.moves.sum(),
             self.segments.sum(),
@@ -260,6 +271,7 @@ impl Failover {
             self.recoveries.sum_anew(),
             self.permits.sum_anew(),
             self.restarts.sum_anew(),
+            self.deaths.sum_anew(),
             self.drains.sum_anew(),
             self.moves.sum_anew(),
             self.segments.sum_anew(),

@@ -10,6 +10,7 @@ mod masakari;
 mod note;
 mod paths;
 mod planner;
+mod poison;
 mod policy;
 mod stops;
 mod verdict;

@@ -9,6 +9,7 @@ use scheduler::ha::order::{Change, Groups, Role};
 use scheduler::ha::policy::Mode;
 use scheduler::ha::proof::LeaseMode;
 use scheduler::ha::recovery::{Life, VmState};
+use scheduler::ha::trouble;
 use uuid::Uuid;
 
 use super::nova::{ByHand, Moving};
@@ -229,11 +230,28 @@ impl World {
         permit.is_some_and(|permit| permit.life.host == host && self.present(host) != Some(permit.life))
     }
 
+    /// What befell guests, as agents say.
+    fn troubles(&self) -> Vec<(HostId, Uuid, trouble::Kind)> {
+        let heard = self.hosts.iter().filter(|host| host.is_heard() && host.libvirt);
+        let of = |host: &TrueHost, kind, all: &mut dyn Iterator<Item = &Uuid>| {
+            all.map(|guest| (host.id, *guest, kind)).collect::<Vec<_>>()
+        };
+        heard
+            .flat_map(|host| {
+                let destroyed = &mut host.destroyed.difference(&host.guests);
+                let mut all = of(host, trouble::Kind::Destroyed, destroyed);
+                all.extend(of(host, trouble::Kind::PostcopyFailed, &mut host.split.iter()));
+                all
+            })
+            .collect()
+    }
+
     /// What the leader hears of hosts.
     fn listen(&mut self) {
         let now = self.now;
         let silent = self.hosts.iter().filter(|host| host.power().is_none()).count();
         let strangers = self.strangers();
+        let troubles = self.troubles();
         let Some(leading) = &mut self.leader else { return };
         let liveness = &mut leading.coordinator.liveness;
         for member in 0..3 {
@@ -259,6 +277,7 @@ impl World {
             );
         }
         leading.coordinator.tell(Told::Strangers(strangers), now);
+        leading.coordinator.tell(Told::Troubles(troubles), now);
         for moving in self.nova.moving.iter().filter(|moving| moving.live && moving.over.is_none()) {
             let remaining = moving.done.saturating_sub(now).min(1_000_000);
             leading.coordinator.tell(Told::Progress { instance: moving.instance, remaining }, now);

@@ -392,7 +392,9 @@ fn calm(world: &mut World) {
         // What Nova gave up while a person had it moved is in error, and that person's.
         let failed = world.nova.migrations(*instance).any(|moving| matches!(moving.by_hand, Some(ByHand::Cold(_))));
         let failed = failed && server.vm == VmState::Error;
-        if runs == 0 && !told && !tired && !stays && !failed {
+        // Three hosts died under it.
+        let poison = world.ha().is_poison(*instance);
+        if runs == 0 && !told && !tired && !poison && !stays && !failed {
             left.push(format!("INV-26 instance {instance} runs nowhere, Nova has it on {}", server.host));
         }
         if runs == 1 && !told && permit != Some(server.host) {

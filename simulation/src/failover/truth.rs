@@ -85,6 +85,10 @@ pub struct TrueHost {
     pub libvirt: bool,
     /// Halves of live migrations: known to its libvirt, and not executing.
     pub halves: BTreeSet<Uuid>,
+    /// Guests that were destroyed there, and those whose memory a migration left in two halves.
+    pub destroyed: BTreeSet<Uuid>,
+    /// See `destroyed`.
+    pub split: BTreeSet<Uuid>,
     /// Guests of others that it has, on one storage backend, and those of them that stand still.
     pub stalled: u32,
     /// Its lease ends then, by its own clock in the world's time; 0: it has none.
@@ -134,6 +138,8 @@ impl TrueHost {
             compute: true,
             libvirt: true,
             halves: BTreeSet::new(),
+            destroyed: BTreeSet::new(),
+            split: BTreeSet::new(),
             stalled: 0,
             lease: 0,
             fed: None,
@@ -173,6 +179,8 @@ impl TrueHost {
         self.fed = self.fed.map(|_| 0);
         self.guests.clear();
         self.crashed.clear();
+        self.destroyed.clear();
+        self.split.clear();
     }
 
     /// It shuts down after a Goodbye, which every member that it reaches hears.

@@ -32,6 +32,7 @@ pub fn report(envelope: Envelope) -> ha::AgentReport {
                 domains_active: beat.domains_active,
                 unasked_starts: beat.unasked_starts,
                 waiting_starts: beat.waiting.iter().map(Uuid::to_string).collect(),
+                unmanaged: beat.unmanaged.iter().map(Uuid::to_string).collect(),
                 load1: beat.load1,
                 fed: beat.fed,
                 quarantined: beat.quarantined,

@@ -233,9 +233,19 @@ enum Command {
     },
     /// See, check and set how bold failover is with which hosts
     Policy(policy::Args),
-    /// Say that a host in quarantine is what it says it is
-    #[command(after_help = "Example: pallium ctl ha end-quarantine compute-17 --reason 'new mainboard'")]
-    EndQuarantine(Told),
+    /// Say that a host in quarantine is what it says it is, or let an instance go that was on three hosts that died
+    #[command(
+        after_help = "Examples:\n  pallium ctl ha end-quarantine compute-17 --reason 'new mainboard'\n  pallium ctl ha end-quarantine --instance 2c9e… --reason 'the switch it was'"
+    )]
+    EndQuarantine {
+        /// Host, by Nova's name or id
+        host: Option<String>,
+        /// Instance, by its uuid
+        #[arg(long, value_name = "UUID", conflicts_with = "host", required_unless_present = "host")]
+        instance: Option<String>,
+        #[command(flatten)]
+        why: Why,
+    },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -365,7 +375,10 @@ pub async fn run(target: &Target, format: Format, args: Args) -> Result<(), Fail
         }
         Command::Remove(told) => failover.remove_host(told.into_request()).await,
         Command::Open(told) => failover.open_case(told.into_request()).await,
-        Command::EndQuarantine(told) => failover.end_quarantine(told.into_request()).await,
+        Command::EndQuarantine { host, instance, why: Why { reason, actor } } => {
+            let asked = ha::EndQuarantineRequest { host: host.unwrap_or_default(), actor, reason, instance };
+            failover.end_quarantine(asked).await
+        }
         Command::ConfirmDead { told, yes } => {
             let asked = ha::FailoverHostRequest { host: told.host.clone(), ..ha::FailoverHostRequest::default() };
             let case = failover.case(asked).await.map_err(refused)?.into_inner();

@@ -14,7 +14,7 @@ impl Cx<'_> {
         self.write(host, None, what);
     }
 
-    fn write(&mut self, host: HostId, who: Option<Who>, what: What) {
+    pub(super) fn write(&mut self, host: HostId, who: Option<Who>, what: What) {
         let (at, wall, by) = (self.now(), self.state.tables.counters.wall, self.order.leader);
         if let Some(case) = self.ha_mut().case_mut(host) {
             case.note(Note { at, wall, by, who, what });

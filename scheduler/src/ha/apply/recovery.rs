@@ -15,6 +15,7 @@ use crate::domain::Domain;
 use crate::ha::case::{CaseId, Phase};
 use crate::ha::host::HostId;
 use crate::ha::order::{Assignment, Done, To};
+use crate::ha::poison::Deaths;
 use crate::ha::recovery::{ATTEMPTS, Attempt, AttemptState, Life, Recovery, Status, Stays, Waiting};
 use crate::ha::refusal::Refusal;
 use crate::ha::stop::Stop;
@@ -40,6 +41,7 @@ impl Cx<'_> {
         if self.ha().recoveries.len() + new > RECOVERIES {
             return Err(Refusal::Full { table: "recoveries".to_owned(), most: RECOVERIES as u64 });
         }
+        self.forget_deaths();
         let (mut planned, mut waiting, mut stays) = (0, 0, 0);
         for assignment in assignments {
             match self.assign(id, assignment) {
@@ -85,10 +87,16 @@ impl Cx<'_> {
         self.unclaim(&recovery);
         let permitted = self.ha().permits.get(instance).map(|permit| permit.life);
         let at_failed = recovery.attempt.as_ref().is_some_and(|a| a.failed.is_some() && permitted == Some(a.target));
+        let kept = if recovery.recorded.ran() && permitted == Some(source) {
+            self.count_death(instance, source)
+        } else {
+            self.ha().deaths.get(instance).and_then(Deaths::stays)
+        };
         let (status, attempt) = match assignment.to {
             // The failed target is not known to be clear yet.
             _ if at_failed => (Status::Waiting(Waiting::Replan), recovery.attempt.take()),
             _ if !Stop::PermitExact.lets(permitted == Some(source)) => (Status::Stays(Stays::PermitConflict), None),
+            _ if kept.is_some() => (kept.map_or(recovery.status, Status::Stays), None),
             To::Waiting(why) => (Status::Waiting(why), recovery.attempt.take()),
             To::Stays(why) => (Status::Stays(why), recovery.attempt.take()),
             To::Target(target) => match self.claim(&recovery, source, target) {
@@ -167,7 +175,7 @@ impl Cx<'_> {
     }
 
     /// Gives up the claim of an attempt, as long as it is one.
-    fn unclaim(&mut self, recovery: &Recovery) {
+    pub(super) fn unclaim(&mut self, recovery: &Recovery) {
         let Some(attempt) = &recovery.attempt else { return };
         let Some(slot) = self.state.tables.slot_of(Domain::Nova, recovery.instance, Purpose::Move) else { return };
         let open = |consumer: &Consumer| consumer.is_open() && consumer.ticket == attempt.ticket;

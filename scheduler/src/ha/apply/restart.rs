@@ -58,6 +58,13 @@ impl Cx<'_> {
         if !Stop::PermitExact.lets(current == Some(life) || current.is_some_and(over)) {
             return Err(Refusal::Permit { instance, given: Some(life), current });
         }
+        let poison = match current.filter(|from| *from != life) {
+            Some(from) => self.ha().stays_after(instance, from, self.epoch(), now).is_some(),
+            None => self.ha().is_poison(instance),
+        };
+        if poison {
+            return no("it is in quarantine: a person must let it go".to_owned());
+        }
         let young = known.filter(|known| now.saturating_sub(known.since) < WINDOW && known.life == life);
         if known.is_some_and(|known| known.well.is_none() && known.by == self.order.leader && known.life == life) {
             return no("a restart of it is on its way".to_owned());
@@ -71,12 +78,13 @@ impl Cx<'_> {
                 return Err(Refusal::Full { table: "restarts".to_owned(), most: RESTARTS as u64 });
             }
         }
-        if current != Some(life) {
+        if let Some(from) = current.filter(|from| *from != life) {
+            self.count_death(instance, from);
             self.settle_elsewhere(instance, life, PermitCause::SameHostNewBoot);
             self.ha_mut().permits.put(Permit { instance, life });
         }
         let (since, tries) = young.map_or((now, 1), |known| (known.since, known.tries + 1));
-        let restart = Restart { instance, life, op, by: self.order.leader, at: now, since, tries, well: None };
+        let restart = Restart { instance, life, op, by: self.order.leader, at: now, since, tries, well: None, over: 0 };
         self.ha_mut().restarts.put(restart);
         Ok(Done::Changed)
     }
@@ -98,7 +106,8 @@ impl Cx<'_> {
         if known.well == Some(well) {
             return Ok(Done::Unchanged);
         }
-        self.ha_mut().restarts.put(Restart { well: Some(well), ..known });
+        let over = self.now();
+        self.ha_mut().restarts.put(Restart { well: Some(well), over, ..known });
         Ok(Done::Changed)
     }
 

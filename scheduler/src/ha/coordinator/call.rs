@@ -9,6 +9,7 @@ use crate::ha::order::{Change, NovaRead};
 use crate::ha::planner::Listed;
 use crate::ha::proof::PowerRead;
 use crate::ha::reentry::ComputeRead;
+use crate::ha::trouble;
 use crate::request::Group;
 
 /// A call to another system. Reads need no barrier, and neither do marks in Nova: they are the same
@@ -337,6 +338,8 @@ pub enum Told {
         /// The instance.
         instance: Uuid,
     },
+    /// What befell guests, by their agents: all that is still so. A guest that was destroyed is told for a while.
+    Troubles(Vec<(HostId, Uuid, trouble::Kind)>),
     /// Guests that begin, or run, where they have no permit: all of them, by their agents.
     Strangers(Vec<(HostId, Uuid)>),
     /// What is wrong with a host that lives, by its agent: all of it.

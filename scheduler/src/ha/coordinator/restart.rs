@@ -44,6 +44,7 @@ impl Coordinator {
             busy += 1;
             let instance = permit.instance;
             let recorded = ha.recoveries.get(instance).map(|recovery| recovery.recorded);
+            let poison = ha.stays_after(instance, permit.life, lead.tables.counters().epoch, lead.clock).is_some();
             let facts = self.instances.entry(instance).or_default();
             let gone = facts.missing.is_some_and(|since| lead.now >= since + pace::VANISHED);
             let read =
@@ -58,7 +59,7 @@ impl Coordinator {
                     }
                 }
                 Some(read) if read.moving || !read.sentinel => {}
-                Some(read) if recorded.unwrap_or(read.now).vm == VmState::Active => {
+                Some(read) if recorded.unwrap_or(read.now).vm == VmState::Active && !poison => {
                     self.restart(instance, life, read, lead, due);
                 }
                 None if !gone => super::evacuation::read_server(facts, instance, pace::NOVA, lead, due),
@@ -82,7 +83,7 @@ impl Coordinator {
             let here = ha.permits.get(known.instance).is_some_and(|permit| permit.life == known.life);
             let open = ha.hosts.get(known.life.host).is_some_and(|host| host.is_open());
             let due = known.well == Some(false) && known.tries < crate::ha::restart::MOST && young;
-            due && wanted && here && open && !known.rests(lead.clock)
+            due && wanted && here && open && !known.rests(lead.clock) && !ha.is_poison(known.instance)
         };
         let failed: Vec<_> = ha.restarts.iter().filter(failed).copied().collect();
         for restart in &failed {
@@ -162,7 +163,8 @@ impl Coordinator {
                 .get(id)
                 .filter(|host| host.is_open())
                 .map(|host| Life { host: id, incarnation: host.incarnation });
-            let here = ha.permits.get(instance).is_some_and(|permit| Some(permit.life) == life);
+            let here =
+                ha.permits.get(instance).is_some_and(|permit| Some(permit.life) == life) && !ha.is_poison(instance);
             let known = ha.restarts.get(instance).filter(|known| Some(known.life) == life);
             if known.is_some_and(|known| known.well == Some(true) && known.rests(lead.clock)) {
                 continue;

@@ -16,6 +16,7 @@ use crate::ha::policy::{FailoverPolicy, Policy};
 use crate::ha::proof::{Evidence, Lease, Token};
 use crate::ha::recovery::{AttemptState, Life};
 use crate::ha::reentry::{Seen, Step};
+use crate::ha::trouble;
 
 /// What is changed.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
@@ -351,6 +352,17 @@ pub enum Change {
         /// For so long, milliseconds.
         age: u64,
     },
+    /// An operator lets an instance go that was on several hosts that died.
+    GuestQuarantineEnd(Uuid),
+    /// Something befell a guest of a host that lives.
+    GuestTrouble {
+        /// The instance.
+        instance: Uuid,
+        /// Where.
+        life: Life,
+        /// What.
+        kind: trouble::Kind,
+    },
 }
 
 impl Change {
@@ -401,6 +413,8 @@ impl Change {
             Self::FencePath { .. } => "FencePath",
             Self::CaseAbort { .. } => "CaseAbort",
             Self::Verdict { .. } => "Verdict",
+            Self::GuestQuarantineEnd(_) => "GuestQuarantineEnd",
+            Self::GuestTrouble { .. } => "GuestTrouble",
             Self::Masakari(change) => match **change {
                 masakari::Change::Segment(_) => "Segment",
                 masakari::Change::SegmentRemove(_) => "SegmentRemove",

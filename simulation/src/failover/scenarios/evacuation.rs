@@ -2,7 +2,7 @@
 
 use scheduler::ha::Phase;
 use scheduler::ha::coordinator::Call;
-use scheduler::ha::order::Done;
+use scheduler::ha::order::{Change, Done};
 use scheduler::ha::planner::{Asks, Rank};
 use scheduler::ha::recovery::{Bond, Status, Stays, VmState, Waiting};
 use scheduler::request::{Group, GroupPolicy};
@@ -11,6 +11,27 @@ use super::{FEW, Scenario, VMS, asked, called, hang, policy, recovered, returned
 use crate::failover::nova::Trouble;
 use crate::failover::truth::{host, vm};
 use crate::failover::world::World;
+
+/// So many times the host dies that instance 1 is on, each time once it has arrived there; which hosts these were.
+fn dies_under_it(world: &mut World, times: usize) -> Result<Vec<u128>, String> {
+    let mut died = Vec::new();
+    for _ in 0..times {
+        let rests = |world: &World| {
+            let known = world.ha().recoveries.get(vm(1));
+            let place = world.ha().permits.get(vm(1)).map(|permit| permit.life);
+            let settled = known.is_none_or(|known| matches!(known.status, Status::Succeeded(_)));
+            settled && place.is_some_and(|place| world.ha().lives(place))
+        };
+        want(world.until(600_000, rests), "", "instance 1 on a host that lives")?;
+        let place = world.ha().permits.get(vm(1)).map_or(host(1), |permit| permit.life.host);
+        let n = place.0.as_u128() - 0xA000;
+        world.host_mut(n).cut();
+        died.push(n);
+        // Until it is known.
+        world.until(120_000, |world| world.phase(n).is_some_and(Phase::is_proven));
+    }
+    Ok(died)
+}
 
 /// Those of this family.
 pub(super) const ALL: &[Scenario] = &[
@@ -428,6 +449,110 @@ pub(super) const ALL: &[Scenario] = &[
             let over = world.until(400_000, |world| world.phase(1) == Some(Phase::AwaitReturn));
             let stopped = world.nova.servers.get(&vm(1)).is_some_and(|server| !server.running);
             want(over && stopped && world.all_moved(VMS), "ends stopped", "elsewhere, and stopped")
+        },
+    },
+    Scenario {
+        id: "EVA-29",
+        what: "an instance's host dies, and its next one, and the one after that",
+        run: |world| {
+            world.again(12, 5, 8, |v| if v == 5 { 5 } else { 1 });
+            // It comes to the host of instance 5, and both could go on to host 7.
+            (2..=12).for_each(|n| world.grow(n, [0, 1, 2][usize::from(n <= 6) + usize::from(n == 5)]));
+            dies_under_it(world, 2)?;
+            world.until(600_000, |world| world.host(5).guests.contains(&vm(1)));
+            world.grow(7, 4);
+            let last = dies_under_it(world, 1)?[0];
+            let over = world.until(600_000, |world| world.phase(last) == Some(Phase::AwaitReturn));
+            let status = world.ha().recoveries.get(vm(1)).map(|known| known.status);
+            let left = status == Some(Status::Stays(Stays::PoisonGuest)) && world.taken[&vm(1)] == 2;
+            let other = last == 5 && world.host(7).guests.contains(&vm(5));
+            want(
+                over && left && other,
+                "",
+                &format!("two moves, then quarantine, and its neighbour moves; {status:?}"),
+            )?;
+            // Nor where its host is back.
+            world.host_mut(last).boot_up();
+            world.until(600_000, |world| world.phase(last).is_none());
+            let started = world.hosts.iter().any(|host| host.guests.contains(&vm(1)));
+            let done = !started && world.phase(last).is_none();
+            want(done, "no fourth host, nor its last one; its neighbour moves", "started nowhere, and its host is back")
+        },
+    },
+    Scenario {
+        id: "EVA-30",
+        what: "such an instance, and a person lets it go",
+        run: |world| {
+            let deadly = dies_under_it(world, 3)?;
+            let left = Status::Stays(Stays::PoisonGuest);
+            let kept = |world: &World| world.ha().recoveries.get(vm(1)).is_some_and(|known| known.status == left);
+            world.until(600_000, |world| kept(world) && world.phase(deadly[2]) == Some(Phase::AwaitReturn));
+            world.run(7_200_000);
+            want(kept(world) && world.taken[&vm(1)] == 2, "", "kept for hours")?;
+            world.operate(Change::GuestQuarantineEnd(vm(1)));
+            let moved = world.until(400_000, |world| world.hosts.iter().any(|host| host.guests.contains(&vm(1))));
+            want(moved && world.taken[&vm(1)] == 3, "kept for hours, then moved once more", "moved once let go")
+        },
+    },
+    Scenario {
+        id: "EVA-31",
+        what: "three hosts die under an instance, an hour apart; and one that is stopped",
+        run: |world| {
+            if let Some(server) = world.nova.servers.get_mut(&vm(1)) {
+                (server.vm, server.running) = (VmState::Stopped, false);
+            }
+            dies_under_it(world, 3)?;
+            let moved = world.until(600_000, |world| world.taken[&vm(1)] == 3);
+            want(moved, "", "a stopped one moves every time")?;
+            world.again(12, VMS, 8, |_| 1);
+            dies_under_it(world, 2)?;
+            world.run(3_600_000);
+            dies_under_it(world, 1)?;
+            let moved = world.until(600_000, |world| world.taken[&vm(1)] == 3);
+            want(moved, "a stopped one moves, and so does one whose hosts died long before", "moved three times")
+        },
+    },
+    Scenario {
+        id: "EVA-32",
+        what: "guests are destroyed: by nobody known, by Nova, and where nothing is restarted",
+        run: |world| {
+            let destroy = |world: &mut World, n| {
+                world.host_mut(1).guests.remove(&vm(n));
+                world.host_mut(1).destroyed.insert(vm(n));
+            };
+            destroy(world, 1);
+            destroy(world, 2);
+            if let Some(server) = world.nova.servers.get_mut(&vm(2)) {
+                (server.vm, server.running) = (VmState::Stopped, false);
+            }
+            world.run(29_000);
+            want(world.ha().small.troubled == [0; 3], "", "nothing before Nova had half a minute")?;
+            let up = world.until(60_000, |world| world.host(1).guests.contains(&vm(1)));
+            world.run(60_000);
+            let once = world.restarted.get(&vm(1)) == Some(&1) && !world.restarted.contains_key(&vm(2));
+            let told = |world: &World| world.ha().small.troubles.iter().map(|known| known.instance).collect::<Vec<_>>();
+            want(up && once && told(world) == [vm(1)], "", "the first is told of and started again, once")?;
+            policy(world, |policy| policy.in_place = false)?;
+            destroy(world, 3);
+            world.run(180_000);
+            let left = told(world) == [vm(1), vm(3)] && !world.restarted.contains_key(&vm(3));
+            want(left, "told; started again where the policy says so; nothing if Nova did it", "told of, and left")
+        },
+    },
+    Scenario {
+        id: "EVA-33",
+        what: "a migration fails in post-copy, and then its source dies",
+        run: |world| {
+            world.host_mut(1).guests.remove(&vm(1));
+            world.host_mut(1).split.insert(vm(1));
+            world.host_mut(2).split.insert(vm(1));
+            world.run(10_000);
+            want(world.ha().is_poison(vm(1)) && world.ha().small.troubled[1] == 2, "", "quarantine, told by both")?;
+            world.host_mut(1).cut();
+            let over = world.until(400_000, |world| world.phase(1) == Some(Phase::AwaitReturn));
+            let status = world.ha().recoveries.get(vm(1)).map(|known| known.status);
+            let left = over && status == Some(Status::Stays(Stays::PostcopySplit)) && world.taken.len() == 3;
+            want(left, "neither half is started, the others move", &format!("left for a person; it is {status:?}"))
         },
     },
 ];

@@ -66,7 +66,11 @@ pub fn status(status: &ha::FailoverStatusResponse) -> String {
         ));
     }
     lines.extend(zones(&status.zones));
-    for (label, hosts) in [("UNCHECKED  no permit check on", &status.unchecked), ("QUARANTINE", &status.quarantined)] {
+    for (label, hosts) in [
+        ("UNCHECKED  no permit check on", &status.unchecked),
+        ("QUARANTINE", &status.quarantined),
+        ("QUARANTINE instances", &status.quarantined_instances),
+    ] {
         if !hosts.is_empty() {
             lines.push(format!("{label} {}", names(hosts)));
         }

@@ -67,10 +67,16 @@ impl Cx<'_> {
                     let why = "the target is not known to be without it since the attempt failed".to_owned();
                     return Err(Refusal::Attempt { instance, number: attempt.number, why });
                 }
+                // It may have begun there, and be why that host died.
+                self.count_death(instance, from);
             }
             (PermitCause::SameHostNewBoot, Some(from)) => {
                 if !Stop::NoStealing.lets(from.host == to.host && dead.is_some()) {
                     return Err(refused);
+                }
+                // Its place is there, and it is not started: what keeps it is remembered.
+                if self.ha().stays_after(instance, from, self.epoch(), self.now()).is_some() {
+                    self.count_death(instance, from);
                 }
             }
             (PermitCause::Adopted { at }, Some(_)) => {
@@ -138,7 +144,10 @@ impl Cx<'_> {
         let mut recovery = Recovery::clone(recovery);
         self.forget_move(instance);
         self.unclaim(&recovery);
-        recovery.status = Status::Succeeded(to.host);
+        // One in quarantine has its place there, and is not started.
+        if !self.ha().is_poison(instance) || matches!(cause, PermitCause::Adopted { .. }) {
+            recovery.status = Status::Succeeded(to.host);
+        }
         recovery.attempt = None;
         self.ha_mut().recoveries.put(Arc::new(recovery));
     }
