@@ -142,7 +142,7 @@ pub enum Refusal {
         reason: String,
     },
     /// The breaker stops it.
-    #[error("the breaker of {scope} stops it: {} of {} hosts unavailable, reasons {:#b}; an operator may answer with `pallium ctl ha breaker ack`", .count.unavailable, .count.hosts, .trips.0)]
+    #[error("the breaker of {scope} stops it: {} of {} hosts unavailable, reasons {:#b}; an operator may answer with `pallium ctl ha answer`", .count.unavailable, .count.hosts, .trips.0)]
     Breaker {
         /// Of what.
         scope: String,

@@ -159,7 +159,7 @@ fn a_breaker_stops_fencing_but_not_the_recovery_of_what_is_proven_dead() {
     bench.suspect(2);
     bench.suspect(3);
     let refused = bench.order(bench.intent(1, 1)).expect_err("three of twelve").to_string();
-    expect!["the breaker of cluster block stops it: 3 of 12 hosts unavailable, reasons 0b1; an operator may answer with `pallium ctl ha breaker ack`"].assert_eq(&refused);
+    expect!["the breaker of cluster block stops it: 3 of 12 hosts unavailable, reasons 0b1; an operator may answer with `pallium ctl ha answer`"].assert_eq(&refused);
     let scope = || ScopeName::Cluster("block".to_owned());
     bench.must(Change::BreakerSet { scope: scope(), seen: Trips::default() });
     bench.must(Change::DeathProof { host: host(1), incarnation: 1, evidence: twice(1) });

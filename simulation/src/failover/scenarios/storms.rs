@@ -1,7 +1,7 @@
 //! Storms and partitions: many at once.
 
 use scheduler::ha::Phase;
-use scheduler::ha::breaker::{Decision, Scope, ScopeName, Trips, ZoneMode};
+use scheduler::ha::breaker::{Decision, Scope, Trips, ZoneMode};
 use scheduler::ha::case::Act;
 use scheduler::ha::coordinator::{Call, Told};
 use scheduler::ha::drain::Over;
