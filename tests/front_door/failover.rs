@@ -56,6 +56,7 @@ fn a_silent_host_becomes_a_case_and_an_operator_ends_the_doubt() {
             permits = a.next().await.permits.expect("permits").granted;
         }
         assert_eq!(permits, [uuid(7)]);
+        let guests = a.guests.clone();
         let a = a.beat(None);
         let mut b = Agent::begin(other, hello(2)).await.expect("it is known");
         assert_eq!(b.next().await.welcome.map(|welcome| welcome.incarnation), Some(1));
@@ -95,6 +96,16 @@ fn a_silent_host_becomes_a_case_and_an_operator_ends_the_doubt() {
         old.ends().await;
         // One neighbour alone that does not reach a host may be the one that is cut off: two of a's must say so.
         let d = new.beat(Some(id(1)));
+
+        // A migration of its guest fails in post-copy: nothing starts either half until a person says so.
+        guests.one(&uuid(7), "paused", 13);
+        until("the quarantine", async || one.ctl(&["ha"]).ok().filter(|told| told.contains(&uuid(7)))).await;
+        assert!(one.get("/metrics").await.text.contains("pallium_ha_quarantined_instances 1\n"));
+        guests.one(&uuid(7), "running", 1);
+        let let_go = ["ha", "end-quarantine", "--instance", &uuid(7), "--reason", "resumed"];
+        until("an end of it that lasts", async || other.ctl(&let_go).ok()).await;
+        let again = other.ctl(&let_go).expect_err("it is in none");
+        assert!(again.contains("expected one in quarantine"), "{again}");
 
         // Its agent is away, and so it is for its neighbour.
         a.abort();

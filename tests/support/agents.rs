@@ -114,6 +114,13 @@ impl Dog {
 pub struct Guests(Arc<Mutex<(Vec<ha::AgentInstance>, Vec<String>)>>);
 
 impl Guests {
+    /// One guest alone, in that state for that reason.
+    pub fn one(&self, instance: &str, state: &str, state_reason: i32) {
+        let (uuid, state) = (instance.to_owned(), state.to_owned());
+        let guest = ha::AgentInstance { uuid, state, state_reason, ..ha::AgentInstance::default() };
+        *self.0.lock().expect("no panic") = (vec![guest], Vec::new());
+    }
+
     pub fn set(&self, running: &[String], waiting: &[String]) {
         let running = running.iter().map(|instance| ha::AgentInstance {
             uuid: instance.clone(),
