@@ -50,14 +50,14 @@ fn only_what_is_not_on_its_way_and_has_its_place_there_is_decided() {
     bench.must(Change::AttemptEnd { instance: vm(1), number: 1, ended: Ended::Failed { migration: op(901) } });
     bench.role = crate::ha::Role::Operator;
     refused(&mut bench, verdict(case, 1, Verdict::Retry));
-    expect![[r#"
+    expect![[r"
         host 00000000-0000-0000-0000-00000000a001 takes no instance: it is the source; plan again
         host 00000000-0000-0000-0000-00000000a063 is not known to failover: add it to the inventory first
         instance 00000000-0000-0000-0000-00000000b009 is not part of an open case
         host 00000000-0000-0000-0000-00000000a006 takes no instance: it has no room for the instance; plan again
         attempt 1 of instance 00000000-0000-0000-0000-00000000b001: it is alive: see what becomes of it
         attempt 1 of instance 00000000-0000-0000-0000-00000000b002: it stays: retry it first
-        instance 00000000-0000-0000-0000-00000000b001 is permitted on host 00000000-0000-0000-0000-00000000a005 in incarnation 1, the order says on host 00000000-0000-0000-0000-00000000a001 in incarnation 1: it is left alone until a person has looked"#]]
+        instance 00000000-0000-0000-0000-00000000b001 is permitted on host 00000000-0000-0000-0000-00000000a005 in incarnation 1, the order says on host 00000000-0000-0000-0000-00000000a001 in incarnation 1: it is left alone until a person has looked"]]
     .assert_eq(&said.join("\n"));
 }
 

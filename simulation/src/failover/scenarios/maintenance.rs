@@ -325,6 +325,7 @@ pub(super) const ALL: &[Scenario] = &[
         id: "PRM-04",
         what: "the new host dies before the permit has followed",
         run: |world| {
+            world.again(12, FEW, 8, |_| 1);
             world.nova.takes = 1_000;
             let taken = world.nova.migrate(vm(1), host(4), Some(ByHand::Live), world.now);
             want(taken == Answer::Taken, "", "a migration that Nova takes")?;

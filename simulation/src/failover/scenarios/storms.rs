@@ -325,6 +325,7 @@ pub(super) const ALL: &[Scenario] = &[
         id: "STO-13",
         what: "three hosts of a zone of five hang, each of another cluster",
         run: |world| {
+            world.again(12, FEW, 8, |_| 1);
             zoned(world, 1..=5)?;
             (1..=3).for_each(|n| hang(world, n));
             untouched(world, 180_000)?;
@@ -341,6 +342,7 @@ pub(super) const ALL: &[Scenario] = &[
         id: "STO-14",
         what: "the only host of a zone hangs, and then loses power",
         run: |world| {
+            world.again(12, FEW, 8, |_| 1);
             zoned(world, 1..=1)?;
             hang(world, 1);
             untouched(world, 180_000)?;
@@ -349,7 +351,7 @@ pub(super) const ALL: &[Scenario] = &[
             want(told == [ZoneMode::Normal, ZoneMode::Full], "", &format!("a zone is Full: {told:?}"))?;
             // What is proven dead goes to other zones: this one has no host that is heard.
             world.host_mut(1).cut();
-            let moved = world.until(180_000, |world| world.all_moved(VMS));
+            let moved = world.until(180_000, |world| world.all_moved(FEW));
             want(moved && world.fences() == 0, "", "the instances elsewhere, and no fence")?;
             let told = modes(world);
             want(told == [ZoneMode::Normal, ZoneMode::Full], "the zone is Full: fenced by nobody", &format!("{told:?}"))

@@ -43,7 +43,7 @@ impl Cx<'_> {
         }
         match verdict {
             Verdict::Retry => self.retry(recovery),
-            Verdict::Skip => self.skip(recovery),
+            Verdict::Skip => Ok(self.skip(recovery)),
             Verdict::Retarget(_) if matches!(recovery.status, Status::Stays(_)) => no("it stays: retry it first"),
             Verdict::Retarget(host) => self.retarget(recovery, host),
         }
@@ -76,14 +76,14 @@ impl Cx<'_> {
         Ok(Done::Changed)
     }
 
-    fn skip(&mut self, mut recovery: Recovery) -> Result {
+    fn skip(&mut self, mut recovery: Recovery) -> Done {
         if recovery.status == Status::Stays(Stays::Skipped) {
-            return Ok(Done::Unchanged);
+            return Done::Unchanged;
         }
         self.unclaim(&recovery);
         recovery.status = Status::Stays(Stays::Skipped);
         self.ha_mut().recoveries.put(Arc::new(recovery));
-        Ok(Done::Changed)
+        Done::Changed
     }
 
     /// The filters were not asked: Nova's scheduler still is, and the host must be like the one that died.
