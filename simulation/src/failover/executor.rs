@@ -92,7 +92,11 @@ impl World {
             match entry.remove() {
                 Letter::Told(to, told) => {
                     let now = self.now;
-                    if let Told::Mark(read) = &told {
+                    // What a former leader had asked for says nothing of this one.
+                    let leads = self.leader.as_ref().is_some_and(|leading| leading.id == to);
+                    if let Told::Mark(read) = &told
+                        && leads
+                    {
                         match read {
                             Ok(all) if *all == [self.cluster] => self.marked = Some(to),
                             Ok(_) => self.marked = None,
