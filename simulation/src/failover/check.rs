@@ -94,12 +94,13 @@ impl World {
             if forced_down || disabled && !planned || host.forced_down || host.disabled || host.quarantined {
                 broken.push(format!("INV-28 case {} is closed, and marks of it are left", case.id));
             }
-            // INV-20: and nothing runs there whose place is elsewhere.
+            // INV-20: and nothing runs there whose place is elsewhere. The place of what Nova has just moved there follows.
             let there = self.hosts.iter().find(|host| host.id == id);
+            let moved = |guest: &Uuid| self.nova.servers.get(guest).is_some_and(|server| server.host == id);
             let stale = there
                 .into_iter()
                 .flat_map(|host| host.guests.union(&host.halves))
-                .find(|guest| ha.permits.get(**guest).is_some_and(|permit| permit.life.host != id));
+                .find(|guest| !moved(guest) && ha.permits.get(**guest).is_some_and(|permit| permit.life.host != id));
             if let Some(guest) = stale {
                 broken.push(format!("INV-20 case {} is closed, and {guest} is there", case.id));
             }

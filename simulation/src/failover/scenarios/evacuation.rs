@@ -551,7 +551,8 @@ pub(super) const ALL: &[Scenario] = &[
             world.host_mut(1).cut();
             let over = world.until(400_000, |world| world.phase(1) == Some(Phase::AwaitReturn));
             let status = world.ha().recoveries.get(vm(1)).map(|known| known.status);
-            let left = over && status == Some(Status::Stays(Stays::PostcopySplit)) && world.taken.len() == VMS as usize - 1;
+            let left =
+                over && status == Some(Status::Stays(Stays::PostcopySplit)) && world.taken.len() == VMS as usize - 1;
             want(left, "neither half is started, the others move", &format!("left for a person; it is {status:?}"))
         },
     },
