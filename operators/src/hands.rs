@@ -125,9 +125,9 @@ impl<L: Ledger> Hands<L> {
             Call::PowerOff { host, barrier } => {
                 self.bmcs.off(host, &view.host(host)?, &barrier, view.fencer(barrier.intent), gate).await
             }
-            Call::ForceDown(id) => self.nova()?.force_down(id, &view.host(id)?).await,
-            Call::Disable(id) => self.nova()?.disable(id, &view.host(id)?).await,
-            Call::Cordon(id) => self.nova()?.cordon(id, &view.host(id)?).await,
+            Call::ForceDown { host, barrier } => self.nova()?.force_down(host, &view.host(host)?, &barrier, gate).await,
+            Call::Disable { host, barrier } => self.nova()?.disable(host, &view.host(host)?, &barrier, gate).await,
+            Call::Cordon { host, barrier } => self.nova()?.cordon(host, &view.host(host)?, &barrier, gate).await,
             Call::ListServers(id) => self.nova()?.list(id, &view.host(id)?, view).await,
             Call::ListGroups => self.nova()?.groups().await,
             Call::ReadMark | Call::SetMark { .. } if self.nova.is_none() => Some(Told::Mark(Err(NO_NOVA.to_owned()))),

@@ -14,7 +14,7 @@ mod tally;
 
 use std::time::Duration;
 
-use scheduler::ha::coordinator::Told;
+use scheduler::ha::coordinator::{Barrier, Told};
 use scheduler::ha::host::HostId;
 use uuid::Uuid;
 
@@ -22,7 +22,7 @@ use super::config::{self, ConfigError};
 use super::flights::Flights;
 use super::http::Failed;
 use super::{Known, View};
-use crate::failover::Tally;
+use crate::failover::{Gate, Tally};
 pub(super) use act::Act;
 use client::Client;
 
@@ -66,29 +66,36 @@ impl Nova {
     }
 
     /// Before `disable`: of a service that counts as up, Nova would call the dead host to disable it.
-    pub(super) async fn force_down(&self, id: HostId, known: &Known) -> Option<Told> {
-        let mark = self.client.mark(known, |row| row.forced_down, serde_json::json!({"forced_down": true}));
+    pub(super) async fn force_down(
+        &self,
+        id: HostId,
+        known: &Known,
+        barrier: &Barrier,
+        gate: &dyn Gate,
+    ) -> Option<Told> {
+        let mark =
+            self.client.mark(known, |row| row.forced_down, serde_json::json!({"forced_down": true}), barrier, gate);
         self.told(Key::Service(id), "force down", known, async { Ok(mark.await?.told(id)) }).await
     }
 
     /// Both marks in one request: Nova calls nobody then, even if the first one was lost.
-    pub(super) async fn disable(&self, id: HostId, known: &Known) -> Option<Told> {
+    pub(super) async fn disable(&self, id: HostId, known: &Known, barrier: &Barrier, gate: &dyn Gate) -> Option<Told> {
         let body = serde_json::json!({
             "forced_down": true,
             "status": "disabled",
             "disabled_reason": format!("{OURS} the host is proven dead, its instances are evacuated"),
         });
-        let mark = self.client.mark(known, |row| row.forced_down && row.disabled, body);
+        let mark = self.client.mark(known, |row| row.forced_down && row.disabled, body, barrier, gate);
         self.told(Key::Service(id), "disable", known, async { Ok(mark.await?.told(id)) }).await
     }
 
     /// A living host: nothing else is marked, and Nova may call it.
-    pub(super) async fn cordon(&self, id: HostId, known: &Known) -> Option<Told> {
+    pub(super) async fn cordon(&self, id: HostId, known: &Known, barrier: &Barrier, gate: &dyn Gate) -> Option<Told> {
         let body = serde_json::json!({
             "status": "disabled",
             "disabled_reason": format!("{OURS} the host is drained for planned work"),
         });
-        let mark = self.client.mark(known, |row| row.disabled, body);
+        let mark = self.client.mark(known, |row| row.disabled, body, barrier, gate);
         self.told(Key::Service(id), "disable", known, async { Ok(mark.await?.told(id)) }).await
     }
 

@@ -116,9 +116,9 @@ async fn a_dead_host_is_marked_and_its_instance_comes_up_once() {
     assert_eq!(bench.evacuate(instance, 1).await, Answer::SourceUp);
 
     let told = |forced_down, disabled| Some(Told::Service { host: SOURCE, forced_down, disabled });
-    assert_eq!(bench.act(Call::ForceDown(SOURCE)).await, told(true, false));
-    assert_eq!(bench.act(Call::Disable(SOURCE)).await, told(true, true));
-    assert_eq!(bench.act(Call::Disable(SOURCE)).await, told(true, true));
+    assert_eq!(bench.act(Call::ForceDown { host: SOURCE, barrier: barrier(1, 5_000) }).await, told(true, false));
+    assert_eq!(bench.act(Call::Disable { host: SOURCE, barrier: barrier(1, 5_000) }).await, told(true, true));
+    assert_eq!(bench.act(Call::Disable { host: SOURCE, barrier: barrier(1, 5_000) }).await, told(true, true));
     assert_eq!((bench.asked("PUT"), bench.model.cloud().rpcs), (2, 0), "what is marked is not marked again");
 
     let listed = bench.act(Call::ListServers(SOURCE)).await;
@@ -144,7 +144,7 @@ async fn a_dead_host_is_marked_and_its_instance_comes_up_once() {
 #[tokio::test]
 async fn marks_are_taken_back_when_nova_has_cleaned_up() {
     let (bench, instance) = Bench::dead().await;
-    bench.act(Call::Disable(SOURCE)).await;
+    bench.act(Call::Disable { host: SOURCE, barrier: barrier(1, 5_000) }).await;
     let compute = async || match bench.act(Call::ReadCompute(SOURCE)).await {
         Some(Told::Compute(SOURCE, read)) => read,
         other => panic!("{other:?}"),
@@ -184,7 +184,7 @@ async fn marks_are_taken_back_when_nova_has_cleaned_up() {
 #[tokio::test]
 async fn disabling_never_makes_nova_call_the_dead_host() {
     let bench = Bench::new().await;
-    bench.act(Call::Disable(SOURCE)).await;
+    bench.act(Call::Disable { host: SOURCE, barrier: barrier(1, 5_000) }).await;
     let cloud = bench.model.cloud();
     let host = &cloud.hosts["src"];
     assert!(host.forced_down && host.disabled && cloud.rpcs == 0, "{host:?}");
@@ -277,7 +277,7 @@ async fn a_cell_that_does_not_answer_is_not_an_absence() {
     bench.model.cloud().down.insert("a");
     assert_eq!(bench.read(instance).await, Some((None, false)), "the instance is not gone");
     assert_eq!(bench.act(Call::ListServers(SOURCE)).await, None, "an empty list is no list");
-    assert_eq!(bench.act(Call::ForceDown(SOURCE)).await, None);
+    assert_eq!(bench.act(Call::ForceDown { host: SOURCE, barrier: barrier(1, 5_000) }).await, None);
     let gone = Uuid::from_u128(0xdead);
     assert_eq!(bench.read(gone).await, Some((None, false)), "404, and its cell said nothing");
     bench.model.cloud().down.clear();
@@ -550,7 +550,7 @@ async fn a_living_host_is_emptied_by_migrations() {
     let stopped = bench.model.cloud().add_server("src");
     bench.model.cloud().server(stopped).vm_state = "stopped";
     let told = Some(Told::Service { host: SOURCE, forced_down: false, disabled: true });
-    assert_eq!(bench.act(Call::Cordon(SOURCE)).await, told);
+    assert_eq!(bench.act(Call::Cordon { host: SOURCE, barrier: barrier(1, 5_000) }).await, told);
     assert!(!bench.model.cloud().host("src").forced_down, "a host that counts as down cannot be emptied");
     let migrate = async |instance, live, op| {
         let call = Call::Migrate { instance, target: TARGET, live, barrier: barrier(op, 2_000) };

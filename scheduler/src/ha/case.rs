@@ -266,6 +266,11 @@ impl Case {
         }
     }
 
+    /// Names what is marked in Nova for it, by whichever leader.
+    pub fn mark(&self) -> Uuid {
+        Uuid::new_v5(&self.id.host.0, format!("{}/mark", self.id).as_bytes())
+    }
+
     /// Fence operation of an id.
     pub fn op(&self, id: Uuid) -> Option<&FenceOp> {
         self.ops.iter().find(|op| op.id == id)

@@ -94,6 +94,13 @@ pub struct Drain {
     pub left: Vec<(Uuid, Left)>,
 }
 
+impl Drain {
+    /// Names what is marked in Nova for it, by whichever leader.
+    pub fn mark(&self) -> Uuid {
+        Uuid::new_v5(&self.host.0, format!("drain/{}/mark", self.incarnation).as_bytes())
+    }
+}
+
 impl Entry for Drain {
     type Key = HostId;
     fn key(&self) -> HostId {

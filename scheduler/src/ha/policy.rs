@@ -318,9 +318,9 @@ pub fn changed(change: &Change, ha: &Failover) -> Option<HostId> {
 /// The host about which a call is that changes something.
 pub fn called(call: &Call, ha: &Failover) -> Option<HostId> {
     match call {
-        Call::ForceDown(host)
-        | Call::Disable(host)
-        | Call::Cordon(host)
+        Call::ForceDown { host, .. }
+        | Call::Disable { host, .. }
+        | Call::Cordon { host, .. }
         | Call::PowerOff { host, .. }
         | Call::PowerOn { host, .. }
         | Call::StartNova { host, .. }

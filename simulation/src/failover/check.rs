@@ -266,8 +266,8 @@ impl World {
     /// INV-14: Nova is told what is proven, in its order.
     pub(super) fn check_mark(&mut self, call: &Call) {
         let wrong = match call {
-            Call::ForceDown(id) => self.ha().cases.get(*id).is_none_or(|case| !case.phase.is_proven()),
-            Call::Disable(id) => self.ha().hosts.get(*id).is_none_or(|host| !host.forced_down),
+            Call::ForceDown { host, .. } => self.ha().cases.get(*host).is_none_or(|case| !case.phase.is_proven()),
+            Call::Disable { host, .. } => self.ha().hosts.get(*host).is_none_or(|host| !host.forced_down),
             _ => false,
         };
         if wrong {
@@ -345,6 +345,10 @@ impl World {
             let held = case.held(Act::Kill).or(case.held(Act::Recover)).is_some();
             acts && case.needs_operator.is_none() && !held && policy::mode(tables, case.id.host) == Mode::Enforce
         };
+        let reduced = |case: &Case| {
+            let host = ha.hosts.get(case.id.host);
+            host.is_some_and(|host| Scope::all_of(host).into_iter().any(|scope| ha.is_reduced(scope)))
+        };
         let mut stuck = HashMap::new();
         for case in ha.cases.iter() {
             let known = self.memory.stuck.get(&case.id).filter(|(phase, _)| *phase == case.phase && free(case));
@@ -352,6 +356,8 @@ impl World {
             let most = match case.phase {
                 // Evacuations take as long as they take, and a host is back when it is.
                 Phase::Evacuating | Phase::AwaitReturn => u64::MAX,
+                // One host for each half minute while a breaker is open, which is told.
+                Phase::Fenced if reduced(case) => u64::MAX,
                 // What waits for room, or for a guest to start, is told when it counts as stuck.
                 Phase::Planning | Phase::Returning => LATE,
                 _ => STUCK,

@@ -34,9 +34,10 @@ impl World {
         match barrier {
             Some(barrier) => {
                 self.check_send(&call, &barrier, from);
+                self.check_mark(&call);
                 self.say(&format!("{from} sends {call:?}"));
             }
-            None => self.check_mark(&call),
+            None => {}
         }
         if call.writes() {
             self.sent.push((self.now, call));
@@ -155,12 +156,12 @@ impl World {
                 self.say(&format!("Nova: the mark names {:?}", self.nova.marks));
                 Some(Told::Mark(Ok(self.nova.marks.clone())))
             }
-            Call::ForceDown(host) => {
+            Call::ForceDown { host, .. } => {
                 let (forced_down, disabled) = self.nova.services.entry(host).or_default();
                 *forced_down = true;
                 Some(Told::Service { host, forced_down: true, disabled: *disabled })
             }
-            Call::Disable(host) | Call::Cordon(host) => {
+            Call::Disable { host, .. } | Call::Cordon { host, .. } => {
                 let (forced_down, disabled) = self.nova.services.entry(host).or_default();
                 *disabled = true;
                 Some(Told::Service { host, forced_down: *forced_down, disabled: true })

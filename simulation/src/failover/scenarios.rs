@@ -179,8 +179,8 @@ fn acts(world: &World) -> Vec<&'static str> {
         .iter()
         .filter_map(|(_, call)| match call {
             Call::PowerOff { host: id, .. } => (*id == host(1)).then_some("off"),
-            Call::ForceDown(id) => (*id == host(1)).then_some("forced down"),
-            Call::Disable(id) => (*id == host(1)).then_some("disabled"),
+            Call::ForceDown { host: id, .. } => (*id == host(1)).then_some("forced down"),
+            Call::Disable { host: id, .. } => (*id == host(1)).then_some("disabled"),
             Call::Evacuate { .. } => Some("evacuated"),
             _ => None,
         })

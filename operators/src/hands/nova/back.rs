@@ -3,7 +3,6 @@
 //! Nova refuses to take `forced_down` back while an evacuation away from the host is `done` and not cleaned up
 //! (`openstack/nova:nova/compute/api.py`, `update_service`), so a mark is read after it was asked for.
 
-use hyper::Method;
 use hyper::header::DATE;
 use scheduler::ha::coordinator::{Barrier, Told};
 use scheduler::ha::host::HostId;
@@ -16,7 +15,7 @@ use uuid::Uuid;
 use super::client::{Client, Row};
 use super::{Key, Nova, OURS};
 use crate::failover::Gate;
-use crate::hands::http::{Ask, Failed, Said};
+use crate::hands::http::{Failed, Said};
 use crate::hands::{Known, View};
 
 /// A service that reported so lately is at work: Nova's `service_down_time`.
@@ -36,7 +35,7 @@ impl Nova {
         barrier: &Barrier,
         gate: &dyn Gate,
     ) -> Option<Told> {
-        let unmark = self.client.unmark(known, |row| !row.forced_down, json!({"forced_down": false}), barrier, gate);
+        let unmark = self.client.mark(known, |row| !row.forced_down, json!({"forced_down": false}), barrier, gate);
         self.told(Key::Service(id), "take forced_down back", known, async { Ok(unmark.await?.told(id)) }).await
     }
 
@@ -49,7 +48,7 @@ impl Nova {
         gate: &dyn Gate,
     ) -> Option<Told> {
         let theirs = |row: &Row| row.disabled && !row.reason.starts_with(OURS);
-        let unmark = self.client.unmark(
+        let unmark = self.client.mark(
             known,
             |row| !(row.disabled && row.reason.starts_with(OURS)),
             json!({"status": "enabled"}),
@@ -84,27 +83,6 @@ impl Client {
             done: of(&["done"]),
             sentinel: self.sentinel(known, view).await?,
         })
-    }
-
-    /// Takes a mark back unless it is gone, and reads it. The gate is asked right in front of the write; to
-    /// take a mark back twice is the same as once.
-    async fn unmark(
-        &self,
-        known: &Known,
-        is: impl Fn(&Row) -> bool,
-        body: Value,
-        barrier: &Barrier,
-        gate: &dyn Gate,
-    ) -> Result<Row, Failed> {
-        let row = self.service(known).await?;
-        if is(&row) {
-            return Ok(row);
-        }
-        if !gate.passes(*barrier).await {
-            return Err(Failed::Answer("not sent: the barrier does not hold".to_owned()));
-        }
-        self.json(Ask::with(Method::PUT, format!("/os-services/{}", row.id), body)).await?;
-        self.service(known).await
     }
 }
 

@@ -275,11 +275,22 @@ impl Client {
         Ok((row, said))
     }
 
-    /// Marks a service unless it is marked so, and reads it.
-    pub(super) async fn mark(&self, known: &Known, is: fn(&Row) -> bool, body: Value) -> Result<Row, Failed> {
+    /// Marks a service unless it is marked so, and reads it. The gate is asked right in front of the write; to mark it
+    /// twice is the same as once.
+    pub(super) async fn mark(
+        &self,
+        known: &Known,
+        is: fn(&Row) -> bool,
+        body: Value,
+        barrier: &Barrier,
+        gate: &dyn Gate,
+    ) -> Result<Row, Failed> {
         let row = self.service(known).await?;
         if is(&row) {
             return Ok(row);
+        }
+        if !gate.passes(*barrier).await {
+            return Err(Failed::Answer("not sent: the barrier does not hold".to_owned()));
         }
         self.json(Ask::with(Method::PUT, format!("/os-services/{}", row.id), body)).await?;
         self.service(known).await

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::ha::case::{Act, Case};
+use crate::ha::case::{Act, Case, Phase};
 use crate::ha::drain::{MoveState, Stage};
 use crate::ha::host::Host;
 use crate::ha::order::Leader;
@@ -33,8 +33,17 @@ impl Barrier {
         let (failover, epoch) = (tables.failover(), tables.counters().epoch);
         let Self { intent, leader, .. } = *self;
         let acts = |host| policy::mode(tables, host) == Mode::Enforce;
-        let marked = failover.is_marked(leader, epoch);
-        if failover.small.epoch != epoch || !marked || !failover.is_committed(intent, leader) {
+        if failover.small.epoch != epoch || !failover.is_marked(leader, epoch) {
+            return false;
+        }
+        // A service is marked without an intent, by whoever leads: as long as its case, or its drain, is where that is done.
+        if let Some(case) = failover.cases.iter().find(|case| case.mark() == intent) {
+            return case.epoch == epoch && case.phase == Phase::NovaDown && acts(case.id.host);
+        }
+        if let Some(drain) = failover.drains.iter().find(|drain| drain.mark() == intent) {
+            return drain.stage == Stage::Moving && acts(drain.host);
+        }
+        if !failover.is_committed(intent, leader) {
             return false;
         }
         let free = |act, case: &Case| case.epoch == epoch && failover.paused(act) <= now && case.held(act).is_none();

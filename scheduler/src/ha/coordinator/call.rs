@@ -12,8 +12,7 @@ use crate::ha::reentry::ComputeRead;
 use crate::ha::trouble;
 use crate::request::Group;
 
-/// A call to another system. Reads need no barrier, and neither do marks in Nova: they are the same
-/// however often and by whomever they are set, and only a proven case sets them.
+/// A call to another system. Reads need no barrier, and neither does the mark of the cluster, which is read before anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
     /// Power state and identity from a BMC, in one session.
@@ -26,12 +25,27 @@ pub enum Call {
         barrier: Barrier,
     },
     /// Sets `forced_down`, then reads the service.
-    ForceDown(HostId),
+    ForceDown {
+        /// The host.
+        host: HostId,
+        /// What it must pass.
+        barrier: Barrier,
+    },
     /// Disables the service with our reason, then reads it.
-    Disable(HostId),
+    Disable {
+        /// The host.
+        host: HostId,
+        /// What it must pass.
+        barrier: Barrier,
+    },
     /// Disables the service of a living host for planned work, then reads it. Nothing else is marked: a host
     /// that counts as down could not be emptied.
-    Cordon(HostId),
+    Cordon {
+        /// The host.
+        host: HostId,
+        /// What it must pass.
+        barrier: Barrier,
+    },
     /// What Nova lists on a host.
     ListServers(HostId),
     /// All server groups.
@@ -190,6 +204,9 @@ impl Call {
     pub fn barrier(&self) -> Option<Barrier> {
         match self {
             Self::PowerOff { barrier, .. }
+            | Self::ForceDown { barrier, .. }
+            | Self::Disable { barrier, .. }
+            | Self::Cordon { barrier, .. }
             | Self::Evacuate { barrier, .. }
             | Self::PowerOn { barrier, .. }
             | Self::StartNova { barrier, .. }

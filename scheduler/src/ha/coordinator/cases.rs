@@ -249,7 +249,8 @@ impl Coordinator {
         if facts.asked_nova == 0 || lead.now >= facts.asked_nova + pace::NOVA || facts.service.is_some() {
             facts.asked_nova = lead.now.max(1);
             facts.service = None;
-            let call = if host.forced_down { Call::Disable(host.id) } else { Call::ForceDown(host.id) };
+            let (host, barrier, marked) = (host.id, self.barrier(case.mark()), host.forced_down);
+            let call = if marked { Call::Disable { host, barrier } } else { Call::ForceDown { host, barrier } };
             due.push(Due::Call(call));
         }
     }

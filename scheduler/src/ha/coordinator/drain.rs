@@ -92,8 +92,9 @@ impl Coordinator {
         }
         facts.asked_nova = lead.now.max(1);
         match own {
-            // A mark of ours is the same however often it is set.
-            _ if disable => due.push(Due::Call(Call::Cordon(host.id))),
+            _ if disable => {
+                due.push(Due::Call(Call::Cordon { host: host.id, barrier: self.barrier(drain.mark()) }));
+            }
             Some(op) => due.push(Due::Call(Call::Enable { host: host.id, barrier: self.barrier(op) })),
             None => {
                 let crate::ha::Leader { term, node } = self.leader;

@@ -56,7 +56,7 @@ fn words(due: &Due) -> Option<String> {
             return Some(format!("be fenced by {}", fencer.as_str()));
         }
         Due::Call(Call::PowerOff { .. }) => "be switched off",
-        Due::Call(Call::ForceDown(_) | Call::Disable(_)) => {
+        Due::Call(Call::ForceDown { .. } | Call::Disable { .. }) => {
             "be marked as down in Nova, and what ran on it be evacuated"
         }
         Due::Propose(Change::AttemptIntent { .. }) | Due::Call(Call::Evacuate { .. }) => "have its instances evacuated",
