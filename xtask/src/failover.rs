@@ -9,7 +9,7 @@ use clap::Args;
 
 use crate::cache::Cache;
 use crate::cargo::{self, cargo};
-use crate::steps::{Count, Log, Verdict};
+use crate::steps::{Count, Log, Verdict, counted};
 
 /// Faults that are built in on purpose; a sample of seeds must notice each.
 const MUTANTS: [&str; 7] =
@@ -84,14 +84,17 @@ pub fn run(cache: &Cache, plan: &Plan) -> Result<bool> {
     Ok((!plan.mutants || plan.mutants(&program)?.failed == 0) && well)
 }
 
-/// A sample as a step of `test`: each seed is a check, and so is each mutant.
+/// The catalogue, and a sample as a step of `test`: each seed is a check, and so is each mutant.
 pub fn step(cache: &Cache, log: &Log) -> Result<Verdict> {
+    let arguments = ["test", "--package", "simulation", "--features", "mutants", "--test", "worlds", "--locked"];
+    let played = log.run(cargo(cache, &arguments)?.args(["--profile", "simulation"]))?;
+    let mut count = counted(&log.text(), played);
     let (plan, program) = (Plan::SAMPLE, build(cache, Some(log))?);
     let well = log.run(&mut plan.command(&program, plan.seeds, None))?;
     let found = log.text().lines().filter(|line| line.starts_with("again: ")).count() as u64;
     // One that ended otherwise failed as well.
     let failed = found.max(u64::from(!well));
-    let mut count = Count { passed: plan.seeds.saturating_sub(failed), failed };
+    count.add(Count { passed: plan.seeds.saturating_sub(failed), failed });
     count.add(plan.mutants(&program)?);
     Ok(Verdict::Ran(count))
 }

@@ -13,7 +13,7 @@ use crate::cargo::{self, cargo, targets};
 use crate::{agent, chaos, failover, fuzz, hands, licences, masakari, nova, packages, simulate};
 
 /// Test targets whose names begin so are other steps'.
-const SPECIAL: [&str; 6] = ["faults", "chaos", "shared", "nova", "libvirt", "hands"];
+const SPECIAL: [&str; 7] = ["faults", "chaos", "shared", "nova", "libvirt", "hands", "worlds"];
 /// Lines of a failed step's log that are printed.
 const TAIL: usize = 60;
 /// Lines of failing tests that are printed.

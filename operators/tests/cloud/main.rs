@@ -116,6 +116,11 @@ async fn a_dead_host_is_marked_and_its_instance_comes_up_once() {
     assert_eq!(bench.evacuate(instance, 1).await, Answer::SourceUp);
 
     let told = |forced_down, disabled| Some(Told::Service { host: SOURCE, forced_down, disabled });
+    *bench.book.0.only.lock().expect("no panic") = Some(Uuid::nil());
+    assert_eq!(bench.act(Call::ForceDown { host: SOURCE, barrier: barrier(1, 5_000) }).await, None);
+    assert_eq!(bench.act(Call::Disable { host: SOURCE, barrier: barrier(1, 5_000) }).await, None);
+    assert_eq!(bench.asked("PUT"), 0, "not sent without its barrier");
+    *bench.book.0.only.lock().expect("no panic") = None;
     assert_eq!(bench.act(Call::ForceDown { host: SOURCE, barrier: barrier(1, 5_000) }).await, told(true, false));
     assert_eq!(bench.act(Call::Disable { host: SOURCE, barrier: barrier(1, 5_000) }).await, told(true, true));
     assert_eq!(bench.act(Call::Disable { host: SOURCE, barrier: barrier(1, 5_000) }).await, told(true, true));

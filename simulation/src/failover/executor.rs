@@ -31,13 +31,10 @@ impl World {
             }
             return;
         }
-        match barrier {
-            Some(barrier) => {
-                self.check_send(&call, &barrier, from);
-                self.check_mark(&call);
-                self.say(&format!("{from} sends {call:?}"));
-            }
-            None => {}
+        if let Some(barrier) = barrier {
+            self.check_send(&call, &barrier, from);
+            self.check_mark(&call);
+            self.say(&format!("{from} sends {call:?}"));
         }
         if call.writes() {
             self.sent.push((self.now, call));

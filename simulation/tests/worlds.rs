@@ -1,5 +1,5 @@
 //! Failover in a simulated world: the fault catalogue as far as it is built, and the leader killed at each of
-//! its steps. `cargo test -p simulation --test failover -- --nocapture` prints the table.
+//! its steps. `cargo test --profile simulation -p simulation --test worlds -- --nocapture` prints the table.
 
 use scheduler::ha::Phase;
 use simulation::failover::random::{self, KINDS, Plan, SMALL, usual};
@@ -71,8 +71,9 @@ const MINUTES: u64 = 20;
 /// - 422: the case of a dead target took the instances of evacuations that were alive (INV-6);
 /// - 285: a new leader did not go on with a fence of a host that was heard again, nor asked (INV-27);
 /// - 524: such a host was fenced as soon as it was silent for a moment (INV-8).
-/// - 1469: that Nova showed no trace of a drain's migration for long counted for the evacuation after it (INV-7).
-const FOUND: [(u64, u64, u8); 13] = [
+/// - 1469: that Nova showed no trace of a drain's migration for long counted for the evacuation after it (INV-7);
+/// - 469, 1067: a leader that stood still marked a host in Nova that was back meanwhile (INV-14, INV-28).
+const FOUND: [(u64, u64, u8); 15] = [
     (65, 20, 23),
     (34, 20, 23),
     (9, 30, 23),
@@ -86,6 +87,8 @@ const FOUND: [(u64, u64, u8); 13] = [
     (1469, 30, 28),
     (416, 30, 29),
     (25, 30, 30),
+    (469, 30, 30),
+    (1067, 30, 30),
 ];
 
 #[test]
