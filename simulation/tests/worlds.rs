@@ -72,8 +72,9 @@ const MINUTES: u64 = 20;
 /// - 285: a new leader did not go on with a fence of a host that was heard again, nor asked (INV-27);
 /// - 524: such a host was fenced as soon as it was silent for a moment (INV-8).
 /// - 1469: that Nova showed no trace of a drain's migration for long counted for the evacuation after it (INV-7);
-/// - 469, 1067: a leader that stood still marked a host in Nova that was back meanwhile (INV-14, INV-28).
-const FOUND: [(u64, u64, u8); 15] = [
+/// - 469, 1067: a leader that stood still marked a host in Nova that was back meanwhile (INV-14, INV-28);
+/// - 1109: what the plan of a former host had recorded kept an instance down when its new host came back (INV-26).
+const FOUND: [(u64, u64, u8); 16] = [
     (65, 20, 23),
     (34, 20, 23),
     (9, 30, 23),
@@ -89,6 +90,7 @@ const FOUND: [(u64, u64, u8); 15] = [
     (25, 30, 30),
     (469, 30, 30),
     (1067, 30, 30),
+    (1109, 30, 30),
 ];
 
 #[test]

@@ -395,7 +395,10 @@ fn calm(world: &mut World) {
         // Three hosts died under it.
         let poison = world.ha().is_poison(*instance);
         if runs == 0 && !told && !tired && !poison && !stays && !failed {
-            left.push(format!("INV-26 instance {instance} runs nowhere, Nova has it on {}", server.host));
+            left.push(format!(
+                "INV-26 instance {instance} runs nowhere, Nova has it {:?} on {}",
+                server.vm, server.host
+            ));
         }
         if runs == 1 && !told && permit != Some(server.host) {
             left.push(format!("INV-21 instance {instance}: Nova has it on {}, its permit is {permit:?}", server.host));

@@ -43,7 +43,9 @@ impl Coordinator {
             }
             busy += 1;
             let instance = permit.instance;
-            let recorded = ha.recoveries.get(instance).map(|recovery| recovery.recorded);
+            // As it was when this host died: what another host's plan had recorded is over.
+            let known = ha.recoveries.get(instance).filter(|recovery| recovery.case.host == host.id);
+            let recorded = known.map(|recovery| recovery.recorded);
             let poison = ha.stays_after(instance, permit.life, lead.tables.counters().epoch, lead.clock).is_some();
             let facts = self.instances.entry(instance).or_default();
             let gone = facts.missing.is_some_and(|since| lead.now >= since + pace::VANISHED);
