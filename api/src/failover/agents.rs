@@ -1,6 +1,8 @@
 //! Sessions of agents: what a hypervisor says goes to this node's ears, a Hello to the log; what may run on
 //! it goes back. Nothing is decided here.
 
+mod watchdog;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -309,17 +311,6 @@ impl Session {
         last.await.ok().flatten().filter(|last| boots.contains(last))
     }
 
-    /// What a watchdog is stands in the log before anybody relies on it, and before it is not so any more.
-    async fn replicate_watchdog(&self, watchdog: Watchdog) -> Result<(), ApiError> {
-        let name = format!("agent of {}", self.host);
-        let actor = Actor { role: Role::Coordinator, name, reason: String::new() };
-        let change = Change::Watchdog { host: self.host, incarnation: self.life.incarnation, watchdog };
-        match self.service.node.order(actor, change).await? {
-            Ok(_) => Ok(()),
-            Err(refusal) => Err(ApiError::conflict(refusal.to_string())),
-        }
-    }
-
     fn heard(&self, believed: bool) {
         if believed {
             self.service.node.ears().heard(self.host, self.boot);
@@ -547,15 +538,6 @@ impl Session {
         Ok(())
     }
 
-    /// What the leader granted is handed on; the first lease arms the watchdog by itself, as nothing else may change
-    /// for hours.
-    async fn lease(&mut self) -> Result<(), String> {
-        let Some(grant) = self.service.node.ears().grant(self.host) else { return Ok(()) };
-        let lease = ha::AgentLease { lease: grant.lease, for_seq: grant.seq, ttl_ms: grant.ttl };
-        self.granted_lease |= self.say(ha::AgentDirective { lease: Some(lease), ..ha::AgentDirective::default() });
-        self.arm().await
-    }
-
     /// Directives up to that one are done, and on the agent's disk.
     fn acknowledged(&mut self, directive: u64) {
         let mut held = Vec::new();
@@ -601,24 +583,6 @@ impl Session {
         let (granted, withdrawn) = (&now - &self.granted, &self.granted - &now);
         self.granted = now;
         let told = (granted.is_empty() && withdrawn.is_empty()) || self.permits(&granted, &withdrawn);
-        if told { Ok(()) } else { Err(DEAF.to_owned()) }
-    }
-
-    /// Armed once a lease was given, and disarmed once it is committed that nothing rests on it. Why the session must end,
-    /// if it must.
-    async fn arm(&mut self) -> Result<(), String> {
-        let device = self.watchdog.timeout > 0;
-        let armed = self.watchdog.armed || self.arming;
-        let on = self.leased && device && self.granted_lease;
-        if on == armed || self.leased && !on {
-            return Ok(());
-        }
-        self.arming = on;
-        if !on {
-            self.watchdog.armed = false;
-            self.replicate_watchdog(self.watchdog).await.map_err(|error| error.to_string())?;
-        }
-        let told = self.say(ha::AgentDirective { watchdog: Some(on), ..ha::AgentDirective::default() });
         if told { Ok(()) } else { Err(DEAF.to_owned()) }
     }
 

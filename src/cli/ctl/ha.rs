@@ -235,13 +235,14 @@ enum Command {
     Policy(policy::Args),
     /// Say that a host in quarantine is what it says it is, or let an instance go that was on three hosts that died
     #[command(
+        group = clap::ArgGroup::new("whom").required(true).args(["host", "instance"]),
         after_help = "Examples:\n  pallium ctl ha end-quarantine compute-17 --reason 'new mainboard'\n  pallium ctl ha end-quarantine --instance 2c9e… --reason 'the switch it was'"
     )]
     EndQuarantine {
         /// Host, by Nova's name or id
         host: Option<String>,
         /// Instance, by its uuid
-        #[arg(long, value_name = "UUID", conflicts_with = "host", required_unless_present = "host")]
+        #[arg(long, value_name = "UUID")]
         instance: Option<String>,
         #[command(flatten)]
         why: Why,
