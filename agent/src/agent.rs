@@ -198,6 +198,7 @@ impl Agent {
             dog,
             asks: Arc::new(Notify::new()),
             writes: JoinSet::new(),
+            stops: JoinSet::new(),
             unwritten: false,
         };
         Ok(Self { commands, sessions: AtomicU64::new(1), work: tokio::spawn(work.run(listener)) })
@@ -287,6 +288,8 @@ struct Work {
     asks: Arc<Notify>,
     /// The write of permits that is under way: one at a time.
     writes: JoinSet<Option<Mark>>,
+    /// Guests that are being stopped: the core lets it be one set at a time.
+    stops: JoinSet<(Mark, Result<(), String>)>,
     /// Permits have changed since it began.
     unwritten: bool,
 }
@@ -346,6 +349,7 @@ impl Work {
                     None => self.disconnect(),
                 },
                 () = closed(self.session.as_ref().map(|(_, sender)| sender)), if self.session.is_some() => self.disconnect(),
+                Some(Ok(done)) = self.stops.join_next() => self.stopped(done),
                 Some(written) = self.writes.join_next() => self.wrote(written.ok().flatten()),
                 Some(seen) = news.recv() => {
                     reached |= matches!(seen, Seen::Whole(..));
@@ -407,8 +411,21 @@ impl Work {
                     self.keep_lease(on);
                 }
                 Effect::Snapshot => self.asks.notify_one(),
+                Effect::Stop(guests, mark) => {
+                    let settings = Arc::clone(&self.settings);
+                    self.stops.spawn(async move { (mark, libvirt::stop(&settings.libvirt, &guests).await) });
+                }
             }
         }
+    }
+
+    fn stopped(&mut self, (mark, done): (Mark, Result<(), String>)) {
+        if let Err(why) = &done {
+            tracing::error!(why, "guests that may not run here were not stopped");
+        }
+        self.core.stopped(mark, done);
+        // What is left is told at once.
+        self.asks.notify_one();
     }
 
     /// Into memory, not onto a disk: it is worth nothing after this boot.

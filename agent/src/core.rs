@@ -12,8 +12,8 @@ use crate::lease::Lease;
 use crate::libvirt::Seen;
 use crate::permits::{Gate, Kept};
 use crate::report::{
-    Body, Directive, DomainEvent, Envelope, Event, Goodbye, Heartbeat, Hello, Lifecycle, Order, Pressure, Uptime,
-    Watchdog,
+    Body, Directive, DomainEvent, Envelope, Event, Goodbye, Heartbeat, Hello, INSTANCES, Lifecycle, Order, Pressure,
+    Uptime, Watchdog,
 };
 use crate::table::Table;
 
@@ -65,7 +65,7 @@ pub struct Vitals {
 }
 
 /// What is to be done outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Write the identity before anything more is taken in.
     KeepIdentity,
@@ -77,6 +77,8 @@ pub enum Effect {
     Arm(bool),
     /// Ask libvirt for a whole list.
     Snapshot,
+    /// Stop these guests, then say [`Core::stopped`].
+    Stop(BTreeSet<Uuid>, Mark),
 }
 
 #[derive(Debug, Default)]
@@ -326,6 +328,7 @@ impl Core {
         };
         let Some(session) = &mut self.session else { return Vec::new() };
         match done {
+            Ok(effects) if effects.iter().any(|effect| matches!(effect, Effect::Stop(..))) => effects,
             // Its result is told, and it is acknowledged, when it is kept; what came after it not before.
             Ok(effects) if effects.contains(&Effect::KeepPermits) => {
                 session.unkept.push_back(directive.id);
@@ -350,6 +353,14 @@ impl Core {
         let Some(session) = self.session.as_mut().filter(|_| mark.session == self.sessions) else { return };
         while let Some(directive) = session.unkept.pop_front_if(|directive| *directive <= mark.directive) {
             session.result(directive, None);
+        }
+    }
+
+    /// What became of guests that were to be stopped: why some may run still, if they may.
+    pub fn stopped(&mut self, mark: Mark, done: Result<(), String>) {
+        self.locked().stopped();
+        if let Some(session) = self.session.as_mut().filter(|_| mark.session == self.sessions) {
+            session.result(mark.directive, done.err());
         }
     }
 
@@ -403,6 +414,21 @@ impl Core {
                         .map_err(|refused| refused.to_string())?;
                 }
                 Ok(vec![Effect::Arm(on)])
+            }
+            Order::StopGuests { instances } => {
+                if instances.len() > INSTANCES {
+                    return Err(format!("{} guests to stop, {INSTANCES} at most expected", instances.len()));
+                }
+                let mut gate = self.locked();
+                if !gate.stopping().is_empty() {
+                    return Err("others are being stopped: say it again later".to_owned());
+                }
+                let guests: BTreeSet<_> = instances.into_iter().collect();
+                let stops = gate.stops(guests.clone());
+                stops.map_err(|guest| format!("instance {guest} is permitted here: none was stopped"))?;
+                drop(gate);
+                let directive = self.session.as_ref().map_or(0, |session| session.last);
+                Ok(vec![Effect::Stop(guests, Mark { session: self.sessions, directive })])
             }
             Order::ReportNow => {
                 self.heartbeat = true;

@@ -46,6 +46,8 @@ pub enum Denied {
     NotGreeted,
     /// The host is in quarantine.
     Quarantined,
+    /// It is just being stopped.
+    Stopping,
     /// The instance belongs elsewhere, or nobody knows it.
     NotPermitted(Uuid),
     /// What nova-compute would delete when it starts is looked at first.
@@ -56,6 +58,7 @@ impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotGreeted => f.write_str("no pallium server has answered this host since it booted"),
+            Self::Stopping => f.write_str("what was left of it on this host is just being stopped"),
             Self::Quarantined => f.write_str("this host is in quarantine: see `pallium ctl ha`"),
             Self::Held => f.write_str(
                 "nova-compute is held back until it is known that it deletes no only copy: see `pallium ctl ha case`",
@@ -92,6 +95,8 @@ pub struct Gate {
     arrivals: VecDeque<(Uuid, Instant)>,
     waiting: BTreeSet<Uuid>,
     checks: VecDeque<Uuid>,
+    /// Guests that are being stopped: what is permitted meanwhile begins after that.
+    stopping: BTreeSet<Uuid>,
 }
 
 impl Gate {
@@ -107,6 +112,9 @@ impl Gate {
         let kept = self.kept.as_ref().ok_or(Denied::NotGreeted)?;
         if kept.quarantined {
             return Err(Denied::Quarantined);
+        }
+        if self.stopping.contains(&instance) {
+            return Err(Denied::Stopping);
         }
         self.arrivals.retain(|(other, until)| *other != instance && now < *until);
         if self.arrivals.len() == ARRIVALS {
@@ -142,6 +150,8 @@ impl Gate {
         let kept = self.kept.as_ref().ok_or(Denied::NotGreeted)?;
         if kept.quarantined {
             Err(Denied::Quarantined)
+        } else if self.stopping.contains(&instance) {
+            Err(Denied::Stopping)
         } else if kept.permits.contains(&instance)
             || self.arrivals.iter().any(|(known, until)| *known == instance && now < *until)
         {
@@ -149,6 +159,22 @@ impl Gate {
         } else {
             Err(Denied::NotPermitted(instance))
         }
+    }
+
+    /// Guests are stopped from here on until [`Self::stopped`]: none that is permitted here.
+    pub fn stops(&mut self, guests: BTreeSet<Uuid>) -> Result<(), Uuid> {
+        let permitted = self.kept.as_ref().and_then(|kept| kept.permits.intersection(&guests).next().copied());
+        permitted.map_or_else(|| Ok(self.stopping = guests), Err)
+    }
+
+    /// They are stopped, or were not.
+    pub fn stopped(&mut self) {
+        self.stopping.clear();
+    }
+
+    /// Those that are being stopped.
+    pub fn stopping(&self) -> &BTreeSet<Uuid> {
+        &self.stopping
     }
 
     /// Whether nova-compute may start: once a Hello was answered, in quarantine too, for it is what clears

@@ -431,6 +431,12 @@ pub enum Order {
         /// Arm it.
         on: bool,
     },
+    /// End the processes of these guests, as by pulling their plugs: they may not run here. One that may, by what this
+    /// agent was told last, makes the whole refused.
+    StopGuests {
+        /// Which.
+        instances: Vec<Uuid>,
+    },
     /// Send a whole snapshot and a heartbeat now.
     ReportNow,
 }

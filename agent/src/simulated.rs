@@ -3,7 +3,7 @@
 
 use uuid::Uuid;
 
-use crate::core::{Core, Facts, Vitals};
+use crate::core::{Core, Effect, Facts, Vitals};
 use crate::host::Now;
 use crate::identity::{Identity, Machine, Memory};
 use crate::libvirt::Seen;
@@ -106,7 +106,14 @@ impl Host {
 
     /// It hears a directive as it came.
     pub fn hear(&mut self, directive: Directive) {
-        self.core.told(directive, self.now);
+        for effect in self.core.told(directive, self.now) {
+            if let Effect::Stop(guests, mark) = effect {
+                for guest in guests {
+                    self.core.see(Seen::One(self.now.boot_ns, guest, None), self.now);
+                }
+                self.core.stopped(mark, Ok(()));
+            }
+        }
         let (_, mark) = self.core.permits();
         self.core.kept(mark);
     }

@@ -54,6 +54,7 @@ pub(crate) struct Metrics {
     refused: Family<ReasonLabels, Counter>,
     pub watch_lost: Counter,
     pub proof_violations: Counter,
+    pub guests_stopped: Counter,
     denied: Family<ReasonLabels, Counter>,
     notified: Family<NotifiedLabels, Counter>,
     pipelines: ArcSwap<BTreeMap<String, Arc<PipelineMetrics>>>,
@@ -283,6 +284,12 @@ impl Metrics {
             "Hosts that said Hello in a life that was proven over",
             Counter::default(),
         );
+        let guests_stopped = add(
+            &mut registry,
+            "pallium_ha_guests_stopped",
+            "Guests that an agent was told to stop, for they ran where they had no right to",
+            Counter::default(),
+        );
         let denied = add(
             &mut registry,
             "pallium_ha_identity_refused",
@@ -313,6 +320,7 @@ impl Metrics {
             refused,
             watch_lost,
             proof_violations,
+            guests_stopped,
             denied,
             notified,
             pipelines,

@@ -76,8 +76,8 @@ pub trait View: Send + Sync {
     fn fencer(&self, intent: Uuid) -> Option<Fencer>;
     /// The dead host that an instance is being recovered from, else the one that it may run on.
     fn source(&self, instance: Uuid) -> Option<HostId>;
-    /// When an agent's list of domains that lacks the instance was taken in, replicated milliseconds. None:
-    /// there is no list, or the instance is on it.
+    /// When an agent's list of domains that lacks the instance, or has it shut off, was taken in, replicated milliseconds.
+    /// None: there is no list, or it may have a process there.
     fn absent(&self, host: HostId, instance: Uuid) -> Option<u64>;
 }
 

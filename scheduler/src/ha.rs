@@ -59,6 +59,7 @@ pub mod recovery;
 pub mod reentry;
 pub mod refusal;
 pub mod restart;
+pub mod stale;
 pub mod stop;
 pub mod table;
 pub mod trouble;

@@ -323,3 +323,37 @@ fn many_agents_live_in_one_process() {
     assert!(matches!(&said[0].body, Body::Hello(hello) if hello.previous == Some(before)));
     assert!(!first.may_start(id(1_000)), "closed after boot");
 }
+
+/// A guest that may run here is stopped by nobody, and what is being stopped does not begin meanwhile, whatever is permitted.
+#[test]
+fn guests_are_stopped_where_they_have_no_permit() {
+    let mut core = core();
+    core.connect();
+    all(&mut core, at(1));
+    tell(&mut core, 1, cluster(), welcome(&[7]));
+    let (_, mark) = core.permits();
+    core.kept(mark);
+    let stop = |instances: &[u128]| Order::StopGuests { instances: instances.iter().copied().map(id).collect() };
+    assert!(tell(&mut core, 2, id(666), stop(&[8])).is_empty(), "a stranger");
+    assert!(tell(&mut core, 3, cluster(), stop(&[7, 8])).is_empty(), "one of them may run here");
+    let begun = tell(&mut core, 4, cluster(), stop(&[8]));
+    let [Effect::Stop(guests, mark)] = &begun[..] else { panic!("{begun:?}") };
+    assert_eq!(guests.iter().copied().collect::<Vec<_>>(), [id(8)]);
+    assert!(tell(&mut core, 5, cluster(), stop(&[9])).is_empty(), "one after the other");
+    let gate = core.gate().clone();
+    let may = |number| gate.lock().expect("not poisoned").may_start(id(number), std::time::Instant::now()).is_ok();
+    let granted = Order::Permits { incarnation: 4, whole: false, granted: vec![id(8)], withdrawn: vec![] };
+    tell(&mut core, 6, cluster(), granted);
+    assert!(may(7) && !may(8), "its process is being ended");
+    core.stopped(*mark, Err("it does not end".to_owned()));
+    assert!(may(8));
+    let results = all(&mut core, at(2)).into_iter().filter_map(|envelope| match envelope.body {
+        Body::DirectiveResult { directive, refused } => Some((directive, refused)),
+        _ => None,
+    });
+    let refused: Vec<_> = results.filter_map(|(directive, refused)| Some((directive, refused?))).collect();
+    let numbers: Vec<_> = refused.iter().map(|(directive, _)| *directive).collect();
+    assert_eq!(numbers, [2, 3, 5, 4]);
+    assert!(refused[1].1.contains("is permitted here"), "{refused:?}");
+    assert_eq!(refused[3].1, "it does not end");
+}

@@ -1,5 +1,5 @@
-//! One connection to libvirtd over its unix socket. It asks and listens, and is meant for the read-only
-//! socket: no procedure here changes anything.
+//! One connection to libvirtd over its unix socket. It asks and listens at the read-only socket; the one procedure that
+//! changes something ([`Client::destroy`]) needs a connection that was opened for it.
 
 use std::collections::HashMap;
 use std::io;
@@ -42,7 +42,9 @@ pub enum Failure {
     #[error("libvirt has closed the connection")]
     Closed,
     /// It wants credentials.
-    #[error("libvirt wants SASL credentials on its socket: set auth_unix_ro = \"none\" (or polkit) in libvirtd.conf")]
+    #[error(
+        "libvirt wants SASL credentials on its socket: set auth_unix_ro (auth_unix_rw for the other socket) to \"none\" or \"polkit\" in libvirtd.conf"
+    )]
     Credentials,
     /// It has refused.
     #[error(transparent)]
@@ -93,6 +95,31 @@ fn some(text: &str) -> Writer {
 impl Client {
     /// Connects, opens `uri` for reading, and asks for the events. Each step has `deadline`.
     pub async fn open(socket: &Path, uri: &str, deadline: Duration, now: fn() -> u64) -> Result<Self, Failure> {
+        // Flag 1: read-only (`VIR_CONNECT_RO`).
+        let mut client = Self::connect(socket, (uri, 1), deadline, now).await?;
+        for event in wire::EVENTS {
+            let asked = client.call(Procedure::EventRegister, &Writer::default().i32(event).u32(0).done()).await;
+            match asked {
+                Err(Failure::Refused(refused)) if event == wire::MEMORY_FAILURE => {
+                    tracing::info!(%refused, "this libvirt tells no memory failures");
+                }
+                asked => drop(asked?),
+            }
+        }
+        Ok(client)
+    }
+
+    /// Connects and opens `uri` for what changes something. No events are asked for.
+    pub async fn control(socket: &Path, uri: &str, deadline: Duration) -> Result<Self, Failure> {
+        Self::connect(socket, (uri, 0), deadline, || 0).await
+    }
+
+    async fn connect(
+        socket: &Path,
+        (uri, flags): (&str, u32),
+        deadline: Duration,
+        now: fn() -> u64,
+    ) -> Result<Self, Failure> {
         let unreachable = |error| Failure::Unreachable { path: socket.to_owned(), error };
         let stream = timeout(deadline, UnixStream::connect(socket)).await;
         let stream = stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(unreachable)?;
@@ -106,17 +133,7 @@ impl Client {
         ];
         let mut client = Self { serial: 0, deadline, frames, events, shared, tasks };
         client.authenticate().await?;
-        // Flag 1: read-only (`VIR_CONNECT_RO`).
-        client.call(Procedure::Open, &some(uri).u32(1).done()).await?;
-        for event in wire::EVENTS {
-            let asked = client.call(Procedure::EventRegister, &Writer::default().i32(event).u32(0).done()).await;
-            match asked {
-                Err(Failure::Refused(refused)) if event == wire::MEMORY_FAILURE => {
-                    tracing::info!(%refused, "this libvirt tells no memory failures");
-                }
-                asked => drop(asked?),
-            }
-        }
+        client.call(Procedure::Open, &some(uri).u32(flags).done()).await?;
         Ok(client)
     }
 
@@ -180,6 +197,14 @@ impl Client {
     pub async fn xml(&mut self, domain: &Domain) -> Result<String, Failure> {
         let answer = self.call(Procedure::DomainXml, &domain.write(Writer::default()).u32(0).done()).await?;
         Ok(Reader::new(&answer).string()?)
+    }
+
+    /// Ends a guest's process, as by pulling its plug. One that does not run is as well.
+    pub async fn destroy(&mut self, domain: &Domain) -> Result<(), Failure> {
+        match self.call(Procedure::DomainDestroy, &domain.write(Writer::default()).done()).await {
+            Err(Failure::Refused(refused)) if matches!(refused.code, wire::NO_DOMAIN | wire::NOT_NOW) => Ok(()),
+            answer => answer.map(drop),
+        }
     }
 
     /// libvirt's version, and the name of the hypervisor.

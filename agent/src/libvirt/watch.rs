@@ -31,6 +31,9 @@ const AUTOSTART: u32 = 1 << 10;
 pub struct Libvirt {
     /// Sockets; the first that is there is used.
     pub sockets: Vec<PathBuf>,
+    /// Sockets that guests can be changed through; the first that is there is used, and only to stop guests that have no right
+    /// to run here. None: nothing is stopped.
+    pub control: Vec<PathBuf>,
     /// What is opened.
     pub uri: String,
     /// Where QEMU's process numbers lie.
@@ -45,6 +48,7 @@ impl Default for Libvirt {
     fn default() -> Self {
         Self {
             sockets: ["/run/libvirt/virtqemud-sock-ro", "/run/libvirt/libvirt-sock-ro"].map(PathBuf::from).to_vec(),
+            control: ["/run/libvirt/virtqemud-sock", "/run/libvirt/libvirt-sock"].map(PathBuf::from).to_vec(),
             uri: "qemu:///system".to_owned(),
             pids: PathBuf::from("/run/libvirt/qemu"),
             shared_paths: vec!["/var/lib/nova/mnt/".to_owned()],
@@ -112,9 +116,13 @@ pub async fn watch(libvirt: Libvirt, now: fn() -> u64, seen: mpsc::Sender<Seen>,
 }
 
 async fn connect(libvirt: &Libvirt, now: fn() -> u64) -> Result<Client, Failure> {
-    let there = libvirt.sockets.iter().find(|socket| socket.exists()).or(libvirt.sockets.last());
-    let socket = there.cloned().unwrap_or_default();
+    let socket = there(&libvirt.sockets).cloned().unwrap_or_default();
     Client::open(&socket, &libvirt.uri, DEADLINE, now).await
+}
+
+/// The first socket that is there, else the last.
+pub(super) fn there(sockets: &[PathBuf]) -> Option<&PathBuf> {
+    sockets.iter().find(|socket| socket.exists()).or(sockets.last())
 }
 
 struct Watch<'a> {

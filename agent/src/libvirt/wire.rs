@@ -31,6 +31,7 @@ pub enum Procedure {
     Open = 1,
     Close = 2,
     Type = 3,
+    DomainDestroy = 12,
     DomainXml = 14,
     AuthList = 66,
     AuthPolkit = 70,
@@ -119,6 +120,8 @@ pub struct Refused {
 
 /// `VIR_ERR_NO_DOMAIN`.
 pub const NO_DOMAIN: i32 = 42;
+/// `VIR_ERR_OPERATION_INVALID`: of a domain that does not run, for one.
+pub const NOT_NOW: i32 = 55;
 
 impl Refused {
     /// Reads the parts that matter.

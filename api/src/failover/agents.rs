@@ -1,6 +1,7 @@
 //! Sessions of agents: what a hypervisor says goes to this node's ears, a Hello to the log; what may run on
 //! it goes back. Nothing is decided here.
 
+mod stops;
 mod watchdog;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -71,7 +72,7 @@ impl Agents {
             tokio::time::sleep(LOOK).await;
             let applied = service.node.status().applied;
             if self.places.receiver_count() > 0 && !service.node.in_touch() {
-                self.places.send_replace(Arc::new(Places { astray: true, ..Places::default() }));
+                self.places.send_replace(Arc::new(Places::astray()));
                 seen = None;
                 continue;
             }
@@ -148,6 +149,8 @@ struct Session {
     holds: bool,
     /// Permits that were told and not taken in yet, with the directive that told them.
     told: VecDeque<(u64, Vec<Uuid>)>,
+    /// What it was told to stop.
+    stops: stops::Stops,
     watchdog: Watchdog,
     /// Its host lives on leases, as far as the last look.
     leased: bool,
@@ -213,6 +216,7 @@ pub(crate) async fn session(
         quarantined: true,
         holds: true,
         told: VecDeque::new(),
+        stops: stops::Stops::default(),
         watchdog: Watchdog::default(),
         leased: false,
         granted_lease: false,
@@ -337,9 +341,14 @@ impl Session {
                     Ok(Some(Err(status))) => break status.message().to_owned(),
                     Ok(Some(Ok(report))) => {
                         silent = tokio::time::Instant::now() + SILENT;
+                        let lists = report.instances.is_some();
                         if let Err(error) = self.take(report).await {
                             let _ = self.directives.try_send(Err(error.clone().into()));
                             break error.to_string();
+                        }
+                        let now = Arc::clone(&places.borrow());
+                        if lists && !self.stop_guests(&now) {
+                            break DEAF.to_owned();
                         }
                     }
                 },
@@ -434,7 +443,7 @@ impl Session {
         self.destroyed.retain(|instance, _| {
             ran.contains(instance) || !told.whole && !present.contains(instance) && !gone.contains(instance)
         });
-        for instance in ran.intersection(&self.running) {
+        for instance in ran.intersection(&self.running).filter(|instance| !self.stops.told(**instance)) {
             self.destroyed.insert(*instance, tokio::time::Instant::now().into_std() + DESTROYED);
         }
         for (set, is) in [
@@ -555,9 +564,14 @@ impl Session {
         if places.astray {
             return Err("this node has lost the others: the agent is to try another".to_owned());
         }
-        let Some(&Place { life, quarantined, holds, leased }) = places.hosts.get(&self.host) else { return Ok(()) };
-        if places.commands < self.since || self.life.incarnation == 0 {
+        let Some(&Place { life, quarantined, holds, leased, .. }) = places.hosts.get(&self.host) else {
             return Ok(());
+        };
+        if places.commands < self.since {
+            return Ok(());
+        }
+        if self.life.incarnation == 0 {
+            return if self.stop_guests(places) { Ok(()) } else { Err(DEAF.to_owned()) };
         }
         if life != self.life {
             let withdrawn = std::mem::take(&mut self.granted);
@@ -583,6 +597,8 @@ impl Session {
         let (granted, withdrawn) = (&now - &self.granted, &self.granted - &now);
         self.granted = now;
         let told = (granted.is_empty() && withdrawn.is_empty()) || self.permits(&granted, &withdrawn);
+        // Once their permits are withdrawn.
+        let told = told && self.stop_guests(places);
         if told { Ok(()) } else { Err(DEAF.to_owned()) }
     }
 

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use scheduler::Domain;
 use scheduler::consumer::Purpose;
 use scheduler::ha::host::{Fencer, Host};
-use scheduler::ha::policy;
+use scheduler::ha::policy::{self, Mode};
 use scheduler::ha::proof::LeaseMode;
 use scheduler::ha::recovery::Life;
 use scheduler::ha::reentry::Step;
-use scheduler::ha::{Failover, HostId, Phase};
+use scheduler::ha::{Failover, HostId, Phase, stale};
 use scheduler::state::Tables;
 use uuid::Uuid;
 
@@ -22,6 +22,8 @@ pub(super) struct Place {
     pub(super) holds: bool,
     /// Leases are given, and its watchdog is one of its fencers.
     pub(super) leased: bool,
+    /// What is decided about it is done.
+    enforced: bool,
 }
 
 impl Place {
@@ -42,7 +44,8 @@ impl Place {
             let own = case.reentry.life == host.incarnation;
             own && !host.forced_down && case.reentry.begun(Step::StartNova).is_some()
         });
-        Self { life, quarantined: host.quarantined && !starts, holds, leased }
+        let enforced = policy::of(tables, host).mode == Mode::Enforce;
+        Self { life, quarantined: host.quarantined && !starts, holds, leased, enforced }
     }
 }
 
@@ -57,11 +60,15 @@ pub(crate) struct Places {
     pub(super) permits: BTreeMap<Life, BTreeSet<Uuid>>,
     /// Leases are given.
     pub(super) leases: bool,
+    /// What it is all of, and when: replicated milliseconds, and the epoch.
+    failover: Failover,
+    at: (u64, u64),
 }
 
 /// What may begin to run in a life: what is permitted there, and what is being brought there.
 pub(super) fn may_begin(failover: &Failover) -> impl Iterator<Item = (Life, Uuid)> {
     let placed = failover.permits.iter().map(|permit| (permit.life, permit.instance));
+    let placed = placed.filter(|(life, instance)| !failover.is_left_over(*instance, *life));
     placed.chain(failover.moves.iter().filter(|known| known.is_live()).map(|known| (known.to, known.instance)))
 }
 
@@ -78,6 +85,11 @@ fn new_on(tables: &Tables, host: &Host, permits: &mut BTreeSet<Uuid>) {
 }
 
 impl Places {
+    /// Nothing is known, for this node does not reach the others.
+    pub(super) fn astray() -> Self {
+        Self { astray: true, ..Self::default() }
+    }
+
     pub(super) fn of(tables: &Tables) -> Self {
         let failover = tables.failover();
         let mut permits: BTreeMap<Life, BTreeSet<Uuid>> = BTreeMap::new();
@@ -94,7 +106,16 @@ impl Places {
             hosts: failover.hosts.iter().map(|host| (host.id, Place::of(tables, host))).collect(),
             permits,
             leases: failover.gives_leases(),
+            failover: failover.clone(),
+            at: (tables.counters().now, tables.counters().epoch),
         }
+    }
+
+    /// Of the guests that have a process on a host in that boot, those that its agent is to stop.
+    pub(super) fn to_stop(&self, host: HostId, boot: Uuid, guests: &BTreeSet<Uuid>) -> BTreeSet<Uuid> {
+        let known = self.failover.hosts.get(host).filter(|known| known.enabled);
+        let known = known.filter(|_| self.hosts.get(&host).is_some_and(|place| place.enforced));
+        known.map(|known| stale::to_stop(&self.failover, self.at, known, boot, guests)).unwrap_or_default()
     }
 
     pub(super) fn at(&self, life: Life) -> BTreeSet<Uuid> {

@@ -57,6 +57,7 @@ impl View for Seen {
     fn absent(&self, host: HostId, instance: Uuid) -> Option<u64> {
         let boot = self.tables.failover().hosts.get(host)?.boot?;
         let (age, guests) = self.node.ears().domains(host, boot)?;
-        (!guests.listed.contains(&instance)).then(|| self.clock.saturating_sub(age.as_millis() as u64))
+        let rests = guests.off.contains(&instance) || !guests.listed.contains(&instance);
+        rests.then(|| self.clock.saturating_sub(age.as_millis() as u64))
     }
 }

@@ -192,6 +192,7 @@ impl Failover {
     /// there, or a migration of ours is bringing it there.
     pub fn may_begin(&self, instance: Uuid, life: Life) -> bool {
         let placed = self.permits.get(instance).is_some_and(|permit| permit.life == life);
+        let placed = placed && !self.is_left_over(instance, life);
         placed || self.moves.get(instance).is_some_and(|known| known.is_live() && known.to == life)
     }
 

@@ -20,7 +20,7 @@ use scheduler::request::GroupPolicy;
 use uuid::Uuid;
 
 use super::nova::Trouble;
-use super::truth::TrueHost;
+use super::truth::{Bmc, TrueHost};
 use super::world::World;
 
 /// Breakers are closed so long after everything is well, milliseconds (INV-28).
@@ -284,10 +284,10 @@ impl World {
                 broken.push(format!("INV-1 instance {guest} executes on {} too", host.id));
             }
         }
-        // INV-4: what is proven dead executes nothing.
+        // INV-4: what is proven dead executes nothing, where the hardware did not lie.
         for host in &self.hosts {
             let over = self.ha().hosts.get(host.id).is_some_and(|known| known.boots.contains(&host.boot()));
-            if over && !host.guests.is_empty() {
+            if over && !host.guests.is_empty() && host.bmc != Bmc::Swapped {
                 broken.push(format!("INV-4 host {} is proven dead and executes guests", host.id));
             }
         }

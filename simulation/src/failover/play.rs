@@ -6,10 +6,10 @@ use scheduler::ha::coordinator::{Due, Lead, Told};
 use scheduler::ha::host::{Degraded, HostId};
 use scheduler::ha::liveness::{Digest, Heard, Says, Stall};
 use scheduler::ha::order::{Change, Groups, Role};
-use scheduler::ha::policy::Mode;
+use scheduler::ha::policy::{self, Mode};
 use scheduler::ha::proof::LeaseMode;
 use scheduler::ha::recovery::{Life, VmState};
-use scheduler::ha::trouble;
+use scheduler::ha::{stale, trouble};
 use uuid::Uuid;
 
 use super::nova::{ByHand, Moving};
@@ -345,6 +345,7 @@ impl World {
                 host.fed = host.fed.map(|_| now);
             }
             self.arm(at);
+            self.stop_guests(at);
             if !self.hosts[at].compute && !greets {
                 let free = self.ha().hosts.get(id).is_some_and(|known| known.boot == Some(boot) && !known.quarantined);
                 if free && self.ha().cases.get(id).is_none() {
@@ -361,6 +362,29 @@ impl World {
                     host.answered = Some(host.boots);
                 }
             }
+        }
+    }
+
+    /// The session of a life that was proven over begins with a Hello like any other; agents stop what sessions name.
+    fn stop_guests(&mut self, at: usize) {
+        let host = &self.hosts[at];
+        let (id, boot) = (host.id, host.boot());
+        let epoch = self.core.state().tables().counters().epoch;
+        let Some(known) = self.ha().hosts.get(id).filter(|known| known.enabled) else { return };
+        let said = self.ha().cases.get(id).is_some_and(|case| case.held_recover.is_some());
+        if self.ha().is_violated(known, boot, epoch) && !said && self.leader.is_some() {
+            self.hello(at as u128 + 1);
+        }
+        let tables = self.core.state().tables();
+        let Some(known) = tables.failover().hosts.get(id) else { return };
+        if !self.stops || !self.hosts[at].libvirt || policy::of(tables, known).mode != Mode::Enforce {
+            return;
+        }
+        let now = self.core.state().now();
+        let stop = stale::to_stop(tables.failover(), (now, epoch), known, boot, &self.hosts[at].guests);
+        if !stop.is_empty() {
+            self.say(&format!("{id} stops {} guests that may not run there", stop.len()));
+            self.hosts[at].guests.retain(|guest| !stop.contains(guest));
         }
     }
 

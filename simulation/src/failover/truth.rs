@@ -22,6 +22,8 @@ pub enum Bmc {
     Stuck,
     /// It is the BMC of another machine.
     Strange,
+    /// It switches another machine, and says that it is this one's: what it proves is wrong.
+    Swapped,
 }
 
 /// A host as it is.
@@ -212,6 +214,7 @@ impl TrueHost {
     pub fn power(&self) -> Option<Power> {
         match self.bmc {
             Bmc::Silent => None,
+            Bmc::Swapped if self.fences > 0 => Some(Power::Off),
             Bmc::Stuck if self.fences > 0 && self.on => Some(Power::PoweringOff),
             _ if self.on => Some(Power::On),
             _ => Some(Power::Off),

@@ -170,6 +170,8 @@ pub struct World {
     pub skew: i64,
     /// Members that have lost most of their sessions.
     pub blind: [bool; 3],
+    /// Agents stop what they are told to.
+    pub stops: bool,
     /// A former leader goes on granting leases until then.
     pub(super) ghost: u64,
     pub(super) mail: BTreeMap<(u64, u64), Letter>,
@@ -239,6 +241,7 @@ impl World {
             restarted: BTreeMap::new(),
             skew: 0,
             blind: [false; 3],
+            stops: true,
             ghost: 0,
             mail: BTreeMap::new(),
             posted: 0,

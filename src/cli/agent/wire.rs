@@ -183,6 +183,8 @@ pub fn directive(said: ha::AgentDirective) -> Result<Option<Directive>, String> 
         Order::Watchdog { on }
     } else if let Some(on) = said.nova_compute {
         Order::Compute { on }
+    } else if let Some(ha::AgentStopGuests { instances }) = said.stop_guests {
+        Order::StopGuests { instances: uuids(&instances)? }
     } else if said.report_now == Some(true) {
         Order::ReportNow
     } else {

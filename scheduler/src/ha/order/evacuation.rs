@@ -11,7 +11,7 @@ use crate::ha::recovery::{Life, Recorded, Stays, Waiting};
 /// compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Clear {
-    /// Its agent's list of domains does not have the instance.
+    /// Its agent's list of domains does not have the instance, or has it shut off: no process of it is there.
     Absent {
         /// When the list was taken in, replicated milliseconds.
         at: u64,

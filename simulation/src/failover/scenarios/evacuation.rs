@@ -9,7 +9,7 @@ use scheduler::request::{Group, GroupPolicy};
 
 use super::{FEW, Scenario, VMS, asked, called, hang, policy, recovered, returned, want};
 use crate::failover::nova::Trouble;
-use crate::failover::truth::{host, vm};
+use crate::failover::truth::{Bmc, host, vm};
 use crate::failover::world::World;
 
 /// So many times the host dies that instance 1 is on, each time once it has arrived there; which hosts these were.
@@ -232,6 +232,19 @@ pub(super) const ALL: &[Scenario] = &[
         id: "EVA-18",
         what: "a target fails what comes, and its domain is there",
         run: |world| {
+            world.nova.halving = (2..=5).map(host).collect();
+            world.host_mut(1).cut();
+            let belongs = |world: &World| world.nova.servers.values().all(|server| server.host != host(1));
+            let moved = world.until(900_000, |world| belongs(world) && world.all_moved(VMS));
+            let again = world.taken.values().filter(|count| **count > 1).count();
+            want(moved && again == 16, "stopped there, then tried elsewhere", "16 of 20 tried again, all elsewhere")
+        },
+    },
+    Scenario {
+        id: "EVA-18b",
+        what: "the same, and its agent may stop nothing",
+        run: |world| {
+            world.stops = false;
             world.nova.halving = (2..=40).map(host).collect();
             world.host_mut(1).cut();
             let asked = world.until(400_000, |world| {
@@ -361,6 +374,26 @@ pub(super) const ALL: &[Scenario] = &[
     },
     Scenario {
         id: "EVA-14",
+        what: "the BMC is wired to another machine: a host that was proven dead lives",
+        run: |world| {
+            world.bmc(1, Bmc::Swapped);
+            (world.host_mut(1).reaches, world.host_mut(1).storage, world.host_mut(1).data) = ([false; 3], false, false);
+            let proven = world.until(120_000, |world| world.phase(1) == Some(Phase::NovaDown));
+            want(proven && world.host(1).guests.len() == VMS as usize, "", "a wrong proof, and guests that run")?;
+            (world.host_mut(1).reaches, world.host_mut(1).storage, world.host_mut(1).data) = ([true; 3], true, true);
+            let stopped = world.until(5_000, |world| world.host(1).guests.is_empty() && asked(world));
+            want(stopped, "", "ProofViolated: its guests stopped and a person asked within 5 s")?;
+            world.run(300_000);
+            let held = world.ha().cases.get(host(1)).is_some_and(|case| case.held_recover.is_some());
+            want(
+                held && world.taken.is_empty(),
+                "its guests are stopped, no attempt begins, a person is asked",
+                "no attempt",
+            )
+        },
+    },
+    Scenario {
+        id: "EVA-14b",
         what: "a host that was proven dead says Hello in the same boot",
         run: |world| {
             hang(world, 1);
