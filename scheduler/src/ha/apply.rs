@@ -20,6 +20,7 @@ use super::case::{Act, Case, CaseId, Phase, Step};
 use super::host::{Host, HostId, Incarnation};
 use super::mark::{Mark, Marked};
 use super::order::{Change, Done, Order, Role};
+use super::recovery::{Attempt, AttemptState};
 use super::refusal::Refusal;
 use super::stop::Stop;
 use super::table::{BREAKERS, Failover, RECEIVERS, Seat, VOTERS};
@@ -274,14 +275,17 @@ impl Cx<'_> {
             self.ha_mut().small_mut().takes = takes;
             return Ok(Done::Changed);
         }
-        if let Some(recovery) = self.ha().recoveries.iter().find(|recovery| recovery.live().is_some()) {
+        // What is known of a call is read to its end first.
+        let known = |attempt: &Attempt| attempt.state != AttemptState::Ambiguous;
+        if let Some(recovery) = self.ha().recoveries.iter().find(|recovery| recovery.live().is_some_and(known)) {
             return Err(Refusal::Attempt {
                 instance: recovery.instance,
                 number: recovery.attempt.as_ref().map_or(0, |attempt| attempt.number),
-                why: "it is open since before the restore: see in Nova what became of it, and end it, then release"
+                why: "it is open since before the restore: it is read in Nova until it is over; release after that"
                     .to_owned(),
             });
         }
+        self.leave_unknown();
         let old: Vec<HostId> =
             self.ha().cases.iter().filter(|case| case.epoch != epoch).map(|case| case.id.host).collect();
         for host in old {

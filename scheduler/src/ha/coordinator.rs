@@ -404,6 +404,8 @@ impl Coordinator {
             }
             self.plan(lead, &mut due);
             self.begin_in_turn(&cases, lead, &mut due);
+        } else {
+            self.read_to_the_end(lead, &mut due);
         }
         self.forget(lead);
         self.restrain(lead, due)

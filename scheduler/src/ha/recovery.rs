@@ -326,6 +326,8 @@ pub struct Recovery {
     pub allowed: u8,
     /// Targets that are not asked again.
     pub excluded: Vec<HostId>,
+    /// Evacuations that Nova counts as going on for ever: their targets died over them.
+    pub abandoned: Vec<Uuid>,
 }
 
 impl Entry for Recovery {

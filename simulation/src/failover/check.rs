@@ -19,7 +19,7 @@ use scheduler::ha::{CONFIRM, Phase, Refusal, SUSPECT};
 use scheduler::request::GroupPolicy;
 use uuid::Uuid;
 
-use super::nova::Trouble;
+use super::nova::{Moving, Trouble};
 use super::truth::{Bmc, TrueHost};
 use super::world::World;
 
@@ -407,7 +407,11 @@ impl World {
     /// INV-6, INV-7: Nova never works at two evacuations of one instance.
     pub(super) fn check_taken(&mut self, instance: Uuid) {
         *self.taken.entry(instance).or_default() += 1;
-        let open = self.nova.migrations(instance).filter(|moving| moving.over.is_none() && !moving.live).count();
+        // What died with its target is worked at by nobody.
+        let known = self.ha().recoveries.get(instance);
+        let lost = |moving: &&Moving| known.is_some_and(|known| known.abandoned.contains(&moving.id));
+        let open = self.nova.migrations(instance).filter(|moving| moving.over.is_none() && !moving.live);
+        let open = open.filter(|moving| !lost(moving)).count();
         // A call that arrives when it counts as lost is sent again: the target's libvirt takes one of them.
         if open > 1 && !self.overdue.contains(&instance) {
             self.broke(format!("INV-7 Nova works at {open} evacuations of {instance}"));

@@ -292,11 +292,12 @@ impl World {
             return;
         }
         host.compute = true;
-        for (instance, done) in self.nova.clean_up(id) {
+        self.nova.break_off(id);
+        for instance in self.nova.clean_up(id) {
             self.by_id(id).guests.remove(&instance);
             let elsewhere = self.hosts.iter().any(|host| host.id != id && host.guests.contains(&instance));
             let moved = self.nova.servers.get(&instance).is_none_or(|server| server.host != id);
-            if !done || !(elsewhere || moved) {
+            if !(elsewhere || moved) {
                 self.broke(format!("INV-15 the only copy of {instance} is deleted on {id}"));
             }
         }
@@ -317,20 +318,25 @@ impl World {
     fn read_server(&self, instance: Uuid) -> Told {
         let sentinel = self.nova.trouble != Trouble::Partial;
         let read = self.nova.servers.get(&instance).map(|server| {
+            let rebuilt = self.nova.migrations(instance).any(|moving| moving.over.is_none() && !moving.live);
             let shown = |migration: &&super::nova::Moving| sentinel || migration.over.is_some();
             let migrations: Vec<Migration> = self
                 .nova
                 .migrations(instance)
                 .filter(shown)
-                .map(|moving| Migration { id: moving.id, over: moving.over })
+                .map(|moving| Migration {
+                    id: moving.id,
+                    over: moving.over,
+                    evacuates: (!moving.live).then_some(Some(moving.target)),
+                })
                 .collect();
             let read = NovaRead {
                 host: server.host,
-                now: recorded(server),
+                now: Recorded { task: server.destination.is_some() || rebuilt, ..recorded(server) },
                 sentinel,
                 migrations: migrations.iter().map(|migration| migration.id).collect(),
                 moving: migrations.iter().any(|migration| migration.over.is_none()),
-                destination: server.destination.map(|host| (host, None)),
+                destination: server.destination.or(server.broken_off).map(|host| (host, None)),
             };
             (read, migrations)
         });

@@ -60,6 +60,8 @@ pub struct Moving {
     pub live: bool,
     /// A person asked for it, and not failover.
     pub by_hand: Option<ByHand>,
+    /// The boot of its target in which that took it up: with it it is lost.
+    pub begun: Option<u128>,
 }
 
 /// An instance.
@@ -71,14 +73,16 @@ pub struct Server {
     pub vm: VmState,
     /// Its power state says that it runs.
     pub running: bool,
-    /// A live migration was bringing it there.
+    /// A live migration is bringing it there.
     pub destination: Option<HostId>,
+    /// Its last one was, and its source was started anew meanwhile.
+    pub broken_off: Option<HostId>,
 }
 
 impl Server {
     /// One that runs there.
     pub fn on(host: HostId) -> Self {
-        Self { host, vm: VmState::Active, running: true, destination: None }
+        Self { host, vm: VmState::Active, running: true, destination: None, broken_off: None }
     }
 }
 
@@ -137,6 +141,7 @@ impl Nova {
             clean: false,
             live: false,
             by_hand: None,
+            begun: None,
         });
         Answer::Taken
     }
@@ -148,12 +153,23 @@ impl Nova {
         if server.destination.is_some() {
             return Answer::Refused { forever: false };
         }
-        server.destination = Some(target);
+        (server.destination, server.broken_off) = (Some(target), None);
         self.made += 1;
         let id = Uuid::from_u128(0x9000_0000 + self.made);
         let source = server.host;
         let done = if stuck { u64::MAX } else { now + self.takes };
-        self.moving.push(Moving { id, instance, source, target, done, over: None, clean: true, live: true, by_hand });
+        self.moving.push(Moving {
+            id,
+            instance,
+            source,
+            target,
+            done,
+            over: None,
+            clean: true,
+            live: true,
+            by_hand,
+            begun: None,
+        });
         Answer::Taken
     }
 
@@ -172,19 +188,26 @@ impl Nova {
         }
     }
 
-    /// A nova-compute starts: guests of evacuations that were taken are deleted there, done or not.
-    pub fn clean_up(&mut self, host: HostId) -> Vec<(Uuid, bool)> {
-        let mut deleted = Vec::new();
-        for moving in self.moving.iter_mut().filter(|moving| moving.source == host && !moving.clean) {
-            match moving.over {
-                Some(false) => {}
-                over => {
-                    deleted.push((moving.instance, over == Some(true)));
-                    moving.clean = true;
-                }
+    /// A nova-compute starts: live migrations away from it are over, whatever became of their guests
+    /// (`nova/compute/manager.py`, `_reset_live_migration`).
+    pub fn break_off(&mut self, host: HostId) {
+        let open = |moving: &&mut Moving| moving.source == host && moving.live && moving.over.is_none();
+        for moving in self.moving.iter_mut().filter(|moving| moving.by_hand.is_none()).filter(open) {
+            moving.over = Some(false);
+            if let Some(server) = self.servers.get_mut(&moving.instance) {
+                (server.destination, server.broken_off) = (None, Some(moving.target));
             }
         }
-        deleted
+    }
+
+    /// A nova-compute starts: guests of evacuations that were taken are deleted there, done or not.
+    pub fn clean_up(&mut self, host: HostId) -> Vec<Uuid> {
+        let begun = |moving: &&mut Moving| moving.source == host && !moving.clean && moving.over != Some(false);
+        let begun = self.moving.iter_mut().filter(begun).map(|moving| {
+            moving.clean = true;
+            moving.instance
+        });
+        begun.collect()
     }
 
     /// Migrations of an instance.

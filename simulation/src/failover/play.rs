@@ -1,6 +1,8 @@
 //! One tick: the truth goes on, agents are heard, whoever leads says what is due, its orders are applied,
 //! and calls and their answers travel.
 
+use std::sync::Arc;
+
 use scheduler::ha::coordinator::lease::Ask;
 use scheduler::ha::coordinator::{Due, Lead, Told};
 use scheduler::ha::host::{Degraded, HostId};
@@ -8,7 +10,7 @@ use scheduler::ha::liveness::{Digest, Heard, Says, Stall};
 use scheduler::ha::order::{Change, Groups, Role};
 use scheduler::ha::policy::{self, Mode};
 use scheduler::ha::proof::LeaseMode;
-use scheduler::ha::recovery::{Life, VmState};
+use scheduler::ha::recovery::{Life, Recovery, VmState};
 use scheduler::ha::{stale, trouble};
 use uuid::Uuid;
 
@@ -110,7 +112,20 @@ impl World {
         }
         for at in 0..self.nova.moving.len() {
             let moving = self.nova.moving[at];
-            if moving.over.is_some() || now < moving.done {
+            if moving.over.is_some() {
+                continue;
+            }
+            let target = self.by_id(moving.target);
+            let (boots, works) = (target.boots, target.runs() && target.compute);
+            if !moving.live {
+                // What a nova-compute has taken up dies with it, and nothing tells Nova.
+                match moving.begun {
+                    None if works => self.nova.moving[at].begun = Some(boots),
+                    Some(begun) if begun == boots && works => {}
+                    _ => continue,
+                }
+            }
+            if now < moving.done {
                 continue;
             }
             if let Some(ByHand::Cold(asked)) = moving.by_hand {
@@ -134,7 +149,10 @@ impl World {
                 Some(_) => !self.ha().hosts.get(moving.target).is_some_and(|host| life.is_some() && !host.quarantined),
                 None => moving.live && !life.is_some_and(|life| self.ha().may_begin(moving.instance, life)),
             };
-            let denied = stray || moving.by_hand.is_none() && self.is_denied(moving.instance, moving.target);
+            // So is what waited for its target while the instance got another place.
+            let left = |known: &Arc<Recovery>| known.abandoned.contains(&moving.id);
+            let late = !moving.live && self.ha().recoveries.get(moving.instance).is_some_and(left);
+            let denied = stray || late || moving.by_hand.is_none() && self.is_denied(moving.instance, moving.target);
             let target = self.by_id(moving.target);
             // The target's libvirt refuses a domain that it has.
             let fails = !target.runs() || target.guests.contains(&moving.instance);

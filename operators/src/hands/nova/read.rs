@@ -79,11 +79,12 @@ impl Client {
         let path = format!("/os-migrations?instance_uuid={instance}");
         let rows = self.pages(&path, "migrations", "uuid").await?;
         let sentinel = self.sentinel(&known, view).await?;
-        let migrations = rows.iter().map(migration).collect::<Result<Vec<_>, _>>()?;
+        let migrations = rows.iter().map(|row| migration(row, view)).collect::<Result<Vec<_>, _>>()?;
         let mut moving = migrations.iter().any(|migration| migration.over.is_none());
         // The newest is first. Where a live migration broke off, the guest may be on the other side.
         let live = rows.first().filter(|row| row["migration_type"] == "live-migration");
-        let live = live.filter(|_| migrations.first().is_some_and(|migration| migration.over != Some(true)));
+        let over = migrations.first().and_then(|migration| migration.over) == Some(true);
+        let live = live.filter(|row| !over || row["dest_compute"] != name.as_str());
         let destination = live.map(|row| view.named(row["dest_compute"].as_str().unwrap_or_default()));
         // To a host that nobody knows: it is never clear, and a person must look.
         moving |= destination == Some(None);
@@ -182,13 +183,14 @@ fn asks(server: &Value) -> Asks {
 
 /// A migration. What is over is what Nova's own list of those in progress leaves out
 /// (`openstack/nova:nova/db/main/api.py`, `migration_get_in_progress_by_host_and_node`).
-fn migration(row: &Value) -> Result<Migration, Failed> {
+fn migration<V: View>(row: &Value, view: &V) -> Result<Migration, Failed> {
     let over = match row["status"].as_str() {
         Some("done" | "completed" | "confirmed") => Some(true),
         Some("error" | "failed" | "cancelled" | "reverted") => Some(false),
         _ => None,
     };
-    Ok(Migration { id: uuid_of(row, "uuid")?, over })
+    let evacuates = (row["migration_type"] == "evacuation").then(|| view.named(row["dest_compute"].as_str()?));
+    Ok(Migration { id: uuid_of(row, "uuid")?, over, evacuates })
 }
 
 fn uuid_of(row: &Value, name: &str) -> Result<Uuid, Failed> {

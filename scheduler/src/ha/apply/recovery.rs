@@ -79,6 +79,7 @@ impl Cx<'_> {
             tried: 0,
             allowed: ATTEMPTS,
             excluded: Vec::new(),
+            abandoned: Vec::new(),
         });
         if Stop::RecordedRules.lets(false) {
             recovery.recorded = assignment.recorded;

@@ -58,6 +58,10 @@ impl Cx<'_> {
         if !Stop::PermitExact.lets(current == Some(life) || current.is_some_and(over)) {
             return Err(Refusal::Permit { instance, given: Some(life), current });
         }
+        let proven = current.filter(|from| *from != life).and_then(|from| self.ha().proven(from, self.epoch()));
+        if let Some(why) = self.destination_flaw(instance, nova, proven.unwrap_or(0)) {
+            return no(why);
+        }
         let poison = match current.filter(|from| *from != life) {
             Some(from) => self.ha().stays_after(instance, from, self.epoch(), now).is_some(),
             None => self.ha().is_poison(instance),
@@ -80,6 +84,7 @@ impl Cx<'_> {
         }
         if let Some(from) = current.filter(|from| *from != life) {
             self.count_death(instance, from);
+            self.forget_move(instance);
             self.settle_elsewhere(instance, life, PermitCause::SameHostNewBoot);
             self.ha_mut().permits.put(Permit { instance, life });
         }

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use crate::ha::case::{Act, Case, Phase};
 use crate::ha::drain::{MoveState, Stage};
-use crate::ha::host::Host;
+use crate::ha::host::{Host, Maintenance};
 use crate::ha::order::Leader;
 use crate::ha::policy::{self, Mode};
 use crate::ha::recovery::AttemptState;
@@ -49,7 +49,10 @@ impl Barrier {
         let free = |act, case: &Case| case.epoch == epoch && failover.paused(act) <= now && case.held(act).is_none();
         if let Some((case, op)) = failover.cases.iter().find_map(|case| Some((case, case.op(intent)?))) {
             let host = failover.hosts.get(case.id.host).filter(|host| host.incarnation == case.id.incarnation);
-            let free_host = |host: &Host| host.exempt <= now && failover.stops_kill(host, now).is_none();
+            let free_host = |host: &Host| {
+                let manual = host.maintenance == Maintenance::Manual;
+                !manual && host.exempt <= now && failover.stops_kill(host, now).is_none()
+            };
             let may = host.is_some_and(|host| free_host(host) && acts(host.id));
             return may && op.outcome.is_none() && free(Act::Kill, case);
         }

@@ -239,6 +239,8 @@ pub struct Migration {
     pub id: Uuid,
     /// It is over, and whether it went well.
     pub over: Option<bool>,
+    /// The host that it evacuates to, as far as that is known; none: it is no evacuation.
+    pub evacuates: Option<Option<HostId>>,
 }
 
 /// What Nova answered to an evacuation.

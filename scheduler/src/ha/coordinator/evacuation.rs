@@ -7,7 +7,8 @@ use uuid::Uuid;
 use super::{Answer, Call, Coordinator, Due, FROM_CELL, InstanceFacts, Lead, MOST, Migration, PART, pace};
 use crate::ha::breaker::Scope;
 use crate::ha::case::{Act, Case, CaseId, Phase};
-use crate::ha::order::{Change, Clear, Ended, PermitCause};
+use crate::ha::host::HostId;
+use crate::ha::order::{Change, Clear, Ended, NovaRead, PermitCause};
 use crate::ha::planner;
 use crate::ha::policy;
 use crate::ha::recovery::{Attempt, AttemptState, Life, Recovery, Status};
@@ -97,11 +98,14 @@ impl Coordinator {
             self.name(recovery.instance, case, "evacuate", u64::from(attempt.number) << 8 | u64::from(attempt.calls));
         let facts = self.instances.entry(recovery.instance).or_default();
         let fresh = facts.read.as_ref().filter(|(at, ..)| lead.now <= at + pace::READ);
-        let Some((_, nova, _)) = fresh else {
+        let Some((_, nova, migrations)) = fresh else {
             read_server(facts, recovery.instance, pace::NOVA, lead, due);
             return;
         };
-        let mut nova = nova.clone();
+        let (mut nova, migrations) = (nova.clone(), migrations.clone());
+        // What Nova goes on with for ever moves nothing.
+        let mut open = migrations.iter().filter(|migration| migration.over.is_none()).peekable();
+        nova.moving &= open.peek().is_none() || !open.all(|migration| recovery.abandoned.contains(&migration.id));
         // Proposed again and again, or not even that.
         let since = facts.wanted.filter(|(known, _)| *known == op).map_or(lead.now, |(_, since)| since);
         facts.wanted = Some((op, since));
@@ -116,24 +120,8 @@ impl Coordinator {
             }
             return;
         }
-        // A drain was bringing it elsewhere when its host died.
-        let drained = lead.ha().moves.get(recovery.instance).filter(|known| known.is_live());
-        nova.destination = nova.destination.or(drained.map(|known| (known.to.host, None)));
-        // A live migration was under way: it runs there, or it is known not to.
-        if let Some((host, None)) = nova.destination {
-            let dead = lead.ha().hosts.get(host).filter(|there| !there.is_open());
-            let last = dead.and_then(|there| Some(Life { host, incarnation: there.proofs.first()?.incarnation }));
-            let clear = match last {
-                Some(life) => Some(Clear::Dead(life)),
-                None => match self.found_there(case, recovery.instance, host, lead, due) {
-                    Some((false, at)) => Some(Clear::Absent { at }),
-                    _ => None,
-                },
-            };
-            if clear.is_none() {
-                return;
-            }
-            nova.destination = Some((host, clear));
+        if !self.arrived_nowhere(case, recovery.instance, &mut nova, lead, due) {
+            return;
         }
         let facts = self.instances.entry(recovery.instance).or_default();
         due.push(Due::Propose(Change::AttemptIntent {
@@ -145,6 +133,46 @@ impl Coordinator {
             nova: Box::new(nova),
         }));
         facts.read = None;
+    }
+
+    /// Whether an instance is known not to be where a migration was bringing it when its host died; found running there
+    /// it is adopted.
+    pub(super) fn arrived_nowhere(
+        &mut self,
+        case: &Case,
+        instance: Uuid,
+        nova: &mut NovaRead,
+        lead: &Lead<'_>,
+        due: &mut Vec<Due>,
+    ) -> bool {
+        // A drain of ours, or what Nova says of its last live migration.
+        let drained = lead.ha().moves.get(instance).filter(|known| known.is_live());
+        nova.destination = nova.destination.or(drained.map(|known| (known.to.host, None)));
+        let Some((host, None)) = nova.destination else { return true };
+        let clear = match last_life(host, lead) {
+            Some(life) => Some(Clear::Dead(life)),
+            None => match self.found_there(case, instance, host, lead, due) {
+                Some((false, at)) => Some(Clear::Absent { at }),
+                _ => None,
+            },
+        };
+        nova.destination = Some((host, clear));
+        clear.is_some()
+    }
+
+    /// After a restore what was called before is read until it is over, and nothing is begun.
+    pub(super) fn read_to_the_end(&mut self, lead: &Lead<'_>, due: &mut Vec<Due>) {
+        let open: Vec<_> = lead.ha().recoveries.iter().filter(|known| known.live().is_some()).cloned().collect();
+        for recovery in open {
+            let case = lead.ha().cases.get(recovery.case.host).filter(|case| case.id == recovery.case).cloned();
+            let (Some(case), Some(attempt)) = (case, recovery.live()) else { continue };
+            let mut all = Vec::new();
+            self.follow(&case, &recovery, attempt, lead, &mut all);
+            due.extend(all.into_iter().filter(|due| match due {
+                Due::Propose(change) => matches!(change, Change::AttemptObserved { .. } | Change::AttemptEnd { .. }),
+                Due::Call(call) => !call.writes(),
+            }));
+        }
     }
 
     fn follow(&mut self, case: &Case, recovery: &Recovery, attempt: &Attempt, lead: &Lead<'_>, due: &mut Vec<Due>) {
@@ -207,10 +235,22 @@ impl Coordinator {
         if !nova.sentinel {
             return;
         }
-        let new: Vec<Migration> =
-            migrations.iter().filter(|migration| !attempt.baseline.contains(&migration.id)).copied().collect();
-        match new.as_slice() {
+        // Of what came since, those to another target are somebody else's.
+        let own = |migration: &Migration| {
+            migration.evacuates.is_some_and(|target| target.is_none_or(|target| target == attempt.target.host))
+        };
+        let new = migrations.iter().filter(|migration| !attempt.baseline.contains(&migration.id)).copied();
+        let (own, others): (Vec<Migration>, Vec<Migration>) = new.partition(own);
+        // A call that was sent again may be behind it still.
+        let calls = usize::from(attempt.calls);
+        let late = own.len() < calls && lead.clock < attempt.at.saturating_add(2 * pace::HORIZON);
+        match own.as_slice() {
             [] => {
+                let done = others.iter().find(|migration| migration.over == Some(true));
+                if let Some(migration) = done.filter(|_| nova.host != case.id.host && !nova.moving) {
+                    due.push(ended(Ended::Succeeded { at: nova.host, migration: migration.id }));
+                    return;
+                }
                 let since = facts.traceless(attempt.op, read_at);
                 let again = attempt.state == AttemptState::Ambiguous
                     && read_at >= since + pace::HORIZON
@@ -232,8 +272,13 @@ impl Coordinator {
                     Some(true) if nova.host != case.id.host => {
                         due.push(ended(Ended::Succeeded { at: nova.host, migration: migration.id }));
                     }
+                    // Its target died over it, and nothing comes of it any more.
+                    None if nova.host == case.id.host && died(attempt.target, read_at, lead) => {
+                        due.push(ended(Ended::Abandoned { migration: migration.id }));
+                    }
                     // Not over; or done, and Nova still names the source: it is about to say otherwise.
                     None | Some(true) => {}
+                    Some(false) if late => {}
                     Some(false) => due.push(ended(Ended::Failed { migration: migration.id })),
                 }
             }
@@ -254,6 +299,7 @@ impl Coordinator {
                         due.push(ended(Ended::Succeeded { at: nova.host, migration: migration.id }));
                     }
                     Some(_) => {}
+                    None if late => {}
                     None => due.push(ended(Ended::Failed { migration: several[0].id })),
                 }
             }
@@ -316,6 +362,18 @@ impl Coordinator {
             }
         }
     }
+}
+
+/// Whether that life was proven over before Nova was read.
+fn died(life: Life, read_at: u64, lead: &Lead<'_>) -> bool {
+    let read = lead.clock.saturating_sub(lead.now.saturating_sub(read_at));
+    lead.ha().proven(life, lead.tables.counters().epoch).is_some_and(|proven| proven < read)
+}
+
+/// The life of a host that was proven over last, if it is in none since.
+pub(super) fn last_life(host: HostId, lead: &Lead<'_>) -> Option<Life> {
+    let dead = lead.ha().hosts.get(host).filter(|there| !there.is_open())?;
+    Some(Life { host, incarnation: dead.proofs.first()?.incarnation })
 }
 
 pub(super) fn read_server(facts: &mut InstanceFacts, instance: Uuid, every: u64, lead: &Lead<'_>, due: &mut Vec<Due>) {

@@ -150,7 +150,14 @@ impl Coordinator {
     }
 
     /// Whether a list of a host that is newer than that says that no process there has the instance.
-    fn is_without(&mut self, host: HostId, instance: Uuid, after: u64, lead: &Lead<'_>, due: &mut Vec<Due>) -> bool {
+    pub(super) fn is_without(
+        &mut self,
+        host: HostId,
+        instance: Uuid,
+        after: u64,
+        lead: &Lead<'_>,
+        due: &mut Vec<Due>,
+    ) -> bool {
         let list = self.hosts.get(&host).and_then(|facts| facts.domains.as_ref()).filter(|list| list.at > after);
         let without = list.is_some_and(|list| list.is_without(instance));
         if !without {

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{Answer, Call, Coordinator, Due, Lead, pace};
 use crate::ha::case::Case;
 use crate::ha::host::Host;
-use crate::ha::order::{Change, NovaRead, PermitCause};
+use crate::ha::order::{Change, Clear, NovaRead, PermitCause};
 use crate::ha::policy;
 use crate::ha::recovery::{Life, Status, Stays, VmState};
 
@@ -51,6 +51,14 @@ impl Coordinator {
             let gone = facts.missing.is_some_and(|since| lead.now >= since + pace::VANISHED);
             let read =
                 facts.read.as_ref().filter(|(at, ..)| lead.now <= at + pace::READ).map(|(_, read, _)| read.clone());
+            let mut read = read;
+            if let Some(read) = read.as_mut().filter(|read| read.host == host.id && !read.moving && read.sentinel)
+                && let Some(case) = ha.cases.get(host.id)
+                && !self.arrived_nowhere(case, instance, read, lead, due)
+            {
+                continue;
+            }
+            let facts = self.instances.entry(instance).or_default();
             match read {
                 // Somebody has moved it: where it is found running it stays, and nothing is started here.
                 Some(read) if read.host != host.id => {
@@ -97,11 +105,43 @@ impl Coordinator {
     /// The intent to start one again, once Nova has said that it is there.
     fn read_and_restart(&mut self, instance: Uuid, life: Life, lead: &Lead<'_>, due: &mut Vec<Due>) {
         let facts = self.instances.entry(instance).or_default();
-        match facts.read.as_ref().filter(|(at, ..)| lead.now <= at + pace::READ).map(|(_, read, _)| read.clone()) {
-            Some(read) if read.host == life.host => self.restart(instance, life, read, lead, due),
+        let read = facts.read.as_ref().filter(|(at, ..)| lead.now <= at + pace::READ);
+        match read.map(|(at, read, _)| (*at, read.clone())) {
+            Some((at, mut read)) if read.host == life.host => {
+                if self.left_for_nowhere(instance, at, &mut read, lead, due) {
+                    self.restart(instance, life, read, lead, due);
+                }
+            }
             Some(_) => {}
             None => super::evacuation::read_server(facts, instance, pace::NOVA, lead, due),
         }
+    }
+
+    /// Whether a guest of a host that lives is known not to be where its last live migration was bringing it, by a list
+    /// that is newer than what Nova said at `read_at`. One that runs there has its place follow it.
+    fn left_for_nowhere(
+        &mut self,
+        instance: Uuid,
+        read_at: u64,
+        nova: &mut NovaRead,
+        lead: &Lead<'_>,
+        due: &mut Vec<Due>,
+    ) -> bool {
+        let Some((host, known)) = nova.destination else { return true };
+        let read = lead.clock.saturating_sub(lead.now.saturating_sub(read_at));
+        if matches!(known, Some(Clear::Absent { at }) if at > read) {
+            return true;
+        }
+        let clear = match super::evacuation::last_life(host, lead) {
+            Some(life) => Some(Clear::Dead(life)),
+            None if self.is_without(host, instance, read, lead, due) => {
+                let list = self.hosts.get(&host).and_then(|facts| facts.domains.as_ref());
+                list.map(|list| Clear::Absent { at: list.at })
+            }
+            None => None,
+        };
+        nova.destination = Some((host, clear));
+        clear.is_some()
     }
 
     /// The intent to start one again.
@@ -187,10 +227,12 @@ impl Coordinator {
                 Some((_, read, _)) if read.now.vm != VmState::Active || read.now.task || read.host != id => {
                     self.guests.remove(&instance);
                 }
-                Some((_, read, _)) => {
-                    let read = read.clone();
-                    self.guests.remove(&instance);
-                    self.restart(instance, life, read, lead, due);
+                Some((at, read, _)) => {
+                    let (at, mut read) = (*at, read.clone());
+                    if self.left_for_nowhere(instance, at, &mut read, lead, due) {
+                        self.guests.remove(&instance);
+                        self.restart(instance, life, read, lead, due);
+                    }
                 }
                 None => super::evacuation::read_server(facts, instance, pace::NOVA, lead, due),
             }

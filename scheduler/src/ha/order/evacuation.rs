@@ -76,6 +76,11 @@ pub enum Ended {
         /// The migration.
         migration: Uuid,
     },
+    /// The migration does not end in Nova any more, for its target died over it: another attempt may come.
+    Abandoned {
+        /// The migration.
+        migration: Uuid,
+    },
     /// Nova refused the call itself, and took nothing.
     Refused {
         /// For good, or of this target only.

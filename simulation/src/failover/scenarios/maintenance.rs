@@ -1,9 +1,11 @@
 //! Planned work: a host is emptied while it lives.
 
+use std::sync::Arc;
+
 use scheduler::ha::Phase;
 use scheduler::ha::admission::{Refuses, Rule};
 use scheduler::ha::coordinator::{Answer, Call};
-use scheduler::ha::drain::{Left, MOST_SOURCE, Over, Stage};
+use scheduler::ha::drain::{Left, MOST_SOURCE, Move, MoveState, Over, Stage};
 use scheduler::ha::host::{Degraded, Detection, Maintenance};
 use scheduler::ha::order::{Change, Role};
 use scheduler::ha::recovery::VmState;
@@ -346,6 +348,32 @@ pub(super) const ALL: &[Scenario] = &[
             let moved = world.until(180_000, |world| world.all_moved(1) && permit(world) != Some(host(4)));
             want(moved && world.taken.len() == 1, "", "recovered from there, once")?;
             want(true, "its permit follows to the dead host once the former one is without it, and it is recovered", "")
+        },
+    },
+    Scenario {
+        id: "MNT-14",
+        what: "a drained host crashes at the switch-over of a migration, and boots unfenced",
+        run: |world| {
+            policy(world, |policy| policy.in_place = true)?;
+            world.nova.stuck = (1..=VMS).map(vm).collect();
+            drain(world, 1, Maintenance::Manual)?;
+            let moving = |world: &World| {
+                let running = |known: &&Arc<Move>| matches!(known.state, MoveState::Running(_));
+                world.ha().moves.iter().find(running).map(|known| (known.instance, known.to.host))
+            };
+            want(world.until(120_000, |world| moving(world).is_some()), "", "a live migration")?;
+            let (instance, to) = moving(world).unwrap_or_default();
+            let n = to.0.as_u128() - host(0).0.as_u128();
+            world.host_mut(1).cut();
+            world.host_mut(n).guests.insert(instance);
+            world.host_mut(1).boot_up();
+            let there = |world: &World| world.ha().permits.get(instance).is_some_and(|known| known.life.host == to);
+            let adopted = world.until(300_000, there);
+            world.run(300_000);
+            let others = (1..=VMS).map(vm).filter(|other| *other != instance);
+            let home = others.into_iter().all(|other| world.host(1).guests.contains(&other));
+            let once = !world.host(1).guests.contains(&instance) && world.host(n).guests.contains(&instance);
+            want(adopted && home && once, "adopted where it runs, the others started in place", "one copy of each")
         },
     },
 ];

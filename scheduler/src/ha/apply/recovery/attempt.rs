@@ -109,25 +109,31 @@ impl Cx<'_> {
         if !Stop::NothingMoving.lets(!ours) {
             return Some("a migration is there that was not before: the call was taken".to_owned());
         }
-        if !Stop::TaskState.lets(!nova.now.task) {
+        // What died with its target has left its mark there.
+        if !Stop::TaskState.lets(!nova.now.task || !recovery.abandoned.is_empty()) {
             return Some("something is being done with it (task_state): a person must look".to_owned());
         }
         if nova.now.vm == VmState::Other {
             return Some("Nova evacuates only what is active, stopped or in error".to_owned());
         }
-        let moving = self.ha().moves.get(recovery.instance).filter(|known| known.is_live());
+        self.destination_flaw(recovery.instance, nova, proven)
+    }
+
+    /// What speaks against starting an instance where it was, or on a third host: it may be where a migration was bringing
+    /// it, as far as is known since then.
+    pub(in crate::ha::apply) fn destination_flaw(&self, instance: Uuid, nova: &NovaRead, since: u64) -> Option<String> {
+        let moving = self.ha().moves.get(instance).filter(|known| known.is_live());
         let named = moving.is_none_or(|known| nova.destination.is_some_and(|(host, _)| host == known.to.host));
         if !Stop::DestinationClear.lets(named) {
             return Some("a drain was bringing it elsewhere, and that host is not looked at".to_owned());
         }
-        if let Some((destination, clear)) = nova.destination {
-            let clear = clear.is_some_and(|clear| self.is_clear(destination, clear, proven, false));
-            if !Stop::DestinationClear.lets(clear) {
-                let why = "a live migration was bringing it to host";
-                return Some(format!("{why} {destination}, which is not known to be without it since the proof"));
-            }
-        }
-        None
+        let (destination, clear) = nova.destination?;
+        let clear = clear.is_some_and(|clear| self.is_clear(destination, clear, since, false));
+        (!Stop::DestinationClear.lets(clear)).then(|| {
+            format!(
+                "a live migration was bringing it to host {destination}, which is not known to be without it since then"
+            )
+        })
     }
 
     /// Whether an instance surely does not run on `host`, by something newer than `since`.
@@ -225,6 +231,17 @@ impl Cx<'_> {
                 attempt.failed = Some(migration);
                 recovery.status = Status::Waiting(Waiting::Replan);
             }
+            Ended::Abandoned { migration } => {
+                if !Stop::SameTarget.lets(!other(migration)) {
+                    return Err(no("that migration is not its own"));
+                }
+                if !Stop::SameTarget.lets(self.ha().proven(attempt.target, self.epoch()).is_some()) {
+                    return Err(no("its target is not proven dead: what Nova has begun there may go on"));
+                }
+                attempt.failed = Some(migration);
+                recovery.abandoned.push(migration);
+                recovery.status = Status::Waiting(Waiting::Replan);
+            }
             Ended::Refused { forever } => {
                 // An earlier call may have been taken: this refusal says nothing of it.
                 if !Stop::SameTarget.lets(attempt.calls <= 1 && attempt.state != AttemptState::Ambiguous) {
@@ -246,7 +263,7 @@ impl Cx<'_> {
         }
         attempt.state = AttemptState::Ended;
         attempt.over = self.now();
-        let failed = matches!(ended, Ended::Failed { .. } | Ended::Refused { .. });
+        let failed = matches!(ended, Ended::Failed { .. } | Ended::Abandoned { .. } | Ended::Refused { .. });
         if failed && recovery.excluded.len() < EXCLUDED && !recovery.excluded.contains(&attempt.target.host) {
             recovery.excluded.push(attempt.target.host);
         }
@@ -268,5 +285,20 @@ impl Cx<'_> {
         }
         self.ha_mut().recoveries.put(Arc::new(recovery));
         Ok(Done::Changed)
+    }
+
+    /// Of attempts that have left no trace in Nova nobody knows what became: their instances keep their permits, and a
+    /// person looks.
+    pub(in crate::ha::apply) fn leave_unknown(&mut self) {
+        let open: Vec<_> = self.ha().recoveries.iter().filter(|known| known.live().is_some()).cloned().collect();
+        for recovery in open {
+            let mut recovery = Recovery::clone(&recovery);
+            if let Some(attempt) = &mut recovery.attempt {
+                (attempt.state, attempt.over) = (AttemptState::Ended, self.now());
+            }
+            recovery.status = Status::Stays(Stays::Conflict);
+            self.unclaim(&recovery);
+            self.ha_mut().recoveries.put(Arc::new(recovery));
+        }
     }
 }
