@@ -155,6 +155,11 @@ fn waits(tables: &Tables, drain: &Drain) -> Option<String> {
         Some(host) if moving.len() >= policy.drains as usize => {
             Some(format!("for the drain of {host}: {} at a time in a cluster", policy.drains))
         }
+        _ if let Some((host, group)) = failover.shares(drain) => Some(format!(
+            "for the drain of {}: either host has members of server group {group}, which declares min_available, and one \
+             host of it is drained at a time",
+            host_name(tables, host)
+        )),
         _ if admission::kept(&policy).is_some_and(|(rule, refuses)| refuses && rule != Rule::Host) => {
             Some(format!("for room: '{}' would not stay free then", policy.admission))
         }
@@ -162,5 +167,88 @@ fn waits(tables: &Tables, drain: &Drain) -> Option<String> {
             Some("for room: its cluster could not lose a host then".to_owned())
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use scheduler::ha::drain::Step;
+    use scheduler::ha::host::{Hello, HostSpec, Machine, PlaceNames};
+    use scheduler::ha::mark::Mark;
+    use scheduler::ha::order::{Actor, Done, Leader, Order, Role};
+    use scheduler::{Batch, Command, Core, Outcome, Proposer, level};
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// Opens drains of two hosts of two clusters that have members of a server group.
+    fn drained(declares: bool) -> Core {
+        let mut core = Core::new();
+        let mut apply = |command| {
+            let batch = Batch { proposer: Proposer::default(), now: 1_000, wall: 1_000, commands: vec![command] };
+            core.apply(&batch).pop().expect("one for each command")
+        };
+        apply(Command::Raise { level: level::FAILOVER });
+        let mut order = |role, change| {
+            let actor = Actor { role, name: "test".to_owned(), reason: "because".to_owned() };
+            let order = Order { leader: Leader { term: 1, node: 1 }, epoch: 0, actor, change };
+            match apply(Command::Failover(Box::new(order))) {
+                Outcome::Failover(Ok(Done::Changed)) => {}
+                other => panic!("{other:?}"),
+            }
+        };
+        order(Role::Coordinator, Change::Mark(Mark::Ours));
+        for n in [1, 2] {
+            let id = HostId(Uuid::from_u128(n));
+            let machine = Machine { uuid: Some(Uuid::from_u128(10 + n)), serial: Some(format!("serial-{n}")) };
+            let rack = format!("rack-{n}");
+            let places = PlaceNames {
+                az: rack.clone(),
+                cell: rack.clone(),
+                cluster: rack.clone(),
+                power: rack.clone(),
+                chassis: rack,
+            };
+            let (nova_host, enabled, permit_check) = (format!("node-{n}"), true, true);
+            let host = HostSpec {
+                id,
+                nova_host,
+                machine: machine.clone(),
+                places,
+                enabled,
+                permit_check,
+                ..HostSpec::default()
+            };
+            order(Role::Coordinator, Change::HostUpsert(Box::new(host)));
+            let hello = Hello { boot: Uuid::from_u128(20 + n), machine, permit_check, ..Hello::default() };
+            order(Role::Coordinator, Change::IncarnationOpen { host: id, hello: Box::new(hello) });
+            order(Role::Operator, Change::DrainOpen { host: id, incarnation: 1, mode: Maintenance::Auto });
+            let step = |step| Change::DrainStep { host: id, step: Box::new(step) };
+            order(Role::Coordinator, step(Step::Groups([(Uuid::from_u128(30), declares)].into())));
+            if n == 1 {
+                order(Role::Coordinator, step(Step::Begin));
+            }
+        }
+        core
+    }
+
+    #[test]
+    fn a_drain_says_for_which_server_group_it_waits() {
+        for (declares, expected) in [
+            (false, None),
+            (
+                true,
+                Some(
+                    "for the drain of node-1: either host has members of server group \
+                     00000000-0000-0000-0000-00000000001e, which declares min_available, and one host of it is drained at \
+                     a time",
+                ),
+            ),
+        ] {
+            let core = drained(declares);
+            let tables = core.state().tables();
+            let drain = tables.failover().drains.get(HostId(Uuid::from_u128(2))).expect("open");
+            assert_eq!(waits(tables, drain).as_deref(), expected);
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! Planned work: a host is emptied by live migrations while it lives. Nothing here needs a proof, for both
 //! sides are alive; a host that dies meanwhile is a case, and its drain is over.
 
+use std::collections::BTreeMap;
+
 use bitcode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -9,6 +11,7 @@ use super::host::{HostId, Incarnation};
 use super::keyed::Entry;
 use super::order::{Leader, NovaRead};
 use super::recovery::Life;
+use super::table::Failover;
 
 /// Outgoing migrations of one source at once.
 pub const MOST_SOURCE: usize = 2;
@@ -22,6 +25,8 @@ pub const TRIES: u8 = 3;
 pub const BACKOFF: [u64; 3] = [60_000, 300_000, 900_000];
 /// Instances that stay of one drain that are remembered.
 pub const LEFT: usize = 4_096;
+/// Server groups of one drain that are remembered.
+pub const GROUPS: usize = 4_096;
 /// A migration that has taken so long is stuck, milliseconds.
 pub const STUCK: u64 = 600_000;
 /// One whose remaining memory has not shrunk for so long does not get on, milliseconds.
@@ -31,7 +36,7 @@ pub const STALLED: u64 = 120_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// Until another one of its cluster is over.
+    /// Until another one of its cluster, or of a server group, is over.
     Waiting,
     /// Instances are moved.
     Moving,
@@ -92,6 +97,9 @@ pub struct Drain {
     pub moved: u32,
     /// Instances that stay, and why.
     pub left: Vec<(Uuid, Left)>,
+    /// Server groups whose members must be apart and of which some were on the host when it began, and whether one of
+    /// those declares a minimum that is to stay (`pallium:min_available`). None once it is over.
+    pub groups: BTreeMap<Uuid, bool>,
 }
 
 impl Drain {
@@ -105,6 +113,21 @@ impl Entry for Drain {
     type Key = HostId;
     fn key(&self) -> HostId {
         self.host
+    }
+}
+
+impl Failover {
+    /// A host that is emptied now and has members of the same server group, where a member on either declares a
+    /// minimum: it, and the group.
+    pub fn shares(&self, drain: &Drain) -> Option<(HostId, Uuid)> {
+        let known = |id| id != drain.host && self.hosts.get(id).is_some();
+        self.drains.iter().filter(|other| other.stage == Stage::Moving && known(other.host)).find_map(|other| {
+            let shared = other
+                .groups
+                .iter()
+                .find(|(group, declares)| drain.groups.get(*group).is_some_and(|own| *own || **declares));
+            shared.map(|(group, _)| (other.host, *group))
+        })
     }
 }
 
@@ -200,4 +223,6 @@ pub enum Step {
     Moved(Uuid, Uuid),
     /// It is where it was.
     Failed(Uuid),
+    /// Server groups that it has members of while it waits for its turn, as [`Drain::groups`] has them.
+    Groups(BTreeMap<Uuid, bool>),
 }

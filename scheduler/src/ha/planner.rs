@@ -125,8 +125,14 @@ enum Open<'a> {
 }
 
 /// What of Nova's list says nothing else.
-static PLAIN: Asks =
-    Asks { rank: Rank { class: 2, after: 500 }, unprotected: false, zone: None, extra_specs: None, image: None };
+static PLAIN: Asks = Asks {
+    rank: Rank { class: 2, after: 500 },
+    unprotected: false,
+    min_available: false,
+    zone: None,
+    extra_specs: None,
+    image: None,
+};
 
 /// The instances of a case that are neither settled nor on their way.
 fn open<'a>(tables: &Tables, told: &Told<'a>, permitted: &[Uuid], targets: &dyn Targets) -> Vec<Open<'a>> {

@@ -93,7 +93,8 @@ pub enum Stop {
     StaleGuests,
     /// A host is let back in step by step, and watched in between.
     ReturnOrder,
-    /// Drains at once in a cluster, and migrations at once of a source and a target.
+    /// Drains at once in a cluster and of a server group that declares a minimum, and migrations at once of a source and
+    /// a target.
     DrainLimits,
     /// Nothing is done about a host whose policy is no more than a dry run.
     Enforced,

@@ -65,7 +65,6 @@ pub const LEFT_OUT: &[(&str, &str)] = &[
     ("FEN-14", "PDUs are planned"),
     ("FEN-19", "fenced storage is no proof in the first version"),
     ("EVA-19", "admission by slots is planned"),
-    ("MNT-10", "groups of Nova have no min_available; no two hosts of a cluster are drained at once, as MNT-12"),
 ];
 
 /// One of them.

@@ -208,11 +208,12 @@ mod tests {
     fn what_an_instance_asked_for_is_read_as_far_as_nova_tells_it() {
         let said = asks(&json!({
             "flavor": {"extra_specs": {"trait:CUSTOM_FAST": "required", "pallium:class": "high"}},
-            "metadata": {"pallium:priority": "20", "HA_Enabled": "False"},
+            "metadata": {"pallium:priority": "20", "HA_Enabled": "False", "pallium:min_available": "2"},
             "image": {"id": "6f1"},
             "pinned_availability_zone": "az-b",
         }));
         assert_eq!((said.rank.to_string().as_str(), said.unprotected), ("high 20", true));
+        assert!(said.min_available);
         assert_eq!(said.traits(), Some((vec!["CUSTOM_FAST"], Vec::new())));
         assert_eq!((said.image.as_deref(), said.zone), (Some("6f1"), Some(Some("az-b".to_owned()))));
         // From 2.96 on: for any zone. Before: nobody says. A volume has no image.

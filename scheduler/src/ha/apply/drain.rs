@@ -1,5 +1,6 @@
 //! Drains: whose turn it is, room on targets, and where instances may run when they have moved.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -8,7 +9,9 @@ use super::{Cx, Result, invalid};
 use crate::consumer::{Consumer, Phase as ConsumerPhase, Purpose};
 use crate::domain::Domain;
 use crate::ha::case::Act;
-use crate::ha::drain::{Drain, LEFT, Left, MOST_SOURCE, MOST_TARGET, Move, MoveState, Over, Stage, Step, TRIES, Way};
+use crate::ha::drain::{
+    Drain, GROUPS, LEFT, Left, MOST_SOURCE, MOST_TARGET, Move, MoveState, Over, Stage, Step, TRIES, Way,
+};
 use crate::ha::host::{HostId, Incarnation, Maintenance};
 use crate::ha::order::{Done, NovaRead};
 use crate::ha::policy;
@@ -38,8 +41,8 @@ impl Cx<'_> {
         let disabled = known.is_some_and(|drain| drain.disabled);
         let (epoch, since) = (self.epoch(), self.now());
         let stage = Stage::Waiting;
-        let drain =
-            Drain { host: id, incarnation, epoch, stage, since, disabled, op: None, moved: 0, left: Vec::new() };
+        let (left, groups) = (Vec::new(), BTreeMap::new());
+        let drain = Drain { host: id, incarnation, epoch, stage, since, disabled, op: None, moved: 0, left, groups };
         self.ha_mut().drains.put(Arc::new(drain));
         self.with_host(id, |host| host.maintenance = mode);
         Ok(Done::Changed)
@@ -65,6 +68,7 @@ impl Cx<'_> {
         }
         let mut drain = drain.clone();
         (drain.stage, drain.since) = (Stage::Over(over), self.now());
+        drain.groups.clear();
         self.ha_mut().drains.put(Arc::new(drain));
         // What was not called yet is not called any more.
         let idle = |known: &&Arc<Move>| known.from.host == id && !known.is_live();
@@ -94,6 +98,7 @@ impl Cx<'_> {
             return Err(Refusal::Epoch { given: drain.epoch, current: self.epoch() });
         }
         match step {
+            Step::Groups(groups) => self.drain_groups(drain, groups),
             Step::Begin => self.drain_begin(drain),
             Step::Service(op) => {
                 let op = Some((*op, self.order.leader));
@@ -122,6 +127,17 @@ impl Cx<'_> {
         }
     }
 
+    fn drain_groups(&mut self, drain: Drain, groups: &BTreeMap<Uuid, bool>) -> Result {
+        if drain.stage != Stage::Waiting {
+            return Ok(Done::Unchanged);
+        }
+        if groups.len() > GROUPS {
+            return Err(invalid("groups", &groups.len().to_string(), "4096 at most"));
+        }
+        self.ha_mut().drains.put(Arc::new(Drain { groups: groups.clone(), ..drain }));
+        Ok(Done::Changed)
+    }
+
     fn drain_begin(&mut self, drain: Drain) -> Result {
         let host = self.alive(drain.host, drain.incarnation)?;
         if drain.stage != Stage::Waiting {
@@ -135,6 +151,11 @@ impl Cx<'_> {
         let (moving, most) = (moving.count(), policy::of(&self.state.tables, host).drains as usize);
         if !Stop::DrainLimits.lets(moving < most) {
             return Err(invalid("host", &format!("one whose cluster drains {moving} already"), "its turn"));
+        }
+        let shares = self.ha().shares(&drain).filter(|_| !Stop::DrainLimits.lets(false));
+        if let Some((other, group)) = shares {
+            let given = format!("one with members of group {group}, which declares min_available, as has {other}");
+            return Err(invalid("host", &given, "its turn"));
         }
         let since = self.now();
         self.ha_mut().drains.put(Arc::new(Drain { stage: Stage::Moving, since, ..drain }));

@@ -9,7 +9,8 @@ use super::{Answer, Call, Coordinator, Due, Lead, pace};
 use crate::ha::admission::{self, Rule};
 use crate::ha::case::Act;
 use crate::ha::drain::{
-    BACKOFF, Drain, Left, MOST_CELL, MOST_SOURCE, MOST_TARGET, Move, MoveState, Over, STALLED, STUCK, Stage, Step, Way,
+    BACKOFF, Drain, GROUPS, Left, MOST_CELL, MOST_SOURCE, MOST_TARGET, Move, MoveState, Over, STALLED, STUCK, Stage,
+    Step, Way,
 };
 use crate::ha::host::{Host, HostId, Maintenance};
 use crate::ha::order::Change;
@@ -110,9 +111,42 @@ impl Coordinator {
         let there = |id: HostId| ha.hosts.get(id).is_some_and(|host| host.places.cluster == cluster);
         let moving = ha.drains.iter().filter(|other| other.stage == Stage::Moving && there(other.host)).count();
         let policy = policy::of(lead.tables, host);
-        if moving < policy.drains as usize && !self.yields(host, lead) && keeps_room(&policy, host, lead) {
+        if moving >= policy.drains as usize || self.yields(host, lead) || !keeps_room(&policy, host, lead) {
+            return;
+        }
+        let Some(groups) = self.apart(host, lead, due) else { return };
+        if groups != drain.groups {
+            Self::step_of_drain(drain, Step::Groups(groups), due);
+        } else if ha.shares(drain).is_none() {
             Self::step_of_drain(drain, Step::Begin, due);
         }
+    }
+
+    /// Server groups whose members must be apart, of what Nova lists on a host, and whether one of those there declares
+    /// a minimum. None: not told yet.
+    fn apart(&mut self, host: &Host, lead: &Lead<'_>, due: &mut Vec<Due>) -> Option<BTreeMap<Uuid, bool>> {
+        let groups = self.groups(lead, due);
+        let servers = self.listed(host, lead, due)?;
+        let groups = groups?;
+        let mut apart = BTreeMap::new();
+        for server in servers {
+            let Some(group) = groups.apart(server.instance) else { continue };
+            if apart.len() < GROUPS || apart.contains_key(&group) {
+                *apart.entry(group).or_default() |= server.asks.min_available;
+            }
+        }
+        Some(apart)
+    }
+
+    /// What Nova lists on a host, once it has said so.
+    fn listed(&mut self, host: &Host, lead: &Lead<'_>, due: &mut Vec<Due>) -> Option<&[Listed]> {
+        let facts = self.facts(host);
+        let fresh = facts.servers.as_ref().is_some_and(|(at, _)| lead.now <= at + pace::REPLAN);
+        if !fresh && (facts.asked_nova == 0 || lead.now >= facts.asked_nova + pace::NOVA) {
+            facts.asked_nova = lead.now.max(1);
+            due.push(Due::Call(Call::ListServers(host.id)));
+        }
+        facts.servers.as_ref().filter(|_| fresh).map(|(_, servers)| servers.as_slice())
     }
 
     /// A case of its cluster that is not recovered, a breaker under which nothing moves, an operator's pause, or calls of a former leader.
@@ -129,19 +163,13 @@ impl Coordinator {
 
     fn empty(&mut self, drain: &Drain, host: &Host, of: &[std::sync::Arc<Move>], lead: &Lead<'_>, due: &mut Vec<Due>) {
         if !drain.disabled {
+            // What came until then is in the next list only.
+            self.facts(host).servers = None;
             self.service(drain, host, true, lead, due);
             return;
         }
         let life = Life { host: host.id, incarnation: host.incarnation };
-        let facts = self.facts(host);
-        let listed = facts.servers.as_ref().filter(|(at, _)| lead.now <= at + pace::REPLAN);
-        let Some((_, servers)) = listed else {
-            if facts.asked_nova == 0 || lead.now >= facts.asked_nova + pace::NOVA {
-                facts.asked_nova = lead.now.max(1);
-                due.push(Due::Call(Call::ListServers(host.id)));
-            }
-            return;
-        };
+        let Some(servers) = self.listed(host, lead, due) else { return };
         let servers: BTreeMap<Uuid, Listed> = servers.iter().map(|known| (known.instance, known.clone())).collect();
         let here = lead.ha().permits.iter().filter(|permit| permit.life == life).map(|permit| permit.instance);
         let mut all: Vec<Uuid> = here.chain(servers.keys().copied()).collect();

@@ -70,6 +70,9 @@ pub struct Asks {
     pub rank: Rank,
     /// Its owner, or its flavor, wants it left where it is (`pallium:ha`, `HA_Enabled`).
     pub unprotected: bool,
+    /// It is of a server group of which so many members are to stay, whatever number that is: one host of them is
+    /// drained at a time (`pallium:min_available`).
+    pub min_available: bool,
     /// The zone that it was created for, `Some(None)` for any; `None`: not told, so its host's.
     pub zone: Option<Option<String>>,
     /// Extra specs of its flavor; `None`: not told, so a host must have every trait of its host.
@@ -87,8 +90,13 @@ impl Asks {
             let mut said = ["pallium:ha", "HA_Enabled"].iter().filter_map(|key| from.get(*key));
             said.any(|said| said.eq_ignore_ascii_case("false"))
         };
+        // A value that is no number declares it as well: it cannot be refused where it is written.
+        let declares = |from: &BTreeMap<String, String>| {
+            from.get("pallium:min_available").is_some_and(|said| !matches!(said.trim(), "" | "0"))
+        };
         let (rank, unprotected) = (Rank::new(flavor, metadata), off(flavor) || off(metadata));
-        Self { rank, unprotected, extra_specs, ..Self::default() }
+        let min_available = declares(flavor) || declares(metadata);
+        Self { rank, unprotected, min_available, extra_specs, ..Self::default() }
     }
 
     /// Traits that its flavor requires, and those that it forbids; `None`: not told.
@@ -192,6 +200,20 @@ mod tests {
         for (flavor, metadata, expected) in cases {
             let asks = Asks::new(Some(of(flavor)), &of(metadata));
             assert_eq!(asks.rank.to_string(), expected, "{flavor:?}, {metadata:?}");
+        }
+        let key = |said| of(&[("pallium:min_available", said)]);
+        for (flavor, metadata, expected) in [
+            (of(&[]), of(&[]), false),
+            (of(&[]), key("2"), true),
+            (key("2"), of(&[]), true),
+            // Its owner does not take back what the flavor declares, nor is that lost which cannot be read.
+            (key("2"), key("0"), true),
+            (of(&[]), key("0"), false),
+            (of(&[]), key(" "), false),
+            (of(&[]), key("50%"), true),
+        ] {
+            let asks = Asks::new(Some(flavor.clone()), &metadata);
+            assert_eq!(asks.min_available, expected, "{flavor:?}, {metadata:?}");
         }
         let specs =
             of(&[("trait:A", "required"), ("trait1:B", "required"), ("trait:C", "forbidden"), ("hw:D", "required")]);

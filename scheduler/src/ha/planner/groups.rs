@@ -41,6 +41,14 @@ impl ServerGroups {
         Some(Tie { at, group: group.uuid?, policy: group.policy?, most: group.max_per_host.max(1) })
     }
 
+    /// The group of an instance, if its members must be apart.
+    pub fn apart(&self, instance: Uuid) -> Option<Uuid> {
+        match self.of(instance)?.bond()? {
+            Bond::Apart { group, .. } => Some(group),
+            Bond::Together { .. } => None,
+        }
+    }
+
     /// A group as the filters and weighers may judge it before a plan: with the members that have a place. Those
     /// that the plan is about have none, and neither have those that wait on other dead hosts.
     pub(super) fn placed(&self, tables: &Tables, tie: Tie, moving: &dyn Fn(Uuid) -> bool) -> Group {

@@ -1,6 +1,6 @@
 //! Each stop refuses something that nothing else refuses: with the stop taken out it passes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::bench::{BOTH, Bench, boot, hello, host, life, machine, nova, off, op, spec, vm};
 use crate::ha::Stop;
@@ -9,7 +9,7 @@ use crate::ha::drain;
 use crate::ha::host::{Detection, Maintenance, Watchdog};
 use crate::ha::mark::Mark;
 use crate::ha::order::{Change, Clear, Done, Ended, Groups, Leader, NovaRead, PermitCause, Role, Voter};
-use crate::ha::policy::{FailoverPolicy, Mode, Rules, Selector};
+use crate::ha::policy::{FailoverPolicy, Mode, Policy, Rules, Selector};
 use crate::ha::proof::{Evidence, Lease, LeaseMode, Power, PowerRead, Token};
 use crate::ha::recovery::{AttemptState, Life, Permit};
 use crate::ha::reentry::Step;
@@ -25,6 +25,18 @@ fn with_nova(bench: &mut Bench, wrong: fn(&mut NovaRead)) -> Change {
         wrong(nova);
     }
     change
+}
+
+/// Host 1 is emptied, host 2 waits, both with members of one group that declare a minimum or do not.
+fn both_of_a_group(bench: &mut Bench, first: bool, second: bool) {
+    let policy = Policy { drains: 2, ..bench.ha().small.policy };
+    bench.as_operator(Change::Policy(policy));
+    for (n, declares) in [(1, first), (2, second)] {
+        bench.as_operator(Change::DrainOpen { host: host(n), incarnation: 1, mode: Maintenance::Auto });
+        let groups = BTreeMap::from([(op(60), declares), (op(60 + n), true)]);
+        bench.must(Change::DrainStep { host: host(n), step: Box::new(drain::Step::Groups(groups)) });
+    }
+    bench.must(Change::DrainStep { host: host(1), step: Box::new(drain::Step::Begin) });
 }
 
 /// A proof of host 1 by two reads, with something wrong in the second.
@@ -416,6 +428,11 @@ const ROWS: &[Row] = &[
         bench.must(Change::DrainStep { host: host(1), step: Box::new(drain::Step::Begin) });
         Change::DrainStep { host: host(2), step: Box::new(drain::Step::Begin) }
     }),
+    // Of hosts with members of one server group, where the cluster would let both.
+    (Stop::DrainLimits, |bench| {
+        both_of_a_group(bench, true, false);
+        Change::DrainStep { host: host(2), step: Box::new(drain::Step::Begin) }
+    }),
     // The third of one source.
     (Stop::DrainLimits, |bench| {
         bench.as_operator(Change::DrainOpen { host: host(1), incarnation: 1, mode: Maintenance::Auto });
@@ -441,6 +458,23 @@ const ROWS: &[Row] = &[
         Change::CaseAbort { token: Token { case, phase: Phase::FenceFailed, at: bench.now }, heard: Some(6_000) }
     }),
 ];
+
+#[test]
+fn a_drain_waits_for_one_of_its_server_group_where_a_member_of_either_host_declares_a_minimum() {
+    for (first, second) in [(false, false), (true, false), (false, true), (true, true)] {
+        let mut bench = Bench::new();
+        both_of_a_group(&mut bench, first, second);
+        let begin = Change::DrainStep { host: host(2), step: Box::new(drain::Step::Begin) };
+        let done = bench.order(begin.clone());
+        assert_eq!(done.is_ok(), !(first || second), "{first}, {second}: {done:?}");
+        if let Err(refused) = done {
+            let words = format!("one with members of group {}, which declares min_available", op(60));
+            assert!(refused.to_string().contains(&words), "{refused}");
+            bench.must(Change::DrainEnd { host: host(1), over: drain::Over::Succeeded });
+            assert_eq!(bench.order(begin), Ok(Done::Changed), "the other one is over");
+        }
+    }
+}
 
 #[test]
 fn each_stop_is_what_refuses() {

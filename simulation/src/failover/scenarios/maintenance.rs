@@ -8,7 +8,9 @@ use scheduler::ha::coordinator::{Answer, Call};
 use scheduler::ha::drain::{Left, MOST_SOURCE, Move, MoveState, Over, Stage};
 use scheduler::ha::host::{Degraded, Detection, Maintenance};
 use scheduler::ha::order::{Change, Role};
+use scheduler::ha::planner::Asks;
 use scheduler::ha::recovery::VmState;
+use scheduler::request::{Group, GroupPolicy};
 
 use super::{FEW, Scenario, VMS, cordoned, detection, hang, policy, recovered, untouched, want};
 use crate::failover::nova::ByHand;
@@ -48,6 +50,29 @@ fn moved_by_hand(world: &mut World, by_hand: ByHand) -> Result<String, String> {
     let runs = world.hosts.iter().filter(|host| host.guests.contains(&vm(1))).map(|host| host.id);
     let runs: Vec<_> = runs.collect();
     want(follows, "", &format!("a permit that follows; it is {:?}, it runs on {runs:?}", permit(world)))
+}
+
+/// Two hosts of different clusters, each with a member of an anti-affinity group, are drained to their ends; whether both
+/// were emptied at once. With `declares` one of the members asks for a minimum that stays.
+fn of_one_group(world: &mut World, declares: bool) -> Result<bool, String> {
+    world.again(20, FEW, 8, |v| if v % 2 == 1 { 1 } else { 11 });
+    world.nova.groups = vec![Group {
+        uuid: Some(uuid::Uuid::from_u128(0x6_0000)),
+        policy: Some(GroupPolicy::AntiAffinity),
+        members: vec![vm(1), vm(2)],
+        hosts: Vec::new(),
+        max_per_host: 1,
+    }];
+    world.nova.asks = [(vm(1), Asks { min_available: declares, ..Asks::default() })].into();
+    drain(world, 1, Maintenance::Auto)?;
+    drain(world, 11, Maintenance::Auto)?;
+    let (mut both, over) = (false, Some(Stage::Over(Over::Succeeded)));
+    while [1, 11].map(|n| stage(world, n)) != [over; 2] {
+        want(world.now < 1_200_000, "", "both drained in 20 minutes")?;
+        world.run(500);
+        both |= [1, 11].map(|n| stage(world, n)) == [Some(Stage::Moving); 2];
+    }
+    Ok(both)
 }
 
 /// Those of this family.
@@ -279,6 +304,14 @@ pub(super) const ALL: &[Scenario] = &[
             let back = world.until(180_000, |world| world.host(1).guests.len() == VMS as usize);
             want(back, "", "its instances started where they were")?;
             untouched(world, 600_000).map(|_| "started where they were, nothing moved".to_owned())
+        },
+    },
+    Scenario {
+        id: "MNT-10",
+        what: "two drained hosts of a group that declares min_available",
+        run: |world| {
+            want(of_one_group(world, false)?, "", "both at once where no member declares it")?;
+            want(!of_one_group(world, true)?, "one after the other; both at once without it", "one at a time")
         },
     },
     Scenario {
