@@ -184,6 +184,7 @@ impl World {
                 let answer = self.nova.evacuate(instance, target, up, now);
                 self.say(&format!("Nova: evacuate {instance} to {target}: {answer:?}"));
                 if answer == Answer::Taken {
+                    self.nova.moving.last_mut().into_iter().for_each(|moving| moving.ours = true);
                     self.check_taken(instance);
                 }
                 let lost = matches!(self.nova.trouble, Trouble::LostAnswers | Trouble::Late(_));

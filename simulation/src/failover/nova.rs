@@ -60,6 +60,8 @@ pub struct Moving {
     pub live: bool,
     /// A person asked for it, and not failover.
     pub by_hand: Option<ByHand>,
+    /// It is failover's evacuation.
+    pub ours: bool,
     /// The boot of its target in which that took it up: with it it is lost.
     pub begun: Option<u128>,
 }
@@ -141,6 +143,7 @@ impl Nova {
             clean: false,
             live: false,
             by_hand: None,
+            ours: false,
             begun: None,
         });
         Answer::Taken
@@ -168,6 +171,7 @@ impl Nova {
             clean: true,
             live: true,
             by_hand,
+            ours: false,
             begun: None,
         });
         Answer::Taken

@@ -151,7 +151,9 @@ impl World {
             };
             // So is what waited for its target while the instance got another place.
             let left = |known: &Arc<Recovery>| known.abandoned.contains(&moving.id);
-            let late = !moving.live && self.ha().recoveries.get(moving.instance).is_some_and(left);
+            let left = self.ha().recoveries.get(moving.instance).is_some_and(left);
+            let place = self.ha().permits.get(moving.instance).map(|permit| permit.life.host);
+            let late = !moving.live && (left || moving.ours && place.is_some_and(|place| place != moving.target));
             let denied = stray || late || moving.by_hand.is_none() && self.is_denied(moving.instance, moving.target);
             let target = self.by_id(moving.target);
             // The target's libvirt refuses a domain that it has.

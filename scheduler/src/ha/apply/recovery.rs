@@ -69,6 +69,7 @@ impl Cx<'_> {
         if !known.as_ref().is_none_or(movable) {
             return None;
         }
+        let abandoned = self.ha().recoveries.get(instance).map(|known| known.abandoned.clone()).unwrap_or_default();
         let mut recovery = known.unwrap_or(Recovery {
             instance,
             case,
@@ -79,7 +80,7 @@ impl Cx<'_> {
             tried: 0,
             allowed: ATTEMPTS,
             excluded: Vec::new(),
-            abandoned: Vec::new(),
+            abandoned,
         });
         if Stop::RecordedRules.lets(false) {
             recovery.recorded = assignment.recorded;
