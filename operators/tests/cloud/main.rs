@@ -5,6 +5,7 @@ mod ledger;
 #[path = "../model/nova.rs"]
 mod nova;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
@@ -14,6 +15,7 @@ use operators::hands::{Config, Hands, Known};
 use scheduler::ha::coordinator::{Answer, Call, Told};
 use scheduler::ha::host::HostId;
 use scheduler::ha::order::{Clear, NovaRead};
+use scheduler::ha::planner::OnCrash;
 use scheduler::ha::recovery::{Recorded, VmState};
 use scheduler::ha::reentry::ComputeRead;
 use scheduler::request::{Group, GroupPolicy};
@@ -390,7 +392,7 @@ async fn instances_and_migrations_are_read_as_nova_means_them() {
     ];
     for ((vm_state, task_state, power_state, launched), expected) in cases {
         let host = "src".to_owned();
-        let server = nova::Server { host, vm_state, task_state, power_state, launched };
+        let server = nova::Server { host, vm_state, task_state, power_state, launched, metadata: BTreeMap::new() };
         bench.model.cloud().servers.insert(instance, server);
         assert_eq!(bench.read(instance).await.expect("an answer").0.expect("the instance").now, expected);
     }
@@ -605,6 +607,11 @@ async fn an_instance_is_started_where_it_is_and_stopped_again() {
     let told = |answer, op: u128| Some(Told::Restarted { instance, op: Uuid::from_u128(op), answer });
     assert_eq!(bench.act(restart(1)).await, told(Answer::Taken, 1));
     assert_eq!(bench.model.cloud().runs_on(instance), ["src"]);
+    // What it wants when it crashes is asked for with everything else.
+    for (said, expected) in [("restart", Some(OnCrash::Restart)), ("none", Some(OnCrash::Stays)), ("move", None)] {
+        bench.model.cloud().servers.get_mut(&instance).expect("it").metadata.insert("pallium:recovery", said);
+        assert_eq!(bench.read(instance).await.expect("an answer").0.expect("it").on_crash, expected, "{said}");
+    }
     bench.model.cloud().faults.push(("/action", Fault::Refuse(503)));
     let before = bench.hands.tally();
     assert_eq!(bench.act(restart(2)).await, told(Answer::Unknown, 2));

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-pub use self::asks::{Asks, Listed, Rank};
+pub use self::asks::{Asks, Listed, OnCrash, Rank};
 use self::bounds::Bounds;
 use self::groups::{ServerGroups, Tie};
 use self::pack::{Item, Packer, Place};
@@ -125,8 +125,14 @@ enum Open<'a> {
 }
 
 /// What of Nova's list says nothing else.
-static PLAIN: Asks =
-    Asks { rank: Rank { class: 2, after: 500 }, unprotected: false, zone: None, extra_specs: None, image: None };
+static PLAIN: Asks = Asks {
+    rank: Rank { class: 2, after: 500 },
+    unprotected: false,
+    on_crash: None,
+    zone: None,
+    extra_specs: None,
+    image: None,
+};
 
 /// The instances of a case that are neither settled nor on their way.
 fn open<'a>(tables: &Tables, told: &Told<'a>, permitted: &[Uuid], targets: &dyn Targets) -> Vec<Open<'a>> {

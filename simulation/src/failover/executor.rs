@@ -331,6 +331,7 @@ impl World {
                 migrations: migrations.iter().map(|migration| migration.id).collect(),
                 moving: migrations.iter().any(|migration| migration.over.is_none()),
                 destination: server.destination.map(|host| (host, None)),
+                on_crash: self.nova.asks.get(&instance).and_then(|asks| asks.on_crash),
             };
             (read, migrations)
         });

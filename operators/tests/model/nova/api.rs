@@ -119,6 +119,7 @@ impl Cloud {
             "OS-EXT-STS:task_state": server.task_state,
             "OS-EXT-STS:power_state": server.power_state,
             "OS-SRV-USG:launched_at": server.launched.then_some("2026-01-01T00:00:00.000000"),
+            "metadata": server.metadata,
         });
         // `os_compute_api:os-extended-server-attributes` is for admins.
         if self.admin {

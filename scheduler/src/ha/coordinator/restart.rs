@@ -7,11 +7,18 @@ use super::{Answer, Call, Coordinator, Due, Lead, pace};
 use crate::ha::case::Case;
 use crate::ha::host::Host;
 use crate::ha::order::{Change, NovaRead, PermitCause};
-use crate::ha::policy;
+use crate::ha::planner::OnCrash;
+use crate::ha::policy::{self, Mode};
 use crate::ha::recovery::{Life, Status, Stays, VmState};
 
 /// Restarts of one host at once.
 const MOST_RESTARTS: usize = 8;
+
+/// Whether a guest that ended by itself is started again: as it asks, or else as the policy of its host says.
+pub(super) fn is_wanted(nova: &NovaRead, lead: &Lead<'_>) -> bool {
+    let policy = || lead.ha().hosts.get(nova.host).is_some_and(|host| policy::of(lead.tables, host).in_place);
+    nova.on_crash.map_or_else(policy, |said| said != OnCrash::Stays)
+}
 
 impl Coordinator {
     /// Whether something is still permitted in a former life of a host, or on its way up.
@@ -155,9 +162,8 @@ impl Coordinator {
             }
         }
         self.retry(None, lead, due);
-        // Nobody has asked for the others.
-        let asked = |host| ha.hosts.get(host).is_some_and(|host| policy::of(lead.tables, host).in_place);
-        self.guests.retain(|_, host| asked(*host));
+        // Nothing is done about the others, whatever they ask for.
+        self.guests.retain(|_, host| ha.hosts.get(*host).is_some() && lead.mode(Some(*host)) == Mode::Enforce);
         let crashed: Vec<_> = self.guests.iter().map(|(instance, host)| (*instance, *host)).collect();
         for (instance, id) in crashed {
             let life = ha
@@ -183,8 +189,10 @@ impl Coordinator {
             };
             let facts = self.instances.entry(instance).or_default();
             match facts.read.as_ref().filter(|(at, ..)| lead.now <= at + pace::READ) {
-                // A user has stopped it meanwhile, or something is being done with it.
-                Some((_, read, _)) if read.now.vm != VmState::Active || read.now.task || read.host != id => {
+                // A user has stopped it meanwhile, or something is being done with it, or nobody has asked for it.
+                Some((_, read, _))
+                    if read.now.vm != VmState::Active || read.now.task || read.host != id || !is_wanted(read, lead) =>
+                {
                     self.guests.remove(&instance);
                 }
                 Some((_, read, _)) => {

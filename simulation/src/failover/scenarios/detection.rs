@@ -6,6 +6,7 @@ use scheduler::ha::coordinator::{Barrier, Call};
 use scheduler::ha::host::{Degraded, Detection};
 use scheduler::ha::masakari::{self, Kind, MemberSpec, NotificationSpec, Report, SegmentSpec, Status};
 use scheduler::ha::order::{Change, Leader, Role};
+use scheduler::ha::planner::{Asks, OnCrash};
 use scheduler::ha::proof::Kind as Proof;
 use scheduler::ha::recovery::{Status as Stands, VmState};
 use uuid::Uuid;
@@ -362,6 +363,33 @@ pub(super) const ALL: &[Scenario] = &[
                 "the one that failed is restarted",
                 &format!("{stands:?}"),
             )
+        },
+    },
+    Scenario {
+        id: "DET-17e",
+        what: "guests panic that want to be left, or started, in spite of their host's policy",
+        run: |world| {
+            let asks = |on_crash| Asks { on_crash: Some(on_crash), ..Asks::default() };
+            world.nova.asks = [(vm(1), asks(OnCrash::Stays)), (vm(2), asks(OnCrash::Restart))].into();
+            world.crash(1, 1);
+            world.crash(1, 3);
+            let third = world.until(60_000, |world| world.host(1).guests.contains(&vm(3)));
+            // It is told again and again.
+            world.run(180_000);
+            want(
+                third && world.restarted.keys().eq([&vm(3)]),
+                "",
+                "where the policy restarts, 1 says none and is left",
+            )?;
+            policy(world, |policy| policy.in_place = false)?;
+            world.restarted.clear();
+            for n in [2, 4] {
+                world.crash(1, n);
+            }
+            let second = world.until(60_000, |world| world.host(1).guests.contains(&vm(2)));
+            world.run(180_000);
+            let alone = world.restarted.keys().eq([&vm(2)]) && world.ha().cases.is_empty();
+            want(second && alone, "each as it asks, the others as the policy says", "where it does not, 2 is started")
         },
     },
     Scenario {
