@@ -331,7 +331,7 @@ async fn what_befalls_single_guests_is_told() {
     for nth in 1..=3 {
         assert_eq!(events().await, [], "not after {nth}");
         let op = Uuid::from_u128(30 + nth);
-        world.order(Change::RestartIntent { instance, life, op, nova: Box::new(nova.clone()) }).await;
+        world.order(Change::RestartIntent { instance, life, op, to: None, nova: Box::new(nova.clone()) }).await;
         world.order(Change::RestartOutcome { instance, op, well: false }).await;
     }
     let told = events().await;

@@ -536,7 +536,13 @@ impl World {
                 let (host, sentinel) = (life.host, !dice.odd);
                 let (migrations, destination, on_crash) = (vec![], None, None);
                 let nova = NovaRead { host, now, sentinel, migrations, moving: false, destination, on_crash };
-                Change::RestartIntent { instance: vm(dice.b), life, op: id(4_000 + dice.a), nova: Box::new(nova) }
+                Change::RestartIntent {
+                    instance: vm(dice.b),
+                    life,
+                    op: id(4_000 + dice.a),
+                    to: None,
+                    nova: Box::new(nova),
+                }
             }
             59 if dice.odd => {
                 Change::CaseOpen { host: host(n), incarnation: incarnation.saturating_sub(2), cause: Cause::Rebooted }

@@ -556,6 +556,7 @@ async fn a_living_host_is_emptied_by_migrations() {
     let live = bench.model.cloud().add_server("src");
     let stopped = bench.model.cloud().add_server("src");
     bench.model.cloud().server(stopped).vm_state = "stopped";
+    bench.model.cloud().host("src").guests.remove(&stopped);
     let told = Some(Told::Service { host: SOURCE, forced_down: false, disabled: true });
     assert_eq!(bench.act(Call::Cordon { host: SOURCE, barrier: barrier(1, 5_000) }).await, told);
     assert!(!bench.model.cloud().host("src").forced_down, "a host that counts as down cannot be emptied");
@@ -591,6 +592,18 @@ async fn a_living_host_is_emptied_by_migrations() {
     bench.act(Call::Confirm { instance: stopped, barrier: barrier_of(7) }).await;
     let there = read(stopped).await;
     assert!(!there.moving && there.now.vm == VmState::Stopped, "{there:?}");
+
+    // One that restarts do not help is stopped for it, and runs there.
+    let unhelped = bench.model.cloud().add_server("src");
+    let call = Call::MoveUnhelped { instance: unhelped, host: SOURCE, target: TARGET, barrier: barrier_of(9) };
+    let (op, answer) = (barrier_of(9).intent, Answer::Taken);
+    assert_eq!(bench.act(call).await, Some(Told::Migrated { instance: unhelped, op, answer }));
+    bench.model.cloud().arrive();
+    let there = read(unhelped).await;
+    assert!(there.host == TARGET && there.moving && !there.now.task, "{there:?}");
+    bench.act(Call::Confirm { instance: unhelped, barrier: barrier_of(10) }).await;
+    let there = read(unhelped).await;
+    assert!(!there.moving && there.now.vm == VmState::Active, "{there:?}");
     assert_eq!(bench.model.cloud().rpcs, 1, "of a living host the service may be called");
     // A service that is down moves nothing, and Nova says so.
     bench.model.cloud().host("dst").reports = false;

@@ -329,7 +329,8 @@ impl Cloud {
             "confirmResize" => {
                 let row = self.migrations.iter_mut().find(|row| row.instance == id && row.status == "finished");
                 row.expect("of a resized instance").status = "confirmed";
-                self.server(id).vm_state = "stopped";
+                let runs = self.hosts[&source].guests.contains(&id);
+                self.server(id).vm_state = if runs { "active" } else { "stopped" };
                 (StatusCode::NO_CONTENT, HeaderMap::new(), String::new())
             }
             "reboot" => {

@@ -69,7 +69,7 @@ impl Coordinator {
                 }
                 Some(read) if read.moving || !read.sentinel => {}
                 Some(read) if recorded.unwrap_or(read.now).vm == VmState::Active && !poison => {
-                    self.restart(instance, life, read, lead, due);
+                    self.restart(instance, life, None, read, lead, due);
                 }
                 None if !gone => super::evacuation::read_server(facts, instance, pace::NOVA, lead, due),
                 _ => {
@@ -105,19 +105,28 @@ impl Coordinator {
     fn read_and_restart(&mut self, instance: Uuid, life: Life, lead: &Lead<'_>, due: &mut Vec<Due>) {
         let facts = self.instances.entry(instance).or_default();
         match facts.read.as_ref().filter(|(at, ..)| lead.now <= at + pace::READ).map(|(_, read, _)| read.clone()) {
-            Some(read) if read.host == life.host => self.restart(instance, life, read, lead, due),
+            Some(read) if read.host == life.host => self.restart(instance, life, None, read, lead, due),
             Some(_) => {}
             None => super::evacuation::read_server(facts, instance, pace::NOVA, lead, due),
         }
     }
 
-    /// The intent to start one again.
-    fn restart(&mut self, instance: Uuid, life: Life, nova: NovaRead, lead: &Lead<'_>, due: &mut Vec<Due>) {
+    /// The intent to start one again, or to move it instead.
+    pub(super) fn restart(
+        &mut self,
+        instance: Uuid,
+        life: Life,
+        to: Option<Life>,
+        nova: NovaRead,
+        lead: &Lead<'_>,
+        due: &mut Vec<Due>,
+    ) {
         let tries = lead.ha().restarts.get(instance).map_or(0, |known| u64::from(known.tries));
         let crate::ha::Leader { term, node } = self.leader;
-        let name = format!("{life}/restart/{term}/{node}/{tries}/{}", lead.clock / pace::REPLAN);
+        let what = if to.is_some() { "move" } else { "restart" };
+        let name = format!("{life}/{what}/{term}/{node}/{tries}/{}", lead.clock / pace::REPLAN);
         let op = Uuid::new_v5(&instance, name.as_bytes());
-        due.push(Due::Propose(Change::RestartIntent { instance, life, op, nova: Box::new(nova) }));
+        due.push(Due::Propose(Change::RestartIntent { instance, life, op, to, nova: Box::new(nova) }));
     }
 
     /// Called once, and then its host's list says whether it runs.
@@ -126,6 +135,10 @@ impl Coordinator {
         if !lead.ha().stands(&known) {
             // Its host has died, or it has moved: what was meant then is void.
             due.push(Due::Propose(Change::RestartOutcome { instance, op: known.op, well: false }));
+            return;
+        }
+        if let Some(to) = known.to {
+            self.follow_unhelped(known, to, lead, due);
             return;
         }
         if known.by != self.leader {
@@ -162,6 +175,7 @@ impl Coordinator {
             }
         }
         self.retry(None, lead, due);
+        self.move_unhelped(lead, due);
         // Nothing is done about the others, whatever they ask for.
         self.guests.retain(|_, host| ha.hosts.get(*host).is_some() && lead.mode(Some(*host)) == Mode::Enforce);
         let crashed: Vec<_> = self.guests.iter().map(|(instance, host)| (*instance, *host)).collect();
@@ -198,7 +212,7 @@ impl Coordinator {
                 Some((_, read, _)) => {
                     let read = read.clone();
                     self.guests.remove(&instance);
-                    self.restart(instance, life, read, lead, due);
+                    self.restart(instance, life, None, read, lead, due);
                 }
                 None => super::evacuation::read_server(facts, instance, pace::NOVA, lead, due),
             }

@@ -70,7 +70,7 @@ pub enum OnCrash {
     Stays,
     /// It is started again where it was.
     Restart,
-    /// The same. That it is moved once restarts have not helped is not built.
+    /// The same; moved once when that has not helped.
     RestartThenMove,
 }
 
@@ -119,6 +119,9 @@ impl Asks {
         let masakari = on.filter(|said| said.eq_ignore_ascii_case("true")).map(|_| OnCrash::Restart);
         let on_crash = said(metadata).or_else(|| said(flavor)).or(masakari);
         let (rank, unprotected) = (Rank::new(flavor, metadata), off(flavor) || off(metadata));
+        // It is left on its host.
+        let on_crash =
+            on_crash.map(|said| if unprotected && said == OnCrash::RestartThenMove { OnCrash::Restart } else { said });
         Self { rank, unprotected, on_crash, extra_specs, ..Self::default() }
     }
 
@@ -238,7 +241,7 @@ mod tests {
             pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
         };
         let key = "pallium:recovery";
-        let cases: [(&[_], &[_], Option<OnCrash>); 8] = [
+        let cases: [(&[_], &[_], Option<OnCrash>); 9] = [
             (&[], &[], None),
             (&[(key, "restart")], &[(key, "none")], Some(OnCrash::Stays)),
             (&[(key, "none")], &[(key, " Restart ")], Some(OnCrash::Restart)),
@@ -248,6 +251,8 @@ mod tests {
             (&[], &[("HA_Enabled", "True")], Some(OnCrash::Restart)),
             (&[(key, "none"), ("HA_Enabled", "True")], &[("HA_Enabled", "True")], Some(OnCrash::Stays)),
             (&[("HA_Enabled", "True")], &[("HA_Enabled", "False")], None),
+            // It is left on its host.
+            (&[("pallium:ha", "false")], &[(key, "restart_then_move")], Some(OnCrash::Restart)),
         ];
         for (flavor, metadata, expected) in cases {
             let asks = Asks::new(Some(of(flavor)), &of(metadata));
