@@ -163,6 +163,12 @@ impl<L: Ledger> Hands<L> {
                 let answer = self.nova()?.act(instance, Act::Reboot, &barrier, gate).await;
                 Some(Told::Restarted { instance, op: barrier.intent, answer })
             }
+            Call::MoveUnhelped { instance, target, barrier, .. } => {
+                let target = view.host(target)?;
+                let act = Act::Migrate(&target.nova_host, false);
+                let answer = self.nova()?.act(instance, act, &barrier, gate).await;
+                Some(Told::Migrated { instance, op: barrier.intent, answer })
+            }
             Call::Stop { instance, barrier } => {
                 let answer = self.nova()?.act(instance, Act::Stop, &barrier, gate).await;
                 Some(Told::Stopped { instance, op: barrier.intent, answer })

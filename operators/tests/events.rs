@@ -321,7 +321,8 @@ async fn what_befalls_single_guests_is_told() {
     let life = Life { host, incarnation: 1 };
     world.order(Change::PermitMove { instance, from: None, to: life, cause: PermitCause::Placed }).await;
     let now = Recorded { vm: VmState::Active, running: false, task: false };
-    let nova = NovaRead { host, now, sentinel: true, migrations: vec![], moving: false, destination: None };
+    let nova =
+        NovaRead { host, now, sentinel: true, migrations: vec![], moving: false, destination: None, on_crash: None };
     let events = async || {
         let tables = world.node.query(|core| core.state().tables().clone()).await.unwrap();
         let events = operators::events::since(&tables, world.node.identity().cluster, 0);
@@ -330,7 +331,7 @@ async fn what_befalls_single_guests_is_told() {
     for nth in 1..=3 {
         assert_eq!(events().await, [], "not after {nth}");
         let op = Uuid::from_u128(30 + nth);
-        world.order(Change::RestartIntent { instance, life, op, nova: Box::new(nova.clone()) }).await;
+        world.order(Change::RestartIntent { instance, life, op, to: None, nova: Box::new(nova.clone()) }).await;
         world.order(Change::RestartOutcome { instance, op, well: false }).await;
     }
     let told = events().await;

@@ -300,6 +300,7 @@ impl World {
                             migrations: vec![id(1_000 + dice.a)],
                             moving: false,
                             destination: None,
+                            on_crash: None,
                         }),
                     },
                     AttemptState::Ended => match attempt.failed {
@@ -533,8 +534,15 @@ impl World {
                 let life = Life { host: host(n), incarnation };
                 let now = Recorded { vm: VmState::Active, running: true, task: false };
                 let (host, sentinel) = (life.host, !dice.odd);
-                let nova = NovaRead { host, now, sentinel, migrations: vec![], moving: false, destination: None };
-                Change::RestartIntent { instance: vm(dice.b), life, op: id(4_000 + dice.a), nova: Box::new(nova) }
+                let (migrations, destination, on_crash) = (vec![], None, None);
+                let nova = NovaRead { host, now, sentinel, migrations, moving: false, destination, on_crash };
+                Change::RestartIntent {
+                    instance: vm(dice.b),
+                    life,
+                    op: id(4_000 + dice.a),
+                    to: None,
+                    nova: Box::new(nova),
+                }
             }
             59 if dice.odd => {
                 Change::CaseOpen { host: host(n), incarnation: incarnation.saturating_sub(2), cause: Cause::Rebooted }

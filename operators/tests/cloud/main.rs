@@ -5,6 +5,7 @@ mod ledger;
 #[path = "../model/nova.rs"]
 mod nova;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
@@ -14,6 +15,7 @@ use operators::hands::{Config, Hands, Known};
 use scheduler::ha::coordinator::{Answer, Call, Told};
 use scheduler::ha::host::HostId;
 use scheduler::ha::order::{Clear, NovaRead};
+use scheduler::ha::planner::OnCrash;
 use scheduler::ha::recovery::{Recorded, VmState};
 use scheduler::ha::reentry::ComputeRead;
 use scheduler::request::{Group, GroupPolicy};
@@ -390,7 +392,7 @@ async fn instances_and_migrations_are_read_as_nova_means_them() {
     ];
     for ((vm_state, task_state, power_state, launched), expected) in cases {
         let host = "src".to_owned();
-        let server = nova::Server { host, vm_state, task_state, power_state, launched };
+        let server = nova::Server { host, vm_state, task_state, power_state, launched, metadata: BTreeMap::new() };
         bench.model.cloud().servers.insert(instance, server);
         assert_eq!(bench.read(instance).await.expect("an answer").0.expect("the instance").now, expected);
     }
@@ -554,6 +556,7 @@ async fn a_living_host_is_emptied_by_migrations() {
     let live = bench.model.cloud().add_server("src");
     let stopped = bench.model.cloud().add_server("src");
     bench.model.cloud().server(stopped).vm_state = "stopped";
+    bench.model.cloud().host("src").guests.remove(&stopped);
     let told = Some(Told::Service { host: SOURCE, forced_down: false, disabled: true });
     assert_eq!(bench.act(Call::Cordon { host: SOURCE, barrier: barrier(1, 5_000) }).await, told);
     assert!(!bench.model.cloud().host("src").forced_down, "a host that counts as down cannot be emptied");
@@ -589,6 +592,18 @@ async fn a_living_host_is_emptied_by_migrations() {
     bench.act(Call::Confirm { instance: stopped, barrier: barrier_of(7) }).await;
     let there = read(stopped).await;
     assert!(!there.moving && there.now.vm == VmState::Stopped, "{there:?}");
+
+    // One that restarts do not help is stopped for it, and runs there.
+    let unhelped = bench.model.cloud().add_server("src");
+    let call = Call::MoveUnhelped { instance: unhelped, host: SOURCE, target: TARGET, barrier: barrier_of(9) };
+    let (op, answer) = (barrier_of(9).intent, Answer::Taken);
+    assert_eq!(bench.act(call).await, Some(Told::Migrated { instance: unhelped, op, answer }));
+    bench.model.cloud().arrive();
+    let there = read(unhelped).await;
+    assert!(there.host == TARGET && there.moving && !there.now.task, "{there:?}");
+    bench.act(Call::Confirm { instance: unhelped, barrier: barrier_of(10) }).await;
+    let there = read(unhelped).await;
+    assert!(!there.moving && there.now.vm == VmState::Active, "{there:?}");
     assert_eq!(bench.model.cloud().rpcs, 1, "of a living host the service may be called");
     // A service that is down moves nothing, and Nova says so.
     bench.model.cloud().host("dst").reports = false;
@@ -605,6 +620,11 @@ async fn an_instance_is_started_where_it_is_and_stopped_again() {
     let told = |answer, op: u128| Some(Told::Restarted { instance, op: Uuid::from_u128(op), answer });
     assert_eq!(bench.act(restart(1)).await, told(Answer::Taken, 1));
     assert_eq!(bench.model.cloud().runs_on(instance), ["src"]);
+    // What it wants when it crashes is asked for with everything else.
+    for (said, expected) in [("restart", Some(OnCrash::Restart)), ("none", Some(OnCrash::Stays)), ("move", None)] {
+        bench.model.cloud().servers.get_mut(&instance).expect("it").metadata.insert("pallium:recovery", said);
+        assert_eq!(bench.read(instance).await.expect("an answer").0.expect("it").on_crash, expected, "{said}");
+    }
     bench.model.cloud().faults.push(("/action", Fault::Refuse(503)));
     let before = bench.hands.tally();
     assert_eq!(bench.act(restart(2)).await, told(Answer::Unknown, 2));

@@ -44,6 +44,7 @@ pub struct Server {
     pub task_state: Option<&'static str>,
     pub power_state: u8,
     pub launched: bool,
+    pub metadata: BTreeMap<&'static str, &'static str>,
 }
 
 /// A migration.
@@ -219,8 +220,14 @@ impl Cloud {
     /// An instance that runs.
     pub fn add_server(&mut self, host: &str) -> Uuid {
         let id = self.next(0xf0);
-        let server =
-            Server { host: host.to_owned(), vm_state: "active", task_state: None, power_state: 1, launched: true };
+        let server = Server {
+            host: host.to_owned(),
+            vm_state: "active",
+            task_state: None,
+            power_state: 1,
+            launched: true,
+            metadata: BTreeMap::new(),
+        };
         self.servers.insert(id, server);
         self.host(host).guests.insert(id);
         id

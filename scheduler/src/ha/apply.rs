@@ -239,7 +239,9 @@ impl Cx<'_> {
             Change::CaseAbort { token, heard } => self.case_abort(token, *heard),
             Change::Verdict { case, instance, verdict } => self.verdict(*case, *instance, *verdict),
             Change::Reenter { case, step, op, seen } => self.reenter(*case, *step, *op, seen),
-            Change::RestartIntent { instance, life, op, nova } => self.restart_intent(*instance, *life, *op, nova),
+            Change::RestartIntent { instance, life, op, to, nova } => {
+                self.restart_intent(*instance, *life, *op, *to, nova)
+            }
             Change::RestartOutcome { instance, op, well } => self.restart_outcome(*instance, *op, *well),
             Change::Stop { instance, op, done } => self.stop_again(*instance, *op, *done),
             Change::QuarantineEnd(host) => {

@@ -20,6 +20,7 @@ mod reentry;
 mod restart;
 mod restraint;
 mod trouble;
+mod unhelped;
 pub(in crate::ha) mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -39,6 +40,7 @@ use super::policy::{self, Mode};
 use super::proof::PowerRead;
 use super::recovery::Life;
 use super::reentry::ComputeRead;
+use super::restart::Restart;
 use super::table::Failover;
 use crate::ha::planner::Listed;
 use crate::names::Sym;
@@ -443,7 +445,8 @@ impl Coordinator {
         self.begun.retain(|_, (_, at)| lead.now < *at + pace::REDUCED);
         self.granted.retain(|id, _| lead.ha().hosts.get(*id).is_some());
         self.booted.retain(|id, _| lead.ha().hosts.get(*id).is_some());
-        let open = |instance| lead.ha().restarts.get(instance).is_some_and(|restart| restart.well.is_none());
+        let begun = |restart: &Restart| restart.well.is_none() || restart.is_to_move();
+        let open = |instance| lead.ha().restarts.get(instance).is_some_and(begun);
         let guests = &self.guests;
         let asked: BTreeSet<_> =
             self.troubles.iter().filter(|(_, look)| !look.done).map(|((known, ..), _)| *known).collect();
@@ -460,7 +463,7 @@ impl Coordinator {
         });
         self.hosts.retain(|id, facts| {
             let watched = |host: &Host| host.belief.detection != Detection::Alive;
-            let busy = lead.ha().restarts.iter().any(|known| known.well.is_none() && known.life.host == *id);
+            let busy = lead.ha().restarts.iter().any(|known| begun(known) && known.life.host == *id);
             let case = lead.ha().cases.get(*id).is_some();
             let asked = facts.asked_domains > 0 && lead.now < facts.asked_domains + pace::REPLAN;
             let drained = lead.ha().drains.get(*id).is_some();

@@ -8,7 +8,6 @@ use uuid::Uuid;
 use super::case::{Case, Phase};
 use super::host::{Detection, Host, HostId};
 use super::keyed::Entry;
-use super::restart::MOST;
 use super::table::{Failover, NOTIFIED};
 use crate::domain::Domain;
 use crate::state::Tables;
@@ -355,11 +354,11 @@ impl Failover {
     fn restart_of(&self, said: &Notification, now: u64) -> Status {
         let Some((host, instance)) = self.stopped(said) else { return Status::Ignored };
         let restart = self.restarts.get(instance).filter(|known| known.life.host == host && known.at >= said.at);
-        match restart.map(|known| (known.well, known.tries)) {
+        match restart.map(|known| (known.well, known.gave_up())) {
             None if now.saturating_sub(said.at) < WAITS => Status::New,
             None => Status::Ignored,
             Some((Some(true), _)) => Status::Finished,
-            Some((Some(false), tries)) if tries >= MOST => Status::Error,
+            Some((_, true)) => Status::Error,
             Some(_) => Status::Running,
         }
     }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-pub use self::asks::{Asks, Listed, Rank};
+pub use self::asks::{Asks, Listed, OnCrash, Rank};
 use self::bounds::Bounds;
 use self::groups::{ServerGroups, Tie};
 use self::pack::{Item, Packer, Place};
@@ -129,6 +129,7 @@ static PLAIN: Asks = Asks {
     rank: Rank { class: 2, after: 500 },
     unprotected: false,
     min_available: false,
+    on_crash: None,
     zone: None,
     extra_specs: None,
     image: None,

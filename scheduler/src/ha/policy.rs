@@ -326,14 +326,18 @@ pub fn called(call: &Call, ha: &Failover) -> Option<HostId> {
         | Call::StartNova { host, .. }
         | Call::Unforce { host, .. }
         | Call::Enable { host, .. }
-        | Call::Restart { host, .. } => Some(*host),
+        | Call::Restart { host, .. }
+        | Call::MoveUnhelped { host, .. } => Some(*host),
         Call::Evacuate { instance, .. } | Call::Stop { instance, .. } => {
             ha.recoveries.get(*instance).map(|known| known.case.host)
         }
         Call::Migrate { instance, .. }
         | Call::Confirm { instance, .. }
         | Call::ForceComplete { instance, .. }
-        | Call::AbortMigration { instance, .. } => ha.moves.get(*instance).map(|known| known.from.host),
+        | Call::AbortMigration { instance, .. } => {
+            let unhelped = || ha.restarts.get(*instance).filter(|known| known.to.is_some()).map(|known| known.life);
+            ha.moves.get(*instance).map(|known| known.from).or_else(unhelped).map(|life| life.host)
+        }
         Call::ReadPower(_)
         | Call::ReadMark
         | Call::SetMark { .. }

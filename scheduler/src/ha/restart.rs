@@ -1,5 +1,6 @@
 //! Guests that are started again where they were: after a crash of their own, or when their host comes
-//! back with their disks.
+//! back with their disks. One that restarts do not help is moved once, if it wants that: stopped, by Nova, and its permit
+//! follows as it follows a person's cold migration. So the move opens no host to it that was not open before.
 
 use bitcode::{Decode, Encode};
 use uuid::Uuid;
@@ -12,6 +13,9 @@ use super::recovery::Life;
 pub const MOST: u8 = 3;
 /// See `MOST`, milliseconds.
 pub const WINDOW: u64 = 600_000;
+
+/// Between two moves of an instance that restarts do not help, milliseconds.
+pub const MOVES: u64 = 86_400_000;
 
 /// Between one restart and the next, by how many there were, milliseconds.
 const BACKOFF: [u64; MOST as usize] = [10_000, 30_000, 90_000];
@@ -37,6 +41,12 @@ pub struct Restart {
     pub well: Option<bool>,
     /// When that was known, replicated milliseconds.
     pub over: u64,
+    /// It is to be moved if the last restart does not help.
+    pub moves: bool,
+    /// Where it is being moved, or was, as restarts did not help.
+    pub to: Option<Life>,
+    /// When it was moved last for that, replicated milliseconds.
+    pub last_move: Option<u64>,
 }
 
 impl Restart {
@@ -58,6 +68,15 @@ impl Restart {
 
     /// Whether it was tried as often as it is, in vain, lately or not.
     pub fn gave_up(&self) -> bool {
+        self.failed() && !self.moves
+    }
+
+    /// Whether it was started as often as it is, in vain, and is to be moved now.
+    pub fn is_to_move(&self) -> bool {
+        self.failed() && self.moves
+    }
+
+    fn failed(&self) -> bool {
         self.tries >= MOST && self.well == Some(false)
     }
 }

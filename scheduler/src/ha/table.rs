@@ -178,8 +178,16 @@ impl Failover {
 
     /// Whether a restart is still of the place where its instance may run, and of a life that goes on.
     pub fn stands(&self, restart: &Restart) -> bool {
-        let Restart { instance, life, .. } = *restart;
-        self.lives(life) && self.permits.get(instance).is_some_and(|permit| permit.life == life)
+        let Restart { instance, life, to, .. } = *restart;
+        let followed = |permit: Life| to.is_some_and(|to| to.host == permit.host);
+        let placed = |permit: Life| permit == life || followed(permit);
+        self.lives(life) && self.permits.get(instance).is_some_and(|permit| placed(permit.life))
+    }
+
+    /// Whether a restart of an instance is on its way, or a move elsewhere than to that host.
+    pub fn is_restarting(&self, instance: Uuid, but: HostId) -> bool {
+        let known = self.restarts.get(instance).filter(|known| known.well.is_none() && self.stands(known));
+        known.is_some_and(|known| known.to.is_none_or(|to| to.host != but))
     }
 
     /// Whether instances may be sent to a life of a host.

@@ -13,4 +13,5 @@ mod planner;
 mod poison;
 mod policy;
 mod stops;
+mod unhelped;
 mod verdict;

@@ -9,7 +9,7 @@ use scheduler::ha::recovery::{Recorded, VmState};
 use scheduler::ha::reentry::ComputeRead;
 use uuid::Uuid;
 
-use super::nova::{Server, Trouble};
+use super::nova::{ByHand, Server, Trouble};
 use super::truth::{Bmc, machine};
 use super::world::{Flaw, Letter, TICK, World};
 
@@ -164,7 +164,15 @@ impl World {
                 Some(Told::Service { host, forced_down: *forced_down, disabled: true })
             }
             // How much is left is told all the time (`listen`), and no move waits for a word.
-            Call::ReadProgress { .. } | Call::Confirm { .. } => None,
+            Call::ReadProgress { .. } => None,
+            Call::Confirm { instance, .. } => {
+                let arrived = self.nova.confirm(instance);
+                self.say(&format!("Nova: {instance} stays where it was moved: {arrived:?}"));
+                if arrived.is_some_and(|at| self.ha().permits.get(instance).is_none_or(|is| is.life.host != at)) {
+                    self.broke(format!("the copy of {instance} is given up before its place has followed"));
+                }
+                None
+            }
             Call::ListServers(host) => {
                 let here = self.nova.servers.iter().filter(|(_, server)| server.host == host);
                 let asks = |id: &Uuid| self.nova.asks.get(id).cloned().unwrap_or_default();
@@ -246,6 +254,16 @@ impl World {
             Call::Migrate { instance, target, barrier, .. } => {
                 let answer = self.nova.migrate(instance, target, None, now);
                 self.say(&format!("Nova: migrate {instance} to {target}: {answer:?}"));
+                let lost = matches!(self.nova.trouble, Trouble::LostAnswers | Trouble::Late(_));
+                let answer = if lost { Answer::Unknown } else { answer };
+                Some(Told::Migrated { instance, op: barrier.intent, answer })
+            }
+            Call::MoveUnhelped { instance, target, barrier, .. } => {
+                let answer = self.nova.migrate(instance, target, Some(ByHand::Cold(None)), now);
+                if answer == Answer::Taken {
+                    self.nova.unconfirmed.extend(self.nova.moving.last().map(|moving| moving.id));
+                }
+                self.say(&format!("Nova: stop {instance} and move it to {target}: {answer:?}"));
                 let lost = matches!(self.nova.trouble, Trouble::LostAnswers | Trouble::Late(_));
                 let answer = if lost { Answer::Unknown } else { answer };
                 Some(Told::Migrated { instance, op: barrier.intent, answer })
@@ -338,6 +356,7 @@ impl World {
                 migrations: migrations.iter().map(|migration| migration.id).collect(),
                 moving: migrations.iter().any(|migration| migration.over.is_none()),
                 destination: server.destination.or(server.broken_off).map(|host| (host, None)),
+                on_crash: self.nova.asks.get(&instance).and_then(|asks| asks.on_crash),
             };
             (read, migrations)
         });

@@ -3,7 +3,7 @@
 //! second call for the same instance is taken as well (`task_state=None`, bug 1978983), so that nothing but
 //! the caller keeps an instance from running twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use scheduler::ha::coordinator::Answer;
 use scheduler::ha::host::HostId;
@@ -107,6 +107,8 @@ pub struct Nova {
     pub groups: Vec<Group>,
     /// What instances asked for, where that is anything.
     pub asks: BTreeMap<Uuid, Asks>,
+    /// Migrations that stand still when they have arrived, until somebody says that their instances may stay.
+    pub unconfirmed: BTreeSet<Uuid>,
     /// Instances whose live migration does not end by itself.
     pub stuck: Vec<Uuid>,
     /// Instances that it evacuates never (vTPM, shares).
@@ -153,7 +155,7 @@ impl Nova {
     pub fn migrate(&mut self, instance: Uuid, target: HostId, by_hand: Option<ByHand>, now: u64) -> Answer {
         let stuck = self.stuck.contains(&instance);
         let Some(server) = self.servers.get_mut(&instance) else { return Answer::Refused { forever: true } };
-        if server.destination.is_some() {
+        if server.destination.is_some() || server.host == target {
             return Answer::Refused { forever: false };
         }
         (server.destination, server.broken_off) = (Some(target), None);
@@ -175,6 +177,17 @@ impl Nova {
             begun: None,
         });
         Answer::Taken
+    }
+
+    /// An instance may stay where it was moved: its former host gives up what it has of it. Where that has arrived; none:
+    /// nothing waits for a word.
+    pub fn confirm(&mut self, instance: Uuid) -> Option<HostId> {
+        let waits = |moving: &&mut Moving| {
+            moving.instance == instance && moving.over.is_none() && self.unconfirmed.contains(&moving.id)
+        };
+        let moving = self.moving.iter_mut().find(waits)?;
+        moving.over = Some(true);
+        Some(moving.target)
     }
 
     /// A live migration is given up, or finished by force.

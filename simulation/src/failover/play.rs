@@ -191,7 +191,9 @@ impl World {
         let well = |id| self.hosts.iter().any(|host| host.id == id && host.runs() && host.compute && host.libvirt);
         let Some(asked) = asked else {
             if well(moving.source) && well(moving.target) {
-                self.by_id(moving.source).guests.remove(&moving.instance);
+                let source = self.by_id(moving.source);
+                source.guests.remove(&moving.instance);
+                source.crashed.remove(&moving.instance);
                 self.nova.moving[at].by_hand = Some(ByHand::Cold(Some(now)));
                 if let Some(server) = self.nova.servers.get_mut(&moving.instance) {
                     server.host = moving.target;
@@ -204,7 +206,11 @@ impl World {
         if !starts && now < asked + FOLLOWS {
             return;
         }
-        self.nova.moving[at].over = Some(starts);
+        if starts && self.nova.unconfirmed.contains(&moving.id) {
+            self.nova.moving[at].done = u64::MAX;
+        } else {
+            self.nova.moving[at].over = Some(starts);
+        }
         if starts {
             self.by_id(moving.target).guests.insert(moving.instance);
         }

@@ -10,10 +10,13 @@ use scheduler::ha::case::{Act, Case};
 use scheduler::ha::drain::{Drain, Over, Stage};
 use scheduler::ha::host::Maintenance;
 use scheduler::ha::order::{Change, Role};
+use scheduler::ha::planner::{Asks, OnCrash};
 use scheduler::ha::policy::{FailoverPolicy, Mode, Rules, Selector};
 use scheduler::ha::proof::{Evidence, Lease, LeaseMode, Token};
 use scheduler::ha::recovery::VmState;
 use scheduler::ha::{Phase, Policy};
+
+use uuid::Uuid;
 
 use super::nova::{ByHand, Trouble};
 use super::truth::{Bmc, TrueHost, host, vm};
@@ -62,12 +65,16 @@ fn lived(plan: Plan) -> World {
     world.flaw(plan.flaw);
     settle(&mut world, &mut rng);
     // Few kinds of faults at a time find more than all at once.
-    let kinds: Vec<u8> = (0..plan.kinds).filter(|_| rng.random_bool(0.45)).collect();
+    let kinds: Vec<u8> = (0..plan.kinds.min(FRAGILE)).filter(|_| rng.random_bool(0.45)).collect();
     let pace = rng.random_range(0.02..0.25);
     world.say(&format!("seed {}: {hosts} hosts, {vms} instances, faults {kinds:?}", plan.seed));
     let end = world.now + plan.minutes * 60_000;
     let mut heals: Vec<(u64, u8, u128)> = Vec::new();
     let mut haunts: BTreeSet<u128> = BTreeSet::new();
+    // By dice of their own: the lives of before stay as they were.
+    let mut dice = SmallRng::seed_from_u64(!plan.seed);
+    let crashes = plan.kinds > FRAGILE && dice.random_bool(0.4);
+    let mut fragile: BTreeSet<(u128, Uuid)> = BTreeSet::new();
     while world.now < end && world.broken.is_empty() {
         let now = world.now;
         let (due, later): (Vec<_>, Vec<_>) = heals.into_iter().partition(|(at, ..)| *at <= now);
@@ -75,6 +82,7 @@ fn lived(plan: Plan) -> World {
         for (_, kind, n) in due {
             heal(&mut world, kind, n);
             haunts.retain(|haunt| kind != HAUNTS || *haunt != n);
+            fragile.retain(|(host, _)| kind != FRAGILE || *host != n);
         }
         if !kinds.is_empty() && rng.random_bool(pace) {
             let kind = kinds[rng.random_range(0..kinds.len())];
@@ -90,10 +98,21 @@ fn lived(plan: Plan) -> World {
             }
             heals.push((now + rng.random_range(1_000..400_000), kind, n));
         }
+        if crashes && dice.random_bool(0.02) {
+            let n = dice.random_range(1..=3.min(hosts));
+            harm(&mut world, FRAGILE, n, vms, &mut dice);
+            fragile.extend(world.host(n).guests.first().map(|guest| (n, *guest)));
+            heals.push((now + dice.random_range(100_000..600_000), FRAGILE, n));
+        }
         let proven = |phase: Phase| phase.is_proven() && phase.is_unrecovered();
         for n in haunts.extract_if(.., |n| world.phase(*n).is_some_and(proven)).collect::<Vec<_>>() {
             world.say(&format!("host {n} is back between its proof and its evacuations"));
             world.host_mut(n).boot_up();
+        }
+        for (n, guest) in &fragile {
+            if world.host(*n).runs() && world.host(*n).guests.contains(guest) {
+                world.crash(*n, guest.as_u128() - vm(0).as_u128());
+            }
         }
         world.run(STEP);
     }
@@ -151,7 +170,7 @@ fn settle(world: &mut World, rng: &mut SmallRng) {
 }
 
 /// Kinds of faults.
-pub const KINDS: u8 = 30;
+pub const KINDS: u8 = 31;
 /// Another cluster takes the mark in Nova, or sets its own beside it.
 const MARKED: u8 = 29;
 /// It is drained.
@@ -162,6 +181,8 @@ const HAUNTS: u8 = 25;
 const PLANNED: u8 = 27;
 /// A person has Nova move an instance, past failover.
 const BY_HAND: u8 = 28;
+/// A guest crashes whenever it runs there, and wants to be moved when restarts do not help.
+const FRAGILE: u8 = 30;
 /// The policy of a dry run that comes and goes.
 const TRIAL: &str = "trial";
 
@@ -250,7 +271,7 @@ fn harm(world: &mut World, kind: u8, n: u128, vms: u128, rng: &mut SmallRng) {
         23 => world.ambush = true,
         MARKED => {
             world.nova.marks.retain(|_| rng.random_bool(0.5));
-            world.nova.marks.insert(0, uuid::Uuid::from_u128(0xC9));
+            world.nova.marks.insert(0, Uuid::from_u128(0xC9));
         }
         26 => {
             let selector = match rng.random_range(0..3) {
@@ -262,6 +283,11 @@ fn harm(world: &mut World, kind: u8, n: u128, vms: u128, rng: &mut SmallRng) {
             let rules = Rules { mode, ..Rules::default() };
             let policy = FailoverPolicy { name: TRIAL.to_owned(), selector, rules };
             world.operate(Change::PolicyPut(Box::new(policy)));
+        }
+        FRAGILE => {
+            let asks = Asks { on_crash: Some(OnCrash::RestartThenMove), ..Asks::default() };
+            let guest = world.host(n).guests.first().copied();
+            world.nova.asks.extend(guest.map(|guest| (guest, asks)));
         }
         24 => {
             // Nobody sees it any more, nor its BMC, and it goes on.

@@ -1,5 +1,6 @@
 //! Requests to Nova: a token, a microversion, a connection each.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -40,6 +41,8 @@ pub(super) struct Client {
     /// The microversion, 2.x, of an endpoint.
     version: Mutex<Option<(Place, u32)>>,
     pub(super) tally: Counts,
+    /// Instances of which it was told that their words are not known.
+    pub(super) strange: Mutex<BTreeSet<Uuid>>,
 }
 
 /// A compute service.
@@ -83,6 +86,7 @@ impl Client {
             keystone: Keystone::new(config, place),
             version: Mutex::new(None),
             tally: Counts::default(),
+            strange: Mutex::default(),
         })
     }
 

@@ -1,10 +1,11 @@
 //! What is on a host, and how an instance stands.
 
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 
 use scheduler::ha::coordinator::{Migration, Told};
 use scheduler::ha::order::{Clear, NovaRead};
-use scheduler::ha::planner::{Asks, Listed};
+use scheduler::ha::planner::{Asks, Listed, OnCrash};
 use scheduler::ha::recovery::{Recorded, VmState};
 use serde_json::Value;
 use uuid::Uuid;
@@ -17,6 +18,8 @@ use crate::hands::{Known, View};
 
 /// Rows of migrations, the newest first, in which one of a cell is looked for.
 const NEWEST: usize = 100;
+/// Instances whose words nobody knows that are remembered.
+const STRANGE: usize = 1_024;
 
 /// An instance in Nova's answer.
 pub(super) enum Server {
@@ -92,6 +95,7 @@ impl Client {
             let clear = view.absent(host, instance).map(|at| Clear::Absent { at });
             (host, clear)
         });
+        self.complain_once(instance, &server);
         let read = NovaRead {
             host,
             now: recorded(&server),
@@ -99,8 +103,32 @@ impl Client {
             migrations: migrations.iter().map(|migration| migration.id).collect(),
             moving,
             destination,
+            on_crash: asks(&server).on_crash,
         };
         Ok(Told::Server { instance, read: Some((read, migrations)), sentinel })
+    }
+
+    /// What an instance, or its flavor, wants in words that nobody knows counts as not said. It is told once.
+    fn complain_once(&self, instance: Uuid, server: &Value) {
+        let [metadata, flavor] = [&server["metadata"], &server["flavor"]["extra_specs"]].map(texts);
+        let given: Vec<_> = [&metadata, &flavor].into_iter().flatten().filter_map(OnCrash::said).collect();
+        let strange = given.into_iter().find_map(Result::err);
+        let mut told = self.strange.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(given) = strange else {
+            told.remove(&instance);
+            return;
+        };
+        if told.len() >= STRANGE {
+            told.clear();
+        }
+        if told.insert(instance) {
+            let names = OnCrash::ALL.map(|(name, _)| name).join(", ");
+            tracing::warn!(
+                %instance,
+                "pallium:recovery is '{}', and one of {names} is expected: it counts as not said; see docs/failover.md",
+                given.chars().take(60).collect::<String>().escape_debug()
+            );
+        }
     }
 
     pub(super) async fn server(&self, instance: Uuid) -> Result<Server, Failed> {
@@ -169,13 +197,14 @@ pub(super) fn recorded(server: &Value) -> Recorded {
     Recorded { vm, running: server["OS-EXT-STS:power_state"] == 1, task: server["OS-EXT-STS:task_state"].is_string() }
 }
 
+fn texts(from: &Value) -> Option<BTreeMap<String, String>> {
+    let pairs = from.as_object()?.iter();
+    Some(pairs.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect())
+}
+
 /// What an instance asked for. Nova tells the zone from 2.96 on, and the flavor's extra specs to whom it shows them.
 fn asks(server: &Value) -> Asks {
-    let texts = |from: &Value| {
-        let pairs = from.as_object()?.iter();
-        Some(pairs.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect())
-    };
-    let metadata: BTreeMap<_, _> = texts(&server["metadata"]).unwrap_or_default();
+    let metadata = texts(&server["metadata"]).unwrap_or_default();
     let zone = server.get("pinned_availability_zone").map(|zone| zone.as_str().map(str::to_owned));
     let image = server["image"]["id"].as_str().map(str::to_owned);
     Asks { zone, image, ..Asks::new(texts(&server["flavor"]["extra_specs"]), &metadata) }

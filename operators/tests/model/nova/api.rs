@@ -119,6 +119,7 @@ impl Cloud {
             "OS-EXT-STS:task_state": server.task_state,
             "OS-EXT-STS:power_state": server.power_state,
             "OS-SRV-USG:launched_at": server.launched.then_some("2026-01-01T00:00:00.000000"),
+            "metadata": server.metadata,
         });
         // `os_compute_api:os-extended-server-attributes` is for admins.
         if self.admin {
@@ -328,7 +329,8 @@ impl Cloud {
             "confirmResize" => {
                 let row = self.migrations.iter_mut().find(|row| row.instance == id && row.status == "finished");
                 row.expect("of a resized instance").status = "confirmed";
-                self.server(id).vm_state = "stopped";
+                let runs = self.hosts[&source].guests.contains(&id);
+                self.server(id).vm_state = if runs { "active" } else { "stopped" };
                 (StatusCode::NO_CONTENT, HeaderMap::new(), String::new())
             }
             "reboot" => {

@@ -5,14 +5,22 @@ use uuid::Uuid;
 use super::{Cx, Result, invalid};
 use crate::ha::case::{Act, Phase};
 use crate::ha::order::{Done, NovaRead, PermitCause};
-use crate::ha::recovery::{Life, Permit, Status};
+use crate::ha::planner::OnCrash;
+use crate::ha::recovery::{Life, Permit, Status, VmState};
 use crate::ha::refusal::Refusal;
-use crate::ha::restart::{MOST, Restart, WINDOW};
+use crate::ha::restart::{MOST, MOVES, Restart, WINDOW};
 use crate::ha::stop::Stop;
 use crate::ha::table::RESTARTS;
 
 impl Cx<'_> {
-    pub(super) fn restart_intent(&mut self, instance: Uuid, life: Life, op: Uuid, nova: &NovaRead) -> Result {
+    pub(super) fn restart_intent(
+        &mut self,
+        instance: Uuid,
+        life: Life,
+        op: Uuid,
+        to: Option<Life>,
+        nova: &NovaRead,
+    ) -> Result {
         let host = self.alive(life.host, life.incarnation)?;
         let now = self.now();
         let known = self.ha().restarts.get(instance).copied();
@@ -21,6 +29,17 @@ impl Cx<'_> {
         }
         let number = known.map_or(0, |known| known.tries);
         let no = |why: String| Err(Refusal::Attempt { instance, number, why });
+        if let Some(known) = known.filter(|known| known.well.is_none() && known.to.is_some()) {
+            if self.ha().stands(&known) && known.to != to {
+                return no("a move of it is on its way".to_owned());
+            }
+            // It is there: another leader only says the last word.
+            if self.ha().stands(&known) && to.is_some_and(|to| to.host == nova.host) {
+                let by = self.order.leader;
+                self.ha_mut().restarts.put(Restart { op, by, ..known });
+                return Ok(Done::Changed);
+            }
+        }
         let case = self.ha().cases.get(life.host);
         if host.quarantined && case.is_none_or(|case| case.phase != Phase::Returning) {
             return no("its host is in quarantine".to_owned());
@@ -69,6 +88,9 @@ impl Cx<'_> {
         if poison {
             return no("it is in quarantine: a person must let it go".to_owned());
         }
+        if let Some(to) = to {
+            return self.move_as_unhelped(instance, life, op, to, nova);
+        }
         let young = known.filter(|known| now.saturating_sub(known.since) < WINDOW && known.life == life);
         if known.is_some_and(|known| known.well.is_none() && known.by == self.order.leader && known.life == life) {
             return no("a restart of it is on its way".to_owned());
@@ -89,7 +111,36 @@ impl Cx<'_> {
             self.ha_mut().permits.put(Permit { instance, life });
         }
         let (since, tries) = young.map_or((now, 1), |known| (known.since, known.tries + 1));
-        let restart = Restart { instance, life, op, by: self.order.leader, at: now, since, tries, well: None, over: 0 };
+        let last_move = known.and_then(|known| known.last_move).filter(|at| now.saturating_sub(*at) < MOVES);
+        let moves = nova.on_crash == Some(OnCrash::RestartThenMove) && last_move.is_none();
+        let (by, at, well, over, to) = (self.order.leader, now, None, 0, None);
+        let restart = Restart { instance, life, op, by, at, since, tries, well, over, moves, to, last_move };
+        self.ha_mut().restarts.put(restart);
+        Ok(Done::Changed)
+    }
+
+    /// A move in place of one restart more. No permit moves here, and the target lets nothing begin before that has
+    /// followed: see `follow`.
+    fn move_as_unhelped(&mut self, instance: Uuid, life: Life, op: Uuid, to: Life, nova: &NovaRead) -> Result {
+        let known = self.ha().restarts.get(instance).copied().filter(|known| known.life == life);
+        let number = known.map_or(0, |known| known.tries);
+        let no = |why: &str| Err(Refusal::Attempt { instance, number, why: why.to_owned() });
+        // As a former leader has ordered it, or for the first time.
+        let due = |known: &Restart| known.is_to_move() || known.well.is_none() && known.to == Some(to);
+        let Some(known) = known.filter(due) else { return no("it is not to be moved, or may yet be restarted") };
+        let current = self.ha().permits.get(instance).map(|permit| permit.life);
+        if !Stop::PermitExact.lets(current == Some(life)) {
+            return Err(Refusal::Permit { instance, given: Some(life), current });
+        }
+        if nova.now.vm != VmState::Active || nova.now.task {
+            return no("Nova has it not as active and at rest");
+        }
+        if let Some(why) = self.target_flaw(life, to) {
+            return Err(Refusal::Target { host: to.host, why });
+        }
+        let (by, at) = (self.order.leader, self.now());
+        let restart =
+            Restart { op, by, at, well: None, over: 0, moves: false, to: Some(to), last_move: Some(at), ..known };
         self.ha_mut().restarts.put(restart);
         Ok(Done::Changed)
     }
@@ -108,11 +159,13 @@ impl Cx<'_> {
         let Some(known) = self.ha().restarts.get(instance).copied().filter(|known| known.op == op) else {
             return Err(invalid("op", &op.to_string(), "the last restart of the instance"));
         };
-        if known.well == Some(well) {
+        // Said again of one that is to be moved: it is not.
+        let moves = known.moves && known.well != Some(well);
+        if known.well == Some(well) && known.moves == moves {
             return Ok(Done::Unchanged);
         }
         let over = self.now();
-        self.ha_mut().restarts.put(Restart { well: Some(well), over, ..known });
+        self.ha_mut().restarts.put(Restart { well: Some(well), over, moves, ..known });
         Ok(Done::Changed)
     }
 

@@ -71,7 +71,10 @@ impl Barrier {
             return known.state != MoveState::Intent || free && drained && acts(known.from.host);
         }
         if let Some(known) = failover.restarts.iter().find(|known| known.op == intent) {
-            return free && acts(known.life.host);
+            // What has arrived where it was moved may stay there.
+            let permit = failover.permits.get(known.instance).map(|permit| permit.life.host);
+            let arrived = known.to.is_some_and(|to| permit == Some(to.host));
+            return (free || arrived) && acts(known.life.host);
         }
         // A step of a return, or the mark of a drain: nothing pauses it.
         let returns = failover.cases.iter().find(|case| case.reentry.begun.iter().any(|begun| begun.op == intent));

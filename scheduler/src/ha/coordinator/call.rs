@@ -154,6 +154,17 @@ pub enum Call {
         /// What it must pass.
         barrier: Barrier,
     },
+    /// Migrates an instance that restarts did not help: stopped, and started on the target.
+    MoveUnhelped {
+        /// The instance.
+        instance: Uuid,
+        /// Its host.
+        host: HostId,
+        /// Where to.
+        target: HostId,
+        /// What it must pass.
+        barrier: Barrier,
+    },
     /// Stops an instance that was stopped before it was evacuated.
     Stop {
         /// The instance.
@@ -217,6 +228,7 @@ impl Call {
             | Self::ForceComplete { barrier, .. }
             | Self::AbortMigration { barrier, .. }
             | Self::Restart { barrier, .. }
+            | Self::MoveUnhelped { barrier, .. }
             | Self::Stop { barrier, .. } => Some(*barrier),
             _ => None,
         }

@@ -150,7 +150,7 @@ impl Coordinator {
     }
 
     /// A case of its cluster that is not recovered, a breaker under which nothing moves, an operator's pause, or calls of a former leader.
-    fn yields(&self, host: &Host, lead: &Lead<'_>) -> bool {
+    pub(super) fn yields(&self, host: &Host, lead: &Lead<'_>) -> bool {
         let ha = lead.ha();
         let cluster = host.places.cluster;
         let busy = ha.cases.iter().any(|case| {

@@ -126,7 +126,7 @@ impl Coordinator {
         let there = ha.hosts.get(host).filter(|host| host.enabled && host.is_open())?;
         let moved = ha.moves.get(instance).is_some_and(|known| known.is_live());
         let recovered = ha.recoveries.get(instance).is_some_and(|known| !known.status.is_settled());
-        let restarted = ha.restarts.get(instance).is_some_and(|known| known.well.is_none() && ha.stands(known));
+        let restarted = ha.is_restarting(instance, host);
         let takes = !there.quarantined && ha.cases.get(host).is_none();
         let free = !moved && !recovered && !restarted;
         free.then_some((Life { host, incarnation: there.incarnation }, takes))

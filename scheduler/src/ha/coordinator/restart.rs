@@ -7,11 +7,18 @@ use super::{Answer, Call, Coordinator, Due, Lead, pace};
 use crate::ha::case::Case;
 use crate::ha::host::Host;
 use crate::ha::order::{Change, Clear, NovaRead, PermitCause};
-use crate::ha::policy;
+use crate::ha::planner::OnCrash;
+use crate::ha::policy::{self, Mode};
 use crate::ha::recovery::{Life, Status, Stays, VmState};
 
 /// Restarts of one host at once.
 const MOST_RESTARTS: usize = 8;
+
+/// Whether a guest that ended by itself is started again: as it asks, or else as the policy of its host says.
+pub(super) fn is_wanted(nova: &NovaRead, lead: &Lead<'_>) -> bool {
+    let policy = || lead.ha().hosts.get(nova.host).is_some_and(|host| policy::of(lead.tables, host).in_place);
+    nova.on_crash.map_or_else(policy, |said| said != OnCrash::Stays)
+}
 
 impl Coordinator {
     /// Whether something is still permitted in a former life of a host, or on its way up.
@@ -70,7 +77,7 @@ impl Coordinator {
                 }
                 Some(read) if read.moving || !read.sentinel => {}
                 Some(read) if recorded.unwrap_or(read.now).vm == VmState::Active && !poison => {
-                    self.restart(instance, life, read, lead, due);
+                    self.restart(instance, life, None, read, lead, due);
                 }
                 None if !gone => super::evacuation::read_server(facts, instance, pace::NOVA, lead, due),
                 _ => {
@@ -109,7 +116,7 @@ impl Coordinator {
         match read.map(|(at, read, _)| (*at, read.clone())) {
             Some((at, mut read)) if read.host == life.host => {
                 if self.left_for_nowhere(instance, at, &mut read, lead, due) {
-                    self.restart(instance, life, read, lead, due);
+                    self.restart(instance, life, None, read, lead, due);
                 }
             }
             Some(_) => {}
@@ -144,13 +151,22 @@ impl Coordinator {
         clear.is_some()
     }
 
-    /// The intent to start one again.
-    fn restart(&mut self, instance: Uuid, life: Life, nova: NovaRead, lead: &Lead<'_>, due: &mut Vec<Due>) {
+    /// The intent to start one again, or to move it instead.
+    pub(super) fn restart(
+        &mut self,
+        instance: Uuid,
+        life: Life,
+        to: Option<Life>,
+        nova: NovaRead,
+        lead: &Lead<'_>,
+        due: &mut Vec<Due>,
+    ) {
         let tries = lead.ha().restarts.get(instance).map_or(0, |known| u64::from(known.tries));
         let crate::ha::Leader { term, node } = self.leader;
-        let name = format!("{life}/restart/{term}/{node}/{tries}/{}", lead.clock / pace::REPLAN);
+        let what = if to.is_some() { "move" } else { "restart" };
+        let name = format!("{life}/{what}/{term}/{node}/{tries}/{}", lead.clock / pace::REPLAN);
         let op = Uuid::new_v5(&instance, name.as_bytes());
-        due.push(Due::Propose(Change::RestartIntent { instance, life, op, nova: Box::new(nova) }));
+        due.push(Due::Propose(Change::RestartIntent { instance, life, op, to, nova: Box::new(nova) }));
     }
 
     /// Called once, and then its host's list says whether it runs.
@@ -159,6 +175,10 @@ impl Coordinator {
         if !lead.ha().stands(&known) {
             // Its host has died, or it has moved: what was meant then is void.
             due.push(Due::Propose(Change::RestartOutcome { instance, op: known.op, well: false }));
+            return;
+        }
+        if let Some(to) = known.to {
+            self.follow_unhelped(known, to, lead, due);
             return;
         }
         if known.by != self.leader {
@@ -195,9 +215,9 @@ impl Coordinator {
             }
         }
         self.retry(None, lead, due);
-        // Nobody has asked for the others.
-        let asked = |host| ha.hosts.get(host).is_some_and(|host| policy::of(lead.tables, host).in_place);
-        self.guests.retain(|_, host| asked(*host));
+        self.move_unhelped(lead, due);
+        // Nothing is done about the others, whatever they ask for.
+        self.guests.retain(|_, host| ha.hosts.get(*host).is_some() && lead.mode(Some(*host)) == Mode::Enforce);
         let crashed: Vec<_> = self.guests.iter().map(|(instance, host)| (*instance, *host)).collect();
         for (instance, id) in crashed {
             let life = ha
@@ -223,15 +243,17 @@ impl Coordinator {
             };
             let facts = self.instances.entry(instance).or_default();
             match facts.read.as_ref().filter(|(at, ..)| lead.now <= at + pace::READ) {
-                // A user has stopped it meanwhile, or something is being done with it.
-                Some((_, read, _)) if read.now.vm != VmState::Active || read.now.task || read.host != id => {
+                // A user has stopped it meanwhile, or something is being done with it, or nobody has asked for it.
+                Some((_, read, _))
+                    if read.now.vm != VmState::Active || read.now.task || read.host != id || !is_wanted(read, lead) =>
+                {
                     self.guests.remove(&instance);
                 }
                 Some((at, read, _)) => {
                     let (at, mut read) = (*at, read.clone());
                     if self.left_for_nowhere(instance, at, &mut read, lead, due) {
                         self.guests.remove(&instance);
-                        self.restart(instance, life, read, lead, due);
+                        self.restart(instance, life, None, read, lead, due);
                     }
                 }
                 None => super::evacuation::read_server(facts, instance, pace::NOVA, lead, due),

@@ -64,6 +64,9 @@ fn words(due: &Due) -> Option<String> {
         Due::Propose(Change::Reenter { .. }) | Due::Call(Call::StartNova { .. } | Call::Unforce { .. }) => {
             "be let in again"
         }
+        Due::Propose(Change::RestartIntent { to: Some(_), .. }) | Due::Call(Call::MoveUnhelped { .. }) => {
+            "have an instance moved that restarts do not help"
+        }
         Due::Propose(Change::RestartIntent { .. }) | Due::Call(Call::Restart { .. }) => {
             "have its instances started where they were"
         }

@@ -8,7 +8,6 @@ use uuid::Uuid;
 use super::{Coordinator, Due, GUESTS, Lead, pace};
 use crate::ha::host::HostId;
 use crate::ha::order::Change;
-use crate::ha::policy;
 use crate::ha::recovery::{Life, VmState};
 use crate::ha::trouble::Kind;
 
@@ -83,8 +82,8 @@ impl Coordinator {
         if read.host != life.host || read.now.vm != VmState::Active || read.now.task || read.moving {
             return true;
         }
+        let starts = super::restart::is_wanted(read, lead);
         let recorded = Self::record(instance, life, Kind::Destroyed, lead, due);
-        let starts = lead.ha().hosts.get(life.host).is_some_and(|host| policy::of(lead.tables, host).in_place);
         if recorded && starts {
             // From here on it is as one that crashed.
             self.stopped(life.host, instance);

@@ -278,6 +278,8 @@ pub enum Change {
         life: Life,
         /// Names the intent.
         op: Uuid,
+        /// Where it may be moved instead, as restarts did not help.
+        to: Option<Life>,
         /// What Nova said.
         nova: Box<NovaRead>,
     },

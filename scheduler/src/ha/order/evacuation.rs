@@ -1,6 +1,6 @@
 //! What orders say of instances on their way: what Nova said, where to, how it ended, by what right.
 
-use crate::ha::planner::Rank;
+use crate::ha::planner::{OnCrash, Rank};
 use bitcode::{Decode, Encode};
 use uuid::Uuid;
 
@@ -35,6 +35,8 @@ pub struct NovaRead {
     pub moving: bool,
     /// A live migration was bringing it there when the source died, and whether it is clear.
     pub destination: Option<(HostId, Option<Clear>)>,
+    /// What is to be done when it crashes; none: what the policy of its host says.
+    pub on_crash: Option<OnCrash>,
 }
 
 /// What a plan says of one instance.

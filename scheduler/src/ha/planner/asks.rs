@@ -63,6 +63,30 @@ impl Rank {
     }
 }
 
+/// What is done when a guest has ended by itself, whatever the policy of its host says (`pallium:recovery`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum OnCrash {
+    /// Nothing.
+    Stays,
+    /// It is started again where it was.
+    Restart,
+    /// The same; moved once when that has not helped.
+    RestartThenMove,
+}
+
+impl OnCrash {
+    /// What is known, by their names.
+    pub const ALL: [(&'static str, Self); 3] =
+        [("none", Self::Stays), ("restart", Self::Restart), ("restart_then_move", Self::RestartThenMove)];
+
+    /// What the extra specs of a flavor, or the metadata of an instance, say; an error: words that are none of these.
+    pub fn said(from: &BTreeMap<String, String>) -> Option<Result<Self, &str>> {
+        let said = from.get("pallium:recovery")?;
+        let known = Self::ALL.iter().find(|(name, _)| said.trim().eq_ignore_ascii_case(name));
+        Some(known.map(|(_, known)| *known).ok_or(said))
+    }
+}
+
 /// What an instance asked for, as far as Nova tells it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Asks {
@@ -73,6 +97,9 @@ pub struct Asks {
     /// It is of a server group of which so many members are to stay, whatever number that is: one host of them is
     /// drained at a time (`pallium:min_available`).
     pub min_available: bool,
+    /// What is to be done when it crashes: as it says itself, else its flavor, else Masakari's `HA_Enabled`; `None`: what
+    /// the policy of its host says.
+    pub on_crash: Option<OnCrash>,
     /// The zone that it was created for, `Some(None)` for any; `None`: not told, so its host's.
     pub zone: Option<Option<String>>,
     /// Extra specs of its flavor; `None`: not told, so a host must have every trait of its host.
@@ -94,9 +121,16 @@ impl Asks {
         let declares = |from: &BTreeMap<String, String>| {
             from.get("pallium:min_available").is_some_and(|said| !matches!(said.trim(), "" | "0"))
         };
-        let (rank, unprotected) = (Rank::new(flavor, metadata), off(flavor) || off(metadata));
         let min_available = declares(flavor) || declares(metadata);
-        Self { rank, unprotected, min_available, extra_specs, ..Self::default() }
+        let said = |from| OnCrash::said(from).and_then(Result::ok);
+        let on = [metadata, flavor].into_iter().find_map(|from| from.get("HA_Enabled"));
+        let masakari = on.filter(|said| said.eq_ignore_ascii_case("true")).map(|_| OnCrash::Restart);
+        let on_crash = said(metadata).or_else(|| said(flavor)).or(masakari);
+        let (rank, unprotected) = (Rank::new(flavor, metadata), off(flavor) || off(metadata));
+        // It is left on its host.
+        let on_crash =
+            on_crash.map(|said| if unprotected && said == OnCrash::RestartThenMove { OnCrash::Restart } else { said });
+        Self { rank, unprotected, min_available, on_crash, extra_specs, ..Self::default() }
     }
 
     /// Traits that its flavor requires, and those that it forbids; `None`: not told.
@@ -221,5 +255,31 @@ mod tests {
         assert_eq!(asks.traits(), Some((vec!["B", "A"], vec!["C"])));
         assert!(asks.unprotected);
         assert_eq!(Asks::default().traits(), None);
+    }
+
+    #[test]
+    fn what_is_done_when_it_crashes_says_itself_then_its_flavor_then_masakari() {
+        let of = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        };
+        let key = "pallium:recovery";
+        let cases: [(&[_], &[_], Option<OnCrash>); 9] = [
+            (&[], &[], None),
+            (&[(key, "restart")], &[(key, "none")], Some(OnCrash::Stays)),
+            (&[(key, "none")], &[(key, " Restart ")], Some(OnCrash::Restart)),
+            (&[(key, "restart_then_move")], &[], Some(OnCrash::RestartThenMove)),
+            // What is none is not said.
+            (&[(key, "none")], &[(key, "move")], Some(OnCrash::Stays)),
+            (&[], &[("HA_Enabled", "True")], Some(OnCrash::Restart)),
+            (&[(key, "none"), ("HA_Enabled", "True")], &[("HA_Enabled", "True")], Some(OnCrash::Stays)),
+            (&[("HA_Enabled", "True")], &[("HA_Enabled", "False")], None),
+            // It is left on its host.
+            (&[("pallium:ha", "false")], &[(key, "restart_then_move")], Some(OnCrash::Restart)),
+        ];
+        for (flavor, metadata, expected) in cases {
+            let asks = Asks::new(Some(of(flavor)), &of(metadata));
+            assert_eq!(asks.on_crash, expected, "{flavor:?}, {metadata:?}");
+        }
+        assert_eq!(OnCrash::said(&of(&[(key, "move")])), Some(Err("move")));
     }
 }

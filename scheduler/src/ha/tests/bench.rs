@@ -88,7 +88,8 @@ pub fn twice(n: u128) -> Evidence {
 }
 
 pub fn nova(n: u128) -> NovaRead {
-    NovaRead { host: host(n), now: RUNS, sentinel: true, migrations: vec![op(900)], moving: false, destination: None }
+    let migrations = vec![op(900)];
+    NovaRead { host: host(n), now: RUNS, sentinel: true, migrations, moving: false, destination: None, on_crash: None }
 }
 
 pub struct Bench {

@@ -67,7 +67,8 @@ fn nor_where_its_host_is_back() {
     bench.must(Change::IncarnationOpen { host: host(1), hello: Box::new(super::bench::hello(1, 1)) });
     bench.phase(1, Phase::Returning);
     let here = Life { host: host(1), incarnation: bench.host(1).incarnation };
-    let restart = |v| Change::RestartIntent { instance: vm(v), life: here, op: op(60 + v), nova: Box::new(nova(1)) };
+    let restart =
+        |v| Change::RestartIntent { instance: vm(v), life: here, op: op(60 + v), to: None, nova: Box::new(nova(1)) };
     assert!(bench.order(restart(1)).is_err_and(|why| why.to_string().contains("let it go")));
     bench.must(restart(2));
     let again = PermitCause::SameHostNewBoot;
@@ -85,7 +86,7 @@ fn a_host_that_died_twice_counts_once_and_a_boot_counts_too() {
         bench.must(Change::IncarnationOpen { host: host(1), hello: Box::new(super::bench::hello(1, nth)) });
         let here = Life { host: host(1), incarnation: bench.host(1).incarnation };
         let nova = Box::new(nova(1));
-        bench.must(Change::RestartIntent { instance: vm(1), life: here, op: op(80 + nth), nova });
+        bench.must(Change::RestartIntent { instance: vm(1), life: here, op: op(80 + nth), to: None, nova });
         bench.must(Change::RestartOutcome { instance: vm(1), op: op(80 + nth), well: true });
         bench.now += 1_000;
     }
@@ -112,7 +113,7 @@ fn of_a_failed_post_copy_neither_half_is_started() {
     // Of a host that lives it is not started either.
     bench.must(Change::GuestTrouble { instance: vm(5), life: life(2), kind: Kind::PostcopyFailed });
     let nova = Box::new(nova(2));
-    let restart = Change::RestartIntent { instance: vm(5), life: life(2), op: op(60), nova };
+    let restart = Change::RestartIntent { instance: vm(5), life: life(2), op: op(60), to: None, nova };
     assert!(bench.order(restart.clone()).is_err());
     bench.as_operator(Change::GuestQuarantineEnd(vm(5)));
     bench.must(restart);

@@ -6,6 +6,7 @@ use scheduler::ha::coordinator::{Barrier, Call};
 use scheduler::ha::host::{Degraded, Detection};
 use scheduler::ha::masakari::{self, Kind, MemberSpec, NotificationSpec, Report, SegmentSpec, Status};
 use scheduler::ha::order::{Change, Leader, Role};
+use scheduler::ha::planner::{Asks, OnCrash};
 use scheduler::ha::proof::Kind as Proof;
 use scheduler::ha::recovery::{Status as Stands, VmState};
 use uuid::Uuid;
@@ -362,6 +363,89 @@ pub(super) const ALL: &[Scenario] = &[
                 "the one that failed is restarted",
                 &format!("{stands:?}"),
             )
+        },
+    },
+    Scenario {
+        id: "DET-17e",
+        what: "guests panic that want to be left, or started, in spite of their host's policy",
+        run: |world| {
+            let asks = |on_crash| Asks { on_crash: Some(on_crash), ..Asks::default() };
+            world.nova.asks = [(vm(1), asks(OnCrash::Stays)), (vm(2), asks(OnCrash::Restart))].into();
+            world.crash(1, 1);
+            world.crash(1, 3);
+            let third = world.until(60_000, |world| world.host(1).guests.contains(&vm(3)));
+            // It is told again and again.
+            world.run(180_000);
+            want(
+                third && world.restarted.keys().eq([&vm(3)]),
+                "",
+                "where the policy restarts, 1 says none and is left",
+            )?;
+            policy(world, |policy| policy.in_place = false)?;
+            world.restarted.clear();
+            for n in [2, 4] {
+                world.crash(1, n);
+            }
+            let second = world.until(60_000, |world| world.host(1).guests.contains(&vm(2)));
+            world.run(180_000);
+            let alone = world.restarted.keys().eq([&vm(2)]) && world.ha().cases.is_empty();
+            want(second && alone, "each as it asks, the others as the policy says", "where it does not, 2 is started")
+        },
+    },
+    Scenario {
+        id: "DET-17f",
+        what: "a guest panics 4 s after each start, and wants to be moved when that does not help",
+        run: |world| {
+            world.nova.asks = [(vm(1), Asks { on_crash: Some(OnCrash::RestartThenMove), ..Asks::default() })].into();
+            let crashes = |world: &mut World, until: fn(&World) -> bool| {
+                let began = world.now;
+                while world.now < began + 400_000 && !until(world) {
+                    if world.host(1).guests.contains(&vm(1)) {
+                        world.run(4_000);
+                        world.crash(1, 1);
+                    }
+                    world.run(1_000);
+                }
+            };
+            let known = |world: &World| world.ha().restarts.iter().find(|known| known.instance == vm(1)).copied();
+            crashes(world, |world| world.nova.servers.get(&vm(1)).is_some_and(|server| server.host != host(1)));
+            let started = world.restarted.get(&vm(1)).copied();
+            want(started == Some(3), "", &format!("three restarts come first; {started:?}"))?;
+            let moved = world.until(120_000, |world| {
+                let there = |n| world.host(n).guests.contains(&vm(1));
+                known(world).is_some_and(|known| known.well == Some(true)) && (2..=5).any(there)
+            });
+            let migrations = world.nova.migrations(vm(1)).filter(|moving| moving.over == Some(true)).count();
+            let well = moved && migrations == 1 && world.ha().cases.is_empty();
+            want(
+                well,
+                "three restarts, then a move",
+                &format!("moved once, and runs; {:?}, {migrations}", known(world)),
+            )?;
+            let permit = world.ha().permits.get(vm(1)).map(|permit| permit.life.host);
+            let server = world.nova.servers.get(&vm(1)).map(|server| server.host);
+            want(permit == server, "three restarts, then a move", "its permit has followed")
+        },
+    },
+    Scenario {
+        id: "DET-17g",
+        what: "the same, where no host has room",
+        run: |world| {
+            world.again(2, 8, 4, |v| 1 + (v - 1) / 4);
+            world.nova.asks = [(vm(1), Asks { on_crash: Some(OnCrash::RestartThenMove), ..Asks::default() })].into();
+            let began = world.now;
+            while world.now < began + 400_000 {
+                if world.host(1).guests.contains(&vm(1)) {
+                    world.run(4_000);
+                    world.crash(1, 1);
+                }
+                world.run(1_000);
+            }
+            let now = world.now;
+            let known = world.ha().restarts.iter().next().copied();
+            let given_up = known.is_some_and(|known| known.is_exhausted(now) && known.to.is_none());
+            let stays = world.nova.migrations(vm(1)).count() == 0;
+            want(given_up && stays, "three restarts, then a person", &format!("exhausted, not moved; {known:?}"))
         },
     },
     Scenario {

@@ -118,7 +118,7 @@ impl Cx<'_> {
             status => status.is_settled() && case.is_some_and(|case| case.id != known.case),
         };
         let moved = ha.moves.get(instance).is_some_and(|known| known.is_live());
-        let restarted = ha.restarts.get(instance).is_some_and(|known| known.well.is_none() && ha.stands(known));
+        let restarted = ha.is_restarting(instance, to.host);
         takes && !moved && !restarted && ha.recoveries.get(instance).is_none_or(|known| stays(known))
     }
 
