@@ -75,6 +75,8 @@ pub(crate) mod pace {
     pub const DEADLINE: u64 = 10_000;
     /// An ambiguous call that left no trace for so long, under this leader, may be sent to the same target.
     pub const HORIZON: u64 = 60_000;
+    /// A read of a BMC says nothing of now after so long.
+    pub const OLD: u64 = 60_000;
     /// An attempt that is alive for so long is stuck.
     pub const STUCK: u64 = 300_000;
     /// Between two plans of a case with instances that wait.
@@ -510,11 +512,17 @@ impl Coordinator {
         }
     }
 
-    /// Two reads of this leader that say off, far enough apart, of the right machine.
-    fn off_twice(&self, host: &Host) -> Option<Box<[PowerRead; 2]>> {
+    /// Two reads of this leader that say off, far enough apart, of the right machine. An answer may be as late as a BMC may
+    /// take for it: what came sooner after a sign of life, or long ago, is of another time.
+    fn off_twice(&self, host: &Host, lead: &Lead<'_>) -> Option<Box<[PowerRead; 2]>> {
         let reads = &self.hosts.get(&host.id)?.reads;
         let (first, second) = (&reads.front()?.1, &reads.get(1)?.1);
-        let off = |read: &PowerRead| read.power == super::proof::Power::Off && host.machine.is(&read.machine);
+        let heard = self.liveness.last(host.id);
+        let of_now = |read: &PowerRead| {
+            lead.now <= read.at.saturating_add(pace::OLD) && heard.is_none_or(|heard| read.at >= heard + super::SUSPECT)
+        };
+        let off =
+            |read: &PowerRead| read.power == super::proof::Power::Off && host.machine.is(&read.machine) && of_now(read);
         let apart = second.at.saturating_sub(first.at) >= super::APART;
         (off(first) && off(second) && apart).then(|| Box::new([first.clone(), second.clone()]))
     }

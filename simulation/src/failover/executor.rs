@@ -115,6 +115,8 @@ impl World {
                         let told = Told::Nova { answered: u32::from(!down), failed: u32::from(down) };
                         self.post(TICK, Letter::Told(from, told));
                     }
+                    // A BMC that takes longer is not waited for.
+                    let slow = if call.asks_nova() { slow } else { slow.min(5_000) };
                     if let Some(told) = self.act(call) {
                         self.post(TICK + slow, Letter::Told(from, told));
                     }

@@ -52,7 +52,7 @@ impl Coordinator {
 
     fn pending(&mut self, case: &Case, host: &Host, lead: &Lead<'_>, due: &mut Vec<Due>) {
         self.read_power(host, pace::POWER, lead, due);
-        if let Some(reads) = self.off_twice(host) {
+        if let Some(reads) = self.off_twice(host, lead) {
             let evidence = Evidence::PowerOff(reads);
             due.push(Due::Propose(Change::DeathProof { host: host.id, incarnation: host.incarnation, evidence }));
             return;
@@ -133,7 +133,7 @@ impl Coordinator {
     fn fencing(&mut self, case: &Case, host: &Host, lead: &Lead<'_>, due: &mut Vec<Due>) {
         let Some(op) = case.ops.last() else { return };
         self.read_power(host, pace::FENCING, lead, due);
-        if let Some(reads) = self.off_twice(host) {
+        if let Some(reads) = self.off_twice(host, lead) {
             if op.outcome.as_ref().is_none_or(|outcome| outcome.power != Power::Off) {
                 Self::outcome(case, op, Power::Off, &reads[1].raw, due);
             }
@@ -198,7 +198,7 @@ impl Coordinator {
     /// Again and again, and a person is asked.
     fn fence_failed(&mut self, case: &Case, host: &Host, lead: &Lead<'_>, due: &mut Vec<Due>) {
         self.read_power(host, pace::POWER, lead, due);
-        if let Some(reads) = self.off_twice(host) {
+        if let Some(reads) = self.off_twice(host, lead) {
             let evidence = match case.ops.last() {
                 Some(op) => Evidence::FencedOff { op: op.id, reads },
                 None => Evidence::PowerOff(reads),

@@ -99,8 +99,11 @@ impl Coordinator {
         if self.liveness.is_silent(host.id, lead.now) {
             self.read_power(host, pace::POWER, lead, due);
             let own = from == Detection::Unreachable && host.belief.by == self.leader;
-            let cause =
-                if self.off_twice(host).is_some() { Some(Cause::PowerOff) } else { own.then_some(Cause::Unreachable) };
+            let cause = if self.off_twice(host, lead).is_some() {
+                Some(Cause::PowerOff)
+            } else {
+                own.then_some(Cause::Unreachable)
+            };
             if let Some(cause) = cause.filter(|_| opinion.detection != Detection::Alive) {
                 due.push(Due::Propose(Change::CaseOpen { host: host.id, incarnation: host.incarnation, cause }));
             }
