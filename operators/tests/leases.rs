@@ -83,7 +83,7 @@ async fn whoever_leads_grants_leases() {
         let running = tokio::spawn(run(node.clone(), settings, Arc::clone(&hands) as _));
         for _ in 0..2 {
             seq += 1;
-            node.ears().heard(host, boot);
+            node.ears().heard(host, boot, 0);
             node.ears().ask(Ask { host, boot, seq });
             let granted = || node.ears().grant(host).is_some_and(|grant| grant.seq == seq);
             until(&format!("a lease of a leader under {mode:?}"), granted).await;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt};
 use raft::Freshness;
-use raft::ears::{Guests, Held, Seen};
+use raft::ears::{Domains, Held, Order, Seen};
 use scheduler::ha::coordinator::lease::Ask;
 use scheduler::ha::host::{Degraded, Hello, Machine, Watchdog};
 use scheduler::ha::liveness::{Says, Stall};
@@ -225,7 +225,7 @@ pub(crate) async fn session(
         way,
         service,
     };
-    session.hello(hello).await?;
+    session.hello(hello, clock(&first)).await?;
     tokio::spawn(async move {
         let _held = held;
         session.run(reports).await;
@@ -235,7 +235,7 @@ pub(crate) async fn session(
 
 impl Session {
     /// A Hello is taken in through the log, then answered with what may run on the host.
-    async fn hello(&mut self, said: &ha::AgentHello) -> Result<(), ApiError> {
+    async fn hello(&mut self, said: &ha::AgentHello, clock: u64) -> Result<(), ApiError> {
         let watchdog = said.watchdog.unwrap_or_default();
         let previous = said.previous_boot.as_deref().map(|boot| uuid("hello.previous_boot", boot)).transpose()?;
         let boots = said.boots.iter().take(BOOTS).map(|boot| uuid("hello.boots", boot));
@@ -287,7 +287,7 @@ impl Session {
         self.holds = Place::of(&tables, host).holds || !believed;
         let of_life = may_begin(tables.failover()).filter(|(life, _)| believed && *life == self.life);
         self.granted = of_life.map(|(_, instance)| instance).collect();
-        self.heard(believed);
+        self.heard(believed, clock);
         let welcome = ha::AgentWelcome {
             incarnation: self.life.incarnation,
             quarantined: self.quarantined,
@@ -315,9 +315,9 @@ impl Session {
         last.await.ok().flatten().filter(|last| boots.contains(last))
     }
 
-    fn heard(&self, believed: bool) {
+    fn heard(&self, believed: bool, clock: u64) {
         if believed {
-            self.service.node.ears().heard(self.host, self.boot);
+            self.service.node.ears().heard(self.host, self.boot, clock);
         }
     }
 
@@ -390,15 +390,15 @@ impl Session {
         }
         self.last = at;
         if let Some(hello) = &report.hello {
-            return self.hello(hello).await;
+            return self.hello(hello, clock(&report)).await;
         }
-        self.heard(self.life.incarnation != 0);
+        self.heard(self.life.incarnation != 0, clock(&report));
         if self.service.node.ears().wants_list(self.host) {
             self.say(ha::AgentDirective { report_now: Some(true), ..ha::AgentDirective::default() });
         }
         self.acknowledged(report.ack_directive);
         if let Some(instances) = &report.instances {
-            self.instances(instances)?;
+            self.instances(instances, Order(at.0, at.1), clock(&report))?;
         }
         let mut sights: Vec<_> =
             report.sights.iter().take(SIGHTS).map(|seen| sight(self.host, seen)).collect::<Result<_, _>>()?;
@@ -431,7 +431,7 @@ impl Session {
         Ok(())
     }
 
-    fn instances(&mut self, told: &ha::AgentInstances) -> Result<(), ApiError> {
+    fn instances(&mut self, told: &ha::AgentInstances, order: Order, clock: u64) -> Result<(), ApiError> {
         let (present, gone) = (told.present.iter().map(|instance| &instance.uuid), &told.gone);
         let read = |texts: Vec<&String>| {
             let read = texts.into_iter().map(|text| uuid("instances", text));
@@ -485,9 +485,17 @@ impl Session {
             ears.stalls(self.host, self.stalls());
             let local = self.writes.iter().filter(|(_, (backends, _))| backends.iter().any(|at| at == Stall::LOCAL));
             let local = local.map(|(instance, _)| *instance).collect();
-            let (listed, running, off) = (self.domains.clone(), self.running.clone(), self.off.clone());
-            let guests = Guests { listed, running, local, off };
-            ears.listed(self.host, self.boot, guests, Duration::from_millis(told.age_ms));
+            ears.listed(Domains {
+                host: self.host,
+                boot: self.boot,
+                age: told.age_ms,
+                order,
+                made: clock.saturating_sub(told.age_ms),
+                instances: self.domains.clone(),
+                running: self.running.clone(),
+                local,
+                off: self.off.clone(),
+            });
             ears.crashed(self.host, self.crashed.clone());
             self.tell_troubles();
         }
@@ -618,6 +626,11 @@ impl Session {
         }
         said
     }
+}
+
+/// What the host's clock said when a report was handed out, milliseconds since it booted.
+fn clock(report: &ha::AgentReport) -> u64 {
+    report.boot_ns / 1_000_000
 }
 
 /// Whether a guest has ended by itself: it crashed, or shut off for a crash or a failure, by libvirt's codes

@@ -16,7 +16,7 @@ fn hello() -> Value {
     json!({"host": HOST, "boot": BOOT, "hello": hello})
 }
 
-/// Its clocks are wrong, and go backwards: nothing looks at them.
+/// Its clocks are wrong, and go backwards: its lists look old, and nothing else comes of it.
 fn beat(seq: u64, ack: u64) -> Value {
     let (wall, boot) = (4_000_000_000_000_u64 / seq, 9_000_000_000_u64 / seq);
     json!({
