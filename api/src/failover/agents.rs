@@ -5,7 +5,7 @@ mod stops;
 mod watchdog;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt};
@@ -54,13 +54,20 @@ const DEAF: &str = "it takes no directives";
 /// What all sessions look at.
 pub(crate) struct Agents {
     places: watch::Sender<Arc<Places>>,
-    /// Newest session of each host; an older one ends.
-    sessions: std::sync::Mutex<BTreeMap<HostId, u64>>,
+    sessions: Mutex<Sessions>,
+}
+
+#[derive(Default)]
+struct Sessions {
+    /// As many as have begun.
+    begun: u64,
+    /// Newest of each host, from when its Hello was taken in until it ends; an older one ends.
+    newest: BTreeMap<HostId, u64>,
 }
 
 impl Default for Agents {
     fn default() -> Self {
-        Self { places: watch::Sender::new(Arc::default()), sessions: std::sync::Mutex::default() }
+        Self { places: watch::Sender::new(Arc::default()), sessions: Mutex::default() }
     }
 }
 
@@ -86,16 +93,31 @@ impl Agents {
         }
     }
 
-    fn begin(&self, host: HostId) -> u64 {
-        let mut sessions = self.sessions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let number = sessions.entry(host).or_default();
-        *number += 1;
-        *number
+    fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn number(&self) -> u64 {
+        let mut sessions = self.sessions();
+        sessions.begun += 1;
+        sessions.begun
+    }
+
+    fn begin(&self, host: HostId, session: u64) {
+        let mut sessions = self.sessions();
+        let newest = sessions.newest.entry(host).or_default();
+        *newest = session.max(*newest);
     }
 
     fn is_newest(&self, host: HostId, session: u64) -> bool {
-        let sessions = self.sessions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        sessions.get(&host) == Some(&session)
+        self.sessions().newest.get(&host) == Some(&session)
+    }
+
+    fn end(&self, host: HostId, session: u64) {
+        let mut sessions = self.sessions();
+        if sessions.newest.get(&host) == Some(&session) {
+            sessions.newest.remove(&host);
+        }
     }
 }
 
@@ -191,11 +213,10 @@ pub(crate) async fn session(
         )));
     }
     let (directives, receiver) = mpsc::channel(DIRECTIVES);
-    let number = service.agents.begin(host);
     let mut session = Session {
         host,
         boot,
-        number,
+        number: service.agents.number(),
         last: (first.agent_epoch, first.seq),
         domains: BTreeSet::new(),
         crashed: BTreeSet::new(),
@@ -226,6 +247,8 @@ pub(crate) async fn session(
         service,
     };
     session.hello(hello, clock(&first)).await?;
+    // Of a host that failover watches: there are as many as it knows.
+    session.service.agents.begin(host, session.number);
     tokio::spawn(async move {
         let _held = held;
         session.run(reports).await;
@@ -369,6 +392,7 @@ impl Session {
                 break "a newer session of the same host has begun".to_owned();
             }
         };
+        self.service.agents.end(self.host, self.number);
         tracing::info!(host = %self.host, boot = %self.boot, why, "an agent's session has ended");
     }
 
@@ -682,6 +706,22 @@ fn sight(by: HostId, sight: &ha::AgentSight) -> Result<Seen, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// None is kept of a host whose newest has ended, and an older one that has not noticed yet is no newest for that.
+    #[test]
+    fn the_newest_session_of_a_host_is_known_until_it_ends() {
+        let (agents, host) = (Agents::default(), HostId::default());
+        let [old, new] = [(); 2].map(|()| agents.number());
+        assert!(!agents.is_newest(host, old), "its Hello was not taken in");
+        agents.begin(host, new);
+        agents.begin(host, old);
+        agents.end(host, old);
+        assert_eq!([old, new].map(|session| agents.is_newest(host, session)), [false, true]);
+        agents.end(host, new);
+        assert!(agents.sessions().newest.is_empty());
+        agents.begin(host, agents.number());
+        assert_eq!([old, new].map(|session| agents.is_newest(host, session)), [false; 2]);
+    }
 
     /// By libvirt's numbers, as include/libvirt/libvirt-domain.h has them.
     #[test]
