@@ -109,6 +109,9 @@ struct KeptLease {
     boot: Uuid,
     until_ns: u64,
     armed: bool,
+    /// It was opened, and not stopped since: armed or not, it runs.
+    #[serde(default)]
+    opened: bool,
 }
 
 enum Command {
@@ -195,6 +198,7 @@ impl Agent {
             core,
             commands: commanded,
             session: None,
+            opened: dog.opened(),
             dog,
             asks: Arc::new(Notify::new()),
             writes: JoinSet::new(),
@@ -239,43 +243,48 @@ fn facts(settings: &Settings, permit_check: bool) -> Facts {
 }
 
 /// The thread that feeds, where there is a watchdog.
-struct Dog(Option<watchdog::Thread>);
+struct Dog {
+    thread: Option<watchdog::Thread>,
+    /// It was told to arm.
+    wanted: bool,
+}
 
 impl Dog {
     fn start(settings: &Settings, lease: &KeptLease) -> Result<Self, Failure> {
-        let Some(device) = &settings.watchdog else { return Ok(Self(None)) };
+        let Some(device) = &settings.watchdog else { return Ok(Self { thread: None, wanted: false }) };
         let path = watchdog::path(device);
         let nowayout = watchdog::facts(&settings.root, device).nowayout;
-        let shared = Arc::new(watchdog::Shared::default());
-        shared.until_ns.store(lease.until_ns, Ordering::Release);
+        let shared = Arc::new(watchdog::Shared::new(lease.until_ns, lease.opened));
         let open = Box::new(move || watchdog::Kernel::open(&path));
-        let thread = watchdog::Thread::start(open, nowayout, shared).map_err(Failure::Thread)?;
-        if lease.armed {
-            thread.arm(true);
-        }
-        Ok(Self(Some(thread)))
+        let thread = watchdog::Thread::start(open, nowayout, lease.armed, shared).map_err(Failure::Thread)?;
+        Ok(Self { thread: Some(thread), wanted: lease.armed })
     }
 
     fn alive(&self, now: u64) {
-        if let Some(thread) = &self.0 {
+        if let Some(thread) = &self.thread {
             thread.shared.alive_ns.store(now, Ordering::Release);
         }
     }
 
     fn lease(&self, until_ns: u64) {
-        if let Some(thread) = &self.0 {
+        if let Some(thread) = &self.thread {
             thread.shared.until_ns.store(until_ns, Ordering::Release);
         }
     }
 
-    fn arm(&self, on: bool) {
-        if let Some(thread) = &self.0 {
+    fn arm(&mut self, on: bool) {
+        if let Some(thread) = &self.thread {
+            self.wanted = on;
             thread.arm(on);
         }
     }
 
+    fn opened(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| thread.shared.opened())
+    }
+
     fn state(&self) -> (bool, bool) {
-        self.0.as_ref().map_or((false, false), |thread| (thread.shared.armed(), thread.shared.fed()))
+        self.thread.as_ref().map_or((false, false), |thread| (thread.shared.armed(), thread.shared.fed()))
     }
 }
 
@@ -285,6 +294,8 @@ struct Work {
     commands: mpsc::Receiver<Command>,
     session: Option<(u64, mpsc::Sender<Envelope>)>,
     dog: Dog,
+    /// As it was written down last: the device was opened.
+    opened: bool,
     asks: Arc<Notify>,
     /// The write of permits that is under way: one at a time.
     writes: JoinSet<Option<Mark>>,
@@ -381,6 +392,9 @@ impl Work {
         let (armed, fed) = self.dog.state();
         let (load1, pressure) = (host::load1(root), host::pressure(root));
         self.core.beat(Vitals { load1, pressure, nova_compute_ok, armed, fed });
+        if self.opened != self.dog.opened() {
+            self.keep_lease();
+        }
         if self.unwritten {
             self.write();
         }
@@ -404,11 +418,11 @@ impl Work {
                 Effect::KeepPermits => self.write(),
                 Effect::KeepLease => {
                     self.dog.lease(self.core.lease_until_ns());
-                    self.keep_lease(self.dog.state().0);
+                    self.keep_lease();
                 }
                 Effect::Arm(on) => {
                     self.dog.arm(on);
-                    self.keep_lease(on);
+                    self.keep_lease();
                 }
                 Effect::Snapshot => self.asks.notify_one(),
                 Effect::Stop(guests, mark) => {
@@ -429,8 +443,11 @@ impl Work {
     }
 
     /// Into memory, not onto a disk: it is worth nothing after this boot.
-    fn keep_lease(&self, armed: bool) {
-        let lease = KeptLease { boot: self.core.identity().boot, until_ns: self.core.lease_until_ns(), armed };
+    fn keep_lease(&mut self) {
+        self.opened = self.dog.opened();
+        let armed = self.dog.wanted;
+        let (boot, until_ns) = (self.core.identity().boot, self.core.lease_until_ns());
+        let lease = KeptLease { boot, until_ns, armed, opened: self.opened };
         if self.settings.watchdog.is_some()
             && let Err(error) = disk::write(&self.settings.run.join("lease.json"), &lease)
         {

@@ -83,9 +83,21 @@ pub struct Shared {
     armed: AtomicBool,
     /// It was fed the last time.
     fed: AtomicBool,
+    /// It was opened in this boot, and not stopped since: it runs, whoever has it.
+    opened: AtomicBool,
 }
 
 impl Shared {
+    /// Of a device that a former agent of this boot may have opened.
+    pub fn new(until_ns: u64, opened: bool) -> Self {
+        Self { until_ns: until_ns.into(), opened: opened.into(), ..Self::default() }
+    }
+
+    /// It was opened in this boot, and not stopped since.
+    pub fn opened(&self) -> bool {
+        self.opened.load(Ordering::Acquire)
+    }
+
     /// The device runs, and only a lease keeps it quiet.
     pub fn armed(&self) -> bool {
         self.armed.load(Ordering::Acquire)
@@ -134,21 +146,48 @@ struct Feeder {
 impl Feeder {
     fn wants(&mut self, on: bool) {
         self.wanted = on;
-        if !on
-            && !self.nowayout
+        self.rest();
+        self.tell(false);
+    }
+
+    fn open(&mut self) {
+        if self.device.is_some() {
+            return;
+        }
+        match (self.open)() {
+            Ok(device) => {
+                self.device = Some(device);
+                self.shared.opened.store(true, Ordering::Release);
+            }
+            Err(error) if self.wanted => {
+                tracing::error!(%error, "the watchdog cannot be opened: the host is not protected by it");
+            }
+            Err(error) => tracing::error!(%error, "the watchdog runs and cannot be opened: it will reset this host"),
+        }
+    }
+
+    /// When nobody relies on it: it is stopped where that is possible, a former agent's too.
+    fn rest(&mut self) {
+        if self.wanted || !self.shared.opened() {
+            return;
+        }
+        self.open();
+        if !self.nowayout
             && let Some(device) = self.device.take()
         {
             // The server knew before: from now on nothing is concluded from this device.
             match device.disarm() {
-                Ok(()) => tracing::info!("the watchdog is disarmed"),
+                Ok(()) => {
+                    self.shared.opened.store(false, Ordering::Release);
+                    tracing::info!("the watchdog is disarmed");
+                }
                 Err(error) => tracing::error!(%error, "the watchdog cannot be disarmed: it will reset this host"),
             }
         }
-        self.tell(false);
     }
 
     fn tell(&self, fed: bool) {
-        self.shared.armed.store(self.wanted && self.device.is_some(), Ordering::Release);
+        self.shared.armed.store(self.wanted && self.shared.opened(), Ordering::Release);
         self.shared.fed.store(fed, Ordering::Release);
     }
 
@@ -157,12 +196,10 @@ impl Feeder {
             (self.shared.until_ns.load(Ordering::Acquire), self.shared.alive_ns.load(Ordering::Acquire));
         let leased = lease::feeds(now, until, alive, IDLE_NS);
         // It is opened under a lease only: opened without one it would reset the host.
-        if self.wanted && leased && self.device.is_none() {
-            match (self.open)() {
-                Ok(device) => self.device = Some(device),
-                Err(error) => tracing::error!(%error, "the watchdog cannot be opened: the host is not protected by it"),
-            }
+        if self.wanted && leased {
+            self.open();
         }
+        self.rest();
         // Disarmed with `nowayout` it cannot be stopped, and nobody relies on it: it is fed for good.
         let feeds = leased || !self.wanted;
         let fed = self.device.as_mut().filter(|_| feeds).is_some_and(|device| match device.feed() {
@@ -188,10 +225,10 @@ pub struct Thread {
 }
 
 impl Thread {
-    /// Starts it, disarmed.
-    pub fn start(open: Open, nowayout: bool, shared: Arc<Shared>) -> io::Result<Self> {
+    /// Starts it, armed or not.
+    pub fn start(open: Open, nowayout: bool, armed: bool, shared: Arc<Shared>) -> io::Result<Self> {
         let (orders, ordered) = channel();
-        let feeder = Feeder { open, device: None, wanted: false, nowayout, shared: Arc::clone(&shared) };
+        let feeder = Feeder { open, device: None, wanted: armed, nowayout, shared: Arc::clone(&shared) };
         std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || feed(feeder, &ordered))?;
         Ok(Self { orders, shared })
     }
@@ -224,7 +261,7 @@ mod tests {
     use std::fs;
     use std::io;
     use std::os::unix::fs::symlink;
-    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    use std::sync::atomic::Ordering;
     use std::sync::{Arc, Mutex};
 
     use super::{Device, Feeder, Shared, facts, may_arm};
@@ -253,12 +290,7 @@ mod tests {
             opened.lock().expect("not poisoned").push("open");
             Ok(Box::new(Fake(Arc::clone(&opened))) as Box<dyn Device>)
         });
-        let shared = Arc::new(Shared {
-            until_ns: AtomicU64::new(20 * S),
-            alive_ns: AtomicU64::new(0),
-            armed: AtomicBool::new(false),
-            fed: AtomicBool::new(false),
-        });
+        let shared = Arc::new(Shared::new(20 * S, false));
         (Feeder { open, device: None, wanted: false, nowayout, shared }, log)
     }
 
@@ -294,6 +326,32 @@ mod tests {
         feeder.wants(false);
         feeder.step(2 * S);
         assert_eq!(*log.lock().expect("not poisoned"), ["open", "feed", "disarm"]);
+    }
+
+    /// A former agent of this boot left its device open: the next one has what it left, and whether it is armed.
+    #[test]
+    fn what_a_former_agent_left_running_resets_no_host_that_nobody_relies_on() {
+        for (nowayout, left_armed, expected) in [
+            (true, false, &["open", "feed", "feed"][..]),
+            (true, true, &["open", "feed", "feed"]),
+            (false, false, &["open", "disarm"]),
+            (false, true, &["open", "disarm"]),
+        ] {
+            let (mut feeder, log) = feeder(nowayout);
+            feeder.shared = Arc::new(Shared::new(20 * S, true));
+            feeder.wants(left_armed);
+            if left_armed {
+                feeder.step(30 * S);
+                let log = log.lock().expect("not poisoned");
+                assert_eq!((feeder.shared.armed(), log.len()), (true, 0), "its lease is over: it fires");
+                drop(log);
+                feeder.wants(false);
+            }
+            feeder.step(31 * S);
+            feeder.step(99 * S);
+            assert_eq!(*log.lock().expect("not poisoned"), expected, "{nowayout}, {left_armed}");
+            assert_eq!((feeder.shared.armed(), feeder.shared.opened()), (false, nowayout), "{nowayout}, {left_armed}");
+        }
     }
 
     #[test]

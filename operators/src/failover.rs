@@ -57,7 +57,8 @@ pub trait Gate: Send + Sync + 'static {
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// The most that is done of what is decided, whatever the policies of hosts say. In a dry run no intent is
-    /// proposed, and nothing is written anywhere.
+    /// proposed, and nothing is written anywhere. When it is off leases are granted, and nothing else happens: a host
+    /// that lives on them would reset itself.
     pub mode: Mode,
     /// The voters of pallium, as configured; empty: nothing is known of what they stand on.
     pub voters: Vec<Voter>,

@@ -49,6 +49,10 @@ pub struct Seen {
     pub says: Says,
 }
 
+/// Where a report stands among those of one boot: the agent's epoch, and its number in that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Order(pub u64, pub u64);
+
 /// The domains that an agent listed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Domains {
@@ -56,8 +60,14 @@ pub struct Domains {
     pub host: HostId,
     /// The boot it is of.
     pub boot: Uuid,
-    /// Milliseconds since it was taken in.
+    /// Milliseconds since it was made.
     pub age: u64,
+    /// Which of the agent's reports had it; an older node does not say.
+    #[serde(default)]
+    pub order: Order,
+    /// When it was made by the host's own clock, milliseconds since it booted; 0: an older node does not say.
+    #[serde(default)]
+    pub made: u64,
     /// Instances that libvirt knows, in whatever state.
     pub instances: BTreeSet<Uuid>,
     /// Those of them that execute, and are not on their way here or away.
@@ -100,6 +110,9 @@ pub struct Held {
 pub struct Overheard {
     /// Ages of hosts.
     pub heard: Vec<Heard>,
+    /// What the clocks of the same hosts said, milliseconds since they booted.
+    #[serde(default)]
+    pub clocks: Vec<u64>,
     /// What was seen of others since the last time.
     pub seen: Vec<Seen>,
     /// Lists of domains since the last time.
@@ -154,7 +167,19 @@ pub struct All {
 struct Listed {
     boot: Uuid,
     at: Instant,
+    order: Order,
+    /// By the host's clock.
+    made: u64,
     guests: Guests,
+}
+
+/// The last sign of life of a host.
+#[derive(Debug)]
+struct Sign {
+    at: Instant,
+    boot: Uuid,
+    /// The most that its clock said in that boot.
+    clock: u64,
 }
 
 #[derive(Debug, Default)]
@@ -163,7 +188,7 @@ struct Memory {
     leads: Option<(Leader, Instant)>,
     /// When hosts were last seen to run, by others than their agents.
     runs: BTreeMap<HostId, Instant>,
-    signs: BTreeMap<HostId, (Instant, Uuid)>,
+    signs: BTreeMap<HostId, Sign>,
     /// Hosts that said goodbye, and when they are to be back.
     away: BTreeMap<HostId, Instant>,
     seen: Vec<Seen>,
@@ -230,9 +255,45 @@ impl Memory {
         }
     }
 
+    /// Takes a list in, unless a newer one is known: a session that stood still may have an old one, and tell it late. Of
+    /// one boot the agent's own numbers say which is newer; of two boots, and of nodes that do not tell them, their ages.
+    fn list(&mut self, domains: Domains) -> bool {
+        let Domains { host, boot, age, order, made, instances, running, local, off } = domains;
+        let now = clock::now();
+        let at = now.checked_sub(Duration::from_millis(age)).unwrap_or(now);
+        let newer = match self.domains.get(&host) {
+            None => self.domains.len() < HOSTS,
+            Some(known) if known.boot == boot && known.order.min(order) > Order::default() => {
+                // An agent that has lost its memory counts its epochs anew; its host's clock goes on.
+                let anew = order.0 < known.order.0 && known.made > 0;
+                known.order < order || anew && known.made < made
+            }
+            Some(known) => known.at <= at,
+        };
+        if newer {
+            let guests = Guests { listed: instances, running, local, off };
+            self.domains.insert(host, Listed { boot, at, order, made, guests });
+        }
+        newer
+    }
+
+    /// Milliseconds since a list was made. What was long on its way is older than it says: its host's clock has gone on
+    /// since then, as this node, or a member that told it, has heard.
+    fn age(&self, host: HostId, listed: &Listed) -> u64 {
+        let own = self.signs.get(&host).filter(|sign| sign.boot == listed.boot).map(|sign| sign.clock);
+        let told = self.members.values().filter_map(|(_, told)| {
+            // In the order of hosts, as they were told.
+            let at = told.heard.binary_search_by_key(&host, |heard| heard.host).ok()?;
+            (told.heard.get(at)?.boot == listed.boot).then(|| told.clocks.get(at).copied())?
+        });
+        let clock = told.chain(own).max().unwrap_or(0);
+        let gone = if listed.made > 0 { clock.saturating_sub(listed.made) } else { 0 };
+        gone.max(millis(listed.at))
+    }
+
     /// Half of the hosts that spoke to this node within a minute are silent: more likely it is deaf.
     fn is_blind(&self) -> bool {
-        let lately = self.signs.values().map(|(at, _)| clock::since(*at)).filter(|age| *age < SWEEP);
+        let lately = self.signs.values().map(|sign| clock::since(sign.at)).filter(|age| *age < SWEEP);
         let (all, lost) = lately.fold((0, 0), |(all, lost), age| (all + 1, lost + usize::from(age >= FRESH)));
         all >= SESSIONS && lost * 2 >= all
     }
@@ -243,11 +304,13 @@ impl Ears {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A host has given a sign of life in that boot.
-    pub fn heard(&self, host: HostId, boot: Uuid) {
+    /// A host has given a sign of life in that boot, when its own clock said so many milliseconds since then.
+    pub fn heard(&self, host: HostId, boot: Uuid, clock: u64) {
         let mut memory = self.memory();
         if memory.signs.len() < HOSTS || memory.signs.contains_key(&host) {
-            memory.signs.insert(host, (clock::now(), boot));
+            let known = memory.signs.get(&host).filter(|sign| sign.boot == boot);
+            let clock = known.map_or(clock, |sign| sign.clock.max(clock));
+            memory.signs.insert(host, Sign { at: clock::now(), boot, clock });
             memory.away.remove(&host);
         }
     }
@@ -379,12 +442,10 @@ impl Ears {
         memory.seen.drain(..over);
     }
 
-    /// An agent has listed all domains of its host, as they were so long ago.
-    pub fn listed(&self, host: HostId, boot: Uuid, guests: Guests, age: Duration) {
-        let at = clock::now().checked_sub(age).unwrap_or_else(clock::now);
-        let mut memory = self.memory();
-        if memory.domains.len() < HOSTS || memory.domains.contains_key(&host) {
-            memory.domains.insert(host, Listed { boot, at, guests });
+    /// An agent that speaks to this node has listed all domains of its host.
+    pub fn listed(&self, domains: Domains) {
+        let (mut memory, host) = (self.memory(), domains.host);
+        if memory.list(domains) {
             memory.untold.insert(host);
         }
     }
@@ -411,7 +472,7 @@ impl Ears {
     pub fn domains(&self, host: HostId, boot: Uuid) -> Option<(Duration, Guests)> {
         let memory = self.memory();
         let listed = memory.domains.get(&host).filter(|listed| listed.boot == boot)?;
-        Some((clock::since(listed.at), listed.guests.clone()))
+        Some((Duration::from_millis(memory.age(host, listed)), listed.guests.clone()))
     }
 
     /// Whether the last list of a host, of whatever boot, says that an instance wrote to a disk which no other host reaches.
@@ -436,7 +497,7 @@ impl Ears {
     /// Time since a host's last sign of life that this node, or a member that told it, has heard.
     pub fn age(&self, host: HostId) -> Option<Duration> {
         let memory = self.memory();
-        let own = memory.signs.get(&host).map(|(at, _)| clock::since(*at));
+        let own = memory.signs.get(&host).map(|sign| clock::since(sign.at));
         let told = memory.members.values().filter_map(|(at, told)| {
             let heard = told.heard.iter().find(|heard| heard.host == host)?;
             Some(Duration::from_millis(heard.age) + clock::since(*at))
@@ -466,22 +527,24 @@ impl Ears {
     pub fn overheard(&self) -> Overheard {
         let mut memory = self.memory();
         let away = |host| memory.away.get(host).map_or(0, |until| left(*until).as_millis() as u64);
-        let heard = memory.signs.iter().map(|(host, (at, boot))| Heard {
+        let heard = memory.signs.iter().map(|(host, sign)| Heard {
             host: *host,
-            age: millis(*at),
-            boot: *boot,
+            age: millis(sign.at),
+            boot: sign.boot,
             away: away(host),
         });
         let heard = heard.collect();
+        let clocks = memory.signs.values().map(|sign| sign.clock).collect();
         let untold = std::mem::take(&mut memory.untold);
         let domains = untold.iter().filter_map(|host| {
             let listed = memory.domains.get(host)?;
-            let (boot, age, guests) = (listed.boot, millis(listed.at), listed.guests.clone());
-            let Guests { listed: instances, running, local, off } = guests;
-            Some(Domains { host: *host, boot, age, instances, running, local, off })
+            let Listed { boot, order, made, .. } = *listed;
+            let Guests { listed: instances, running, local, off } = listed.guests.clone();
+            let age = memory.age(*host, listed);
+            Some(Domains { host: *host, boot, age, order, made, instances, running, local, off })
         });
         let domains = domains.collect();
-        let fresh = |host| memory.signs.get(host).is_some_and(|(at, _)| clock::since(*at) < FRESH);
+        let fresh = |host| memory.signs.get(host).is_some_and(|sign| clock::since(sign.at) < FRESH);
         let ill = memory.ill.iter().filter(|(host, _)| fresh(host)).map(|(host, ill)| (*host, *ill)).collect();
         let blind = memory.is_blind();
         let crashed = memory.crashed.iter().filter(|(host, _)| fresh(host));
@@ -499,7 +562,7 @@ impl Ears {
         let seen = std::mem::take(&mut memory.seen);
         let held = std::mem::take(&mut memory.taken);
         let asks = std::mem::take(&mut memory.asks);
-        Overheard { heard, seen, domains, held, ill, crashed, strangers, troubles, stalls, asks, blind }
+        Overheard { heard, clocks, seen, domains, held, ill, crashed, strangers, troubles, stalls, asks, blind }
     }
 
     /// The leader has taken in what this node has heard.
@@ -519,14 +582,8 @@ impl Ears {
         let mut memory = self.memory();
         memory.hold(told.held.drain(..));
         wait(&mut memory.asked, told.asks.drain(..).map(|ask| (member, ask)));
-        for Domains { host, boot, age, instances, running, local, off } in told.domains.drain(..) {
-            let at = now.checked_sub(Duration::from_millis(age)).unwrap_or(now);
-            let newer = memory.domains.get(&host).is_none_or(|known| known.at < at);
-            if newer && (memory.domains.len() < HOSTS || memory.domains.contains_key(&host)) {
-                memory
-                    .domains
-                    .insert(host, Listed { boot, at, guests: Guests { listed: instances, running, local, off } });
-            }
+        for domains in told.domains.drain(..) {
+            memory.list(domains);
         }
         memory.members.insert(member, (now, told));
     }
@@ -598,9 +655,13 @@ mod tests {
     async fn what_a_member_heard_grows_older_and_what_was_told_is_told_once() {
         let (member, leader) = (Ears::default(), Ears::default());
         let (host, boot, guest) = (HostId(Uuid::from_u128(1)), Uuid::from_u128(2), Uuid::from_u128(3));
-        member.heard(host, boot);
-        let guests = Guests { listed: BTreeSet::from([guest]), local: BTreeSet::from([guest]), ..Guests::default() };
-        member.listed(host, boot, guests, Duration::from_secs(3));
+        member.heard(host, boot, 9_000);
+        member.listed(Domains {
+            age: 3_000,
+            made: 6_000,
+            local: BTreeSet::from([guest]),
+            ..domains(host, boot, 1, guest)
+        });
         member.seen([Seen { by: HostId::default(), host, group: Groups::DATA, says: Says::Silent }]);
         tokio::time::advance(Duration::from_millis(400)).await;
         leader.take(2, member.overheard());
@@ -626,6 +687,63 @@ mod tests {
         assert_eq!(leader.all(1).members.len(), 1, "its own");
     }
 
+    /// The agent's first report that lists one guest, made just now.
+    fn domains(host: HostId, boot: Uuid, seq: u64, guest: Uuid) -> Domains {
+        let (instances, order) = (BTreeSet::from([guest]), Order(2, seq));
+        let (running, local, off) = Default::default();
+        Domains { host, boot, age: 0, order, made: 0, instances, running, local, off }
+    }
+
+    /// A session stood still with a list in it, and the agent spoke to other members meanwhile: what is told late is not
+    /// the newest, and no younger than the host's clock says.
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_was_on_its_way_for_long_is_old() {
+        let (slow, quick, leader) = (Ears::default(), Ears::default(), Ears::default());
+        let (host, boot, other) = (HostId(Uuid::from_u128(1)), Uuid::from_u128(2), Uuid::from_u128(3));
+        let list = |seq| domains(host, boot, seq, Uuid::from_u128(seq.into()));
+        let known = |ears: &Ears, boot| {
+            let (age, guests) = ears.domains(host, boot)?;
+            Some((age.as_secs(), guests.listed.first()?.as_u128()))
+        };
+        quick.listed(list(7));
+        leader.take(2, quick.overheard());
+        tokio::time::advance(Duration::from_mins(1)).await;
+        // The same agent's former report, and a former agent's.
+        for order in [Order(2, 6), Order(1, 90)] {
+            let old = Domains { order, ..list(6) };
+            slow.listed(old.clone());
+            leader.take(3, slow.overheard());
+            quick.listed(old);
+            assert!(quick.overheard().domains.is_empty(), "it is told nobody");
+            assert_eq!([&quick, &leader].map(|ears| known(ears, boot)), [Some((60, 7)); 2], "{order:?}");
+        }
+        // The newest that there is, and the host's clock has gone on: the leader hears so from another member.
+        slow.listed(Domains { made: 100_000, ..list(8) });
+        leader.take(3, slow.overheard());
+        assert_eq!(known(&leader, boot), Some((0, 8)));
+        slow.listed(Domains { order: Order(1, 2), made: 100_000, ..list(6) });
+        assert_eq!(known(&slow, boot), Some((0, 8)));
+        slow.listed(Domains { order: Order(1, 2), made: 100_001, ..list(8) });
+        leader.take(3, slow.overheard());
+        quick.heard(host, boot, 130_000);
+        quick.heard(host, boot, 110_000);
+        leader.take(2, quick.overheard());
+        assert_eq!(known(&leader, boot), Some((29, 8)));
+        quick.heard(host, other, 900_000);
+        leader.take(2, quick.overheard());
+        assert_eq!(known(&leader, boot), Some((0, 8)), "of another boot");
+
+        // An older node tells no numbers: the younger counts, as between two boots.
+        let untold = |age| Domains { order: Order::default(), age, ..list(9) };
+        let from = |domains| Overheard { domains: vec![domains], ..Overheard::default() };
+        leader.take(4, from(untold(1)));
+        assert_eq!(known(&leader, boot), Some((0, 8)));
+        leader.take(4, from(untold(0)));
+        assert_eq!(known(&leader, boot), Some((0, 9)));
+        leader.take(3, from(Domains { boot: other, ..list(1) }));
+        assert_eq!((known(&leader, boot), known(&leader, other)), (None, Some((0, 1))));
+    }
+
     /// What a person confirms is refused while anything was seen of the host lately, or may have been before this node led.
     #[tokio::test(start_paused = true)]
     async fn the_youngest_sign_of_life_is_of_any_kind_and_no_older_than_the_leadership() {
@@ -639,7 +757,7 @@ mod tests {
         ears.leads(Some(leader));
         ears.leads(Some(leader));
         assert_eq!(youngest(9).await, 9, "it led for so long, and heard nothing");
-        ears.heard(host, Uuid::nil());
+        ears.heard(host, Uuid::nil(), 0);
         assert_eq!(youngest(7).await, 7);
         let sight = |says| Seen { by: HostId::default(), host, group: Groups::STORAGE, says };
         ears.seen([sight(Says::Silent)]);
@@ -658,7 +776,7 @@ mod tests {
         let hosts: Vec<_> = (1..=4).map(|n| HostId(Uuid::from_u128(n))).collect();
         let (boot, guest) = (Uuid::from_u128(9), Uuid::from_u128(8));
         for host in &hosts {
-            member.heard(*host, boot);
+            member.heard(*host, boot, 0);
         }
         let ask = Ask { host: hosts[0], boot, seq: 7 };
         member.ask(ask);
@@ -696,7 +814,7 @@ mod tests {
         assert_eq!(member.grant(hosts[0]), None);
 
         tokio::time::advance(FRESH).await;
-        member.heard(hosts[0], boot);
+        member.heard(hosts[0], boot, 0);
         let told = member.overheard();
         assert!(told.strangers.is_empty(), "their host is silent");
         assert!(told.blind && told.ill.is_empty() && told.asks.is_empty() && told.held.is_empty());

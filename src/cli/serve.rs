@@ -220,9 +220,7 @@ pub async fn serve_until(
     let limits = api::ApiConfig { failover: mode, identities, ..config.limits.api() };
     let coordinator = failover(&node, config)?;
     let served = api::serve(doors, tls, node.clone(), limits, told).await;
-    if let Some(coordinator) = coordinator {
-        coordinator.abort();
-    }
+    coordinator.abort();
     let fatal = node.status().fatal;
     node.shutdown().await;
     tracing::info!("stopped");
@@ -233,19 +231,19 @@ pub async fn serve_until(
 }
 
 /// Starts what watches hosts, and acts when this node leads.
-fn failover(node: &Node, config: &Config) -> Result<Option<AbortHandle>, Failure> {
-    if config.failover.mode == config::failover::Mode::Off {
-        return Ok(None);
-    }
-    let hands = operators::hands::Hands::open(&config.failover.hands(), node.clone());
+fn failover(node: &Node, config: &Config) -> Result<AbortHandle, Failure> {
+    // Off, it has no hands and tells nobody; hosts that live on leases would reset themselves without it.
+    let off = config::failover::Section::default();
+    let failover = if config.failover.mode == config::failover::Mode::Off { &off } else { &config.failover };
+    let hands = operators::hands::Hands::open(&failover.hands(), node.clone());
     let hands = Arc::new(hands.map_err(|error| Failure::new(format!("ha.{error}")))?);
-    let webhooks = Webhooks::open(&config.failover.events).map_err(|error| Failure::new(format!("ha.{error}")))?;
+    let webhooks = Webhooks::open(&failover.events).map_err(|error| Failure::new(format!("ha.{error}")))?;
     let telling = webhooks.run(node.clone(), operators::events::Pace::default());
-    let run = operators::failover::run(node.clone(), config.failover.settings(), Arc::clone(&hands) as _);
+    let run = operators::failover::run(node.clone(), failover.settings(), Arc::clone(&hands) as _);
     let work = async move {
         tokio::join!(run, hands.watch(), telling);
     };
-    Ok(Some(tokio::spawn(work).abort_handle()))
+    Ok(tokio::spawn(work).abort_handle())
 }
 
 /// Returns when the node has stopped by itself.

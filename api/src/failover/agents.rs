@@ -5,12 +5,12 @@ mod stops;
 mod watchdog;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt};
 use raft::Freshness;
-use raft::ears::{Guests, Held, Seen};
+use raft::ears::{Domains, Held, Order, Seen};
 use scheduler::ha::coordinator::lease::Ask;
 use scheduler::ha::host::{Degraded, Hello, Machine, Watchdog};
 use scheduler::ha::liveness::{Says, Stall};
@@ -54,13 +54,20 @@ const DEAF: &str = "it takes no directives";
 /// What all sessions look at.
 pub(crate) struct Agents {
     places: watch::Sender<Arc<Places>>,
-    /// Newest session of each host; an older one ends.
-    sessions: std::sync::Mutex<BTreeMap<HostId, u64>>,
+    sessions: Mutex<Sessions>,
+}
+
+#[derive(Default)]
+struct Sessions {
+    /// As many as have begun.
+    begun: u64,
+    /// Newest of each host, from when its Hello was taken in until it ends; an older one ends.
+    newest: BTreeMap<HostId, u64>,
 }
 
 impl Default for Agents {
     fn default() -> Self {
-        Self { places: watch::Sender::new(Arc::default()), sessions: std::sync::Mutex::default() }
+        Self { places: watch::Sender::new(Arc::default()), sessions: Mutex::default() }
     }
 }
 
@@ -86,16 +93,31 @@ impl Agents {
         }
     }
 
-    fn begin(&self, host: HostId) -> u64 {
-        let mut sessions = self.sessions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let number = sessions.entry(host).or_default();
-        *number += 1;
-        *number
+    fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn number(&self) -> u64 {
+        let mut sessions = self.sessions();
+        sessions.begun += 1;
+        sessions.begun
+    }
+
+    fn begin(&self, host: HostId, session: u64) {
+        let mut sessions = self.sessions();
+        let newest = sessions.newest.entry(host).or_default();
+        *newest = session.max(*newest);
     }
 
     fn is_newest(&self, host: HostId, session: u64) -> bool {
-        let sessions = self.sessions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        sessions.get(&host) == Some(&session)
+        self.sessions().newest.get(&host) == Some(&session)
+    }
+
+    fn end(&self, host: HostId, session: u64) {
+        let mut sessions = self.sessions();
+        if sessions.newest.get(&host) == Some(&session) {
+            sessions.newest.remove(&host);
+        }
     }
 }
 
@@ -191,11 +213,10 @@ pub(crate) async fn session(
         )));
     }
     let (directives, receiver) = mpsc::channel(DIRECTIVES);
-    let number = service.agents.begin(host);
     let mut session = Session {
         host,
         boot,
-        number,
+        number: service.agents.number(),
         last: (first.agent_epoch, first.seq),
         domains: BTreeSet::new(),
         crashed: BTreeSet::new(),
@@ -225,7 +246,9 @@ pub(crate) async fn session(
         way,
         service,
     };
-    session.hello(hello).await?;
+    session.hello(hello, clock(&first)).await?;
+    // Of a host that failover watches: there are as many as it knows.
+    session.service.agents.begin(host, session.number);
     tokio::spawn(async move {
         let _held = held;
         session.run(reports).await;
@@ -235,7 +258,7 @@ pub(crate) async fn session(
 
 impl Session {
     /// A Hello is taken in through the log, then answered with what may run on the host.
-    async fn hello(&mut self, said: &ha::AgentHello) -> Result<(), ApiError> {
+    async fn hello(&mut self, said: &ha::AgentHello, clock: u64) -> Result<(), ApiError> {
         let watchdog = said.watchdog.unwrap_or_default();
         let previous = said.previous_boot.as_deref().map(|boot| uuid("hello.previous_boot", boot)).transpose()?;
         let boots = said.boots.iter().take(BOOTS).map(|boot| uuid("hello.boots", boot));
@@ -287,7 +310,7 @@ impl Session {
         self.holds = Place::of(&tables, host).holds || !believed;
         let of_life = may_begin(tables.failover()).filter(|(life, _)| believed && *life == self.life);
         self.granted = of_life.map(|(_, instance)| instance).collect();
-        self.heard(believed);
+        self.heard(believed, clock);
         let welcome = ha::AgentWelcome {
             incarnation: self.life.incarnation,
             quarantined: self.quarantined,
@@ -315,9 +338,9 @@ impl Session {
         last.await.ok().flatten().filter(|last| boots.contains(last))
     }
 
-    fn heard(&self, believed: bool) {
+    fn heard(&self, believed: bool, clock: u64) {
         if believed {
-            self.service.node.ears().heard(self.host, self.boot);
+            self.service.node.ears().heard(self.host, self.boot, clock);
         }
     }
 
@@ -369,6 +392,7 @@ impl Session {
                 break "a newer session of the same host has begun".to_owned();
             }
         };
+        self.service.agents.end(self.host, self.number);
         tracing::info!(host = %self.host, boot = %self.boot, why, "an agent's session has ended");
     }
 
@@ -390,15 +414,15 @@ impl Session {
         }
         self.last = at;
         if let Some(hello) = &report.hello {
-            return self.hello(hello).await;
+            return self.hello(hello, clock(&report)).await;
         }
-        self.heard(self.life.incarnation != 0);
+        self.heard(self.life.incarnation != 0, clock(&report));
         if self.service.node.ears().wants_list(self.host) {
             self.say(ha::AgentDirective { report_now: Some(true), ..ha::AgentDirective::default() });
         }
         self.acknowledged(report.ack_directive);
         if let Some(instances) = &report.instances {
-            self.instances(instances)?;
+            self.instances(instances, Order(at.0, at.1), clock(&report))?;
         }
         let mut sights: Vec<_> =
             report.sights.iter().take(SIGHTS).map(|seen| sight(self.host, seen)).collect::<Result<_, _>>()?;
@@ -431,7 +455,7 @@ impl Session {
         Ok(())
     }
 
-    fn instances(&mut self, told: &ha::AgentInstances) -> Result<(), ApiError> {
+    fn instances(&mut self, told: &ha::AgentInstances, order: Order, clock: u64) -> Result<(), ApiError> {
         let (present, gone) = (told.present.iter().map(|instance| &instance.uuid), &told.gone);
         let read = |texts: Vec<&String>| {
             let read = texts.into_iter().map(|text| uuid("instances", text));
@@ -485,9 +509,17 @@ impl Session {
             ears.stalls(self.host, self.stalls());
             let local = self.writes.iter().filter(|(_, (backends, _))| backends.iter().any(|at| at == Stall::LOCAL));
             let local = local.map(|(instance, _)| *instance).collect();
-            let (listed, running, off) = (self.domains.clone(), self.running.clone(), self.off.clone());
-            let guests = Guests { listed, running, local, off };
-            ears.listed(self.host, self.boot, guests, Duration::from_millis(told.age_ms));
+            ears.listed(Domains {
+                host: self.host,
+                boot: self.boot,
+                age: told.age_ms,
+                order,
+                made: clock.saturating_sub(told.age_ms),
+                instances: self.domains.clone(),
+                running: self.running.clone(),
+                local,
+                off: self.off.clone(),
+            });
             ears.crashed(self.host, self.crashed.clone());
             self.tell_troubles();
         }
@@ -620,6 +652,11 @@ impl Session {
     }
 }
 
+/// What the host's clock said when a report was handed out, milliseconds since it booted.
+fn clock(report: &ha::AgentReport) -> u64 {
+    report.boot_ns / 1_000_000
+}
+
 /// Whether a guest has ended by itself: it crashed, or shut off for a crash or a failure, by libvirt's codes
 /// (`virDomainShutoffReason`). Whoever starts it, or destroys it, makes it something else.
 fn has_crashed(instance: &ha::AgentInstance) -> bool {
@@ -669,6 +706,22 @@ fn sight(by: HostId, sight: &ha::AgentSight) -> Result<Seen, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// None is kept of a host whose newest has ended, and an older one that has not noticed yet is no newest for that.
+    #[test]
+    fn the_newest_session_of_a_host_is_known_until_it_ends() {
+        let (agents, host) = (Agents::default(), HostId::default());
+        let [old, new] = [(); 2].map(|()| agents.number());
+        assert!(!agents.is_newest(host, old), "its Hello was not taken in");
+        agents.begin(host, new);
+        agents.begin(host, old);
+        agents.end(host, old);
+        assert_eq!([old, new].map(|session| agents.is_newest(host, session)), [false, true]);
+        agents.end(host, new);
+        assert!(agents.sessions().newest.is_empty());
+        agents.begin(host, agents.number());
+        assert_eq!([old, new].map(|session| agents.is_newest(host, session)), [false; 2]);
+    }
 
     /// By libvirt's numbers, as include/libvirt/libvirt-domain.h has them.
     #[test]

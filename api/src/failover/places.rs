@@ -20,7 +20,7 @@ pub(super) struct Place {
     pub(super) quarantined: bool,
     /// Its nova-compute is held back.
     pub(super) holds: bool,
-    /// Leases are given, and its watchdog is one of its fencers.
+    /// It is watched, leases are given, and its watchdog is one of its fencers.
     pub(super) leased: bool,
     /// What is decided about it is done.
     enforced: bool,
@@ -34,7 +34,8 @@ impl Place {
             let back = matches!(case.phase, Phase::Returning) && case.reentry.life == host.incarnation;
             case.phase.is_proven() && !(back && case.reentry.begun(Step::StartNova).is_some())
         });
-        let leased = host.fencers.contains(&Fencer::WatchdogLease)
+        let leased = host.enabled
+            && host.fencers.contains(&Fencer::WatchdogLease)
             && failover.gives_leases()
             && policy::lease(tables, host).mode == LeaseMode::Strict;
         let life = Life { host: host.id, incarnation: host.incarnation };

@@ -16,7 +16,7 @@ fn hello() -> Value {
     json!({"host": HOST, "boot": BOOT, "hello": hello})
 }
 
-/// Its clocks are wrong, and go backwards: nothing looks at them.
+/// Its clocks are wrong, and go backwards: its lists look old, and nothing else comes of it.
 fn beat(seq: u64, ack: u64) -> Value {
     let (wall, boot) = (4_000_000_000_000_u64 / seq, 9_000_000_000_u64 / seq);
     json!({
@@ -75,6 +75,14 @@ async fn an_agent_without_a_stream_is_heard_and_told() {
     server.reports(&goodbye(5, u32::MAX)).await;
     assert!(away().await.is_some_and(|left| left <= 900_000), "no longer than that");
 
+    // A Hello that is refused begins nothing, and ends nothing.
+    let mut bad = hello();
+    bad["hello"]["previous_boot"] = json!("the last one");
+    assert_eq!(server.reports(&json!([bad])).await.status, 400);
+    assert_eq!(server.reports(&json!([beat(6, 1)])).await.status, 204);
+    let told = server.directives("wait=500ms").await;
+    assert_eq!((told.status, told.json()), (200, json!([])), "its session goes on");
+
     // One that waits is told at once: here that its life is over.
     let waits = async { server.directives("wait=25s").await };
     let newer = async {
@@ -86,11 +94,11 @@ async fn an_agent_without_a_stream_is_heard_and_told() {
         let welcome = directives.get_mut().message().await.unwrap().unwrap().welcome;
         assert!(welcome.is_some());
         // The older session sees it with the next report.
-        server.reports(&json!([beat(6, 1)])).await;
+        server.reports(&json!([beat(7, 1)])).await;
     };
     let (ended, ()) = tokio::join!(waits, newer);
     assert!(ended.status == 409 && ended.body.contains("has ended"), "{} {}", ended.status, ended.body);
-    assert_eq!(server.reports(&json!([beat(7, 1)])).await.status, 409);
+    assert_eq!(server.reports(&json!([beat(8, 1)])).await.status, 409);
     server.end().await;
 }
 

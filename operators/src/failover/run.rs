@@ -67,7 +67,9 @@ pub async fn run(node: Node, settings: Settings, hands: Arc<dyn Hands>) {
             continue;
         };
         if leading.as_ref().is_none_or(|leading| leading.leader != leader) {
-            tracing::info!(term = leader.term, node = leader.node, "failover: this node's coordinator begins");
+            if settings.mode != Mode::Off {
+                tracing::info!(term = leader.term, node = leader.node, "failover: this node's coordinator begins");
+            }
             leading = Some(Leading::new(&node, leader, &settings, Arc::clone(&hands)));
         }
         if let Some(leads) = &mut leading
@@ -96,6 +98,8 @@ struct Leading {
     surveyed: u64,
     /// Requests for leases, and the member that has each session.
     asks: Vec<(u64, Ask)>,
+    /// It was told that hosts live on leases of a leader that does nothing else for them.
+    warned: bool,
     /// Guests that are crashed, and when the coordinator was told.
     crashes: BTreeMap<(HostId, Uuid), u64>,
     ticks: u64,
@@ -118,6 +122,7 @@ impl Leading {
             bmcs: Bmcs::default(),
             surveyed: 0,
             asks: Vec::new(),
+            warned: false,
             crashes: BTreeMap::new(),
             ticks: 0,
             tally,
@@ -160,6 +165,10 @@ impl Leading {
         coordinator.tell(Told::Nova { answered, failed }, now);
         self.tally = tally;
         let all = self.node.ears().all(self.leader.node);
+        self.asks.extend(all.asks);
+        if self.settings.mode == Mode::Off {
+            return;
+        }
         for (member, told) in &all.members {
             coordinator.liveness.digest(&told.digest(*member), now);
             for (host, ill) in told.health() {
@@ -182,7 +191,6 @@ impl Leading {
         coordinator.tell(Told::Troubles(troubles), now);
         let strangers = all.members.iter().flat_map(|(_, told)| told.strangers.iter().copied()).collect();
         coordinator.tell(Told::Strangers(strangers), now);
-        self.asks.extend(all.asks);
         for seen in all.seen {
             coordinator.liveness.sight(seen.by, seen.host, seen.group, seen.says, now);
         }
@@ -193,16 +201,20 @@ impl Leading {
 
     /// One step; whether it changed anything. None: this node leads no more.
     async fn step(&mut self) -> Option<bool> {
+        let off = self.settings.mode == Mode::Off;
+        if off && self.asks.is_empty() {
+            return Some(false);
+        }
         let (tables, clock) = self.node.lead(|core, _| (core.state().tables().clone(), core.clock())).await.ok()?;
         let epoch = tables.counters().epoch;
         let mut due = Vec::new();
-        if self.ticks % PERMITS == 1 {
+        if self.ticks % PERMITS == 1 && !off {
             due.extend(permits::first_seen(&tables, TOGETHER).into_iter().map(Due::Propose));
             due.extend(self.voters(&tables).map(Due::Propose));
             let known = tables.failover().clone();
             self.node.ears().keep(|host| known.hosts.get(host).is_some());
         }
-        if self.surveyed != self.ticks && self.settings.mode != Mode::Off {
+        if self.surveyed != self.ticks && !off {
             self.surveyed = self.ticks;
             let hosts = tables.failover().hosts.iter().filter(|host| host.enabled && host.bmc.is_some());
             let hosts = hosts.map(|host| {
@@ -227,10 +239,19 @@ impl Leading {
             // The leadership was confirmed for these just now; counted is from here, which is later.
             let granted = |(member, ask): (u64, Ask)| Some((member, ask.host, coordinator.grant(ask, 0, &lead)?));
             let grants: Vec<_> = asks.into_iter().filter_map(granted).collect();
-            let due = coordinator.step(&lead);
+            // Off is off: it grants, so that no host resets itself, and does nothing else.
+            let due = if off { Vec::new() } else { coordinator.step(&lead) };
             (coordinator, due, grants)
         });
         let (coordinator, more, grants) = stepped.await.ok()?;
+        if !grants.is_empty() && self.settings.mode != Mode::Enforce && !std::mem::replace(&mut self.warned, true) {
+            tracing::warn!(
+                hosts = grants.len(),
+                "hosts live on watchdog leases, and ha.mode of this node, which leads, is not enforce: they are granted, \
+                 and nothing is done for a host that fails. Set ha.mode: enforce on every node, or end the leases first \
+                 (leaseMode: off)"
+            );
+        }
         for (member, host, grant) in grants {
             self.node.ears().give(self.leader.node, member, host, grant);
         }
@@ -246,12 +267,11 @@ impl Leading {
         self.propose(epoch, changes).await
     }
 
-    /// Requests that may be granted: this node acts, and a majority has confirmed the leadership within a second.
+    /// Requests that may be granted: a majority has confirmed the leadership within a second.
     async fn leases(&mut self) -> Vec<(u64, Ask)> {
         let asks = std::mem::take(&mut self.asks);
-        let given = self.settings.mode == Mode::Enforce;
         let confirmed = Duration::from_millis(CONFIRMED);
-        if asks.is_empty() || !given || !self.node.confirms(self.leader, confirmed).await {
+        if asks.is_empty() || !self.node.confirms(self.leader, confirmed).await {
             return Vec::new();
         }
         asks

@@ -1,7 +1,7 @@
 //! Failover on the replicated state alone: each stop is what refuses, and what the table of cases says.
 
 mod admission;
-mod bench;
+pub(super) mod bench;
 mod cordon;
 mod cordon_any;
 mod hook;

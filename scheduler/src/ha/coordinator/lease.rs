@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{Coordinator, Lead};
 use crate::ha::case::Phase;
 use crate::ha::host::{Fencer, Host, HostId};
-use crate::ha::policy::{self, Mode};
+use crate::ha::policy;
 use crate::ha::proof::{Evidence, LeaseMode};
 
 /// A grant is given only when a majority has confirmed the leadership so recently, milliseconds.
@@ -41,7 +41,8 @@ pub struct Grant {
 
 impl Coordinator {
     /// Grants a lease, or none: a host that is being fenced gets none any more, so that its watchdog fires
-    /// even when nothing else reaches it. `confirmed` is how long ago a majority confirmed the leadership,
+    /// even when nothing else reaches it. It is no act, and given whatever this leader's configuration lets it
+    /// do: without it the host resets itself. `confirmed` is how long ago a majority confirmed the leadership,
     /// milliseconds.
     pub fn grant(&mut self, ask: Ask, confirmed: u64, lead: &Lead<'_>) -> Option<Grant> {
         let host = lead.ha().hosts.get(ask.host)?;
@@ -50,10 +51,9 @@ impl Coordinator {
             let gone = host.incarnation == case.id.incarnation;
             gone && !matches!(case.phase, Phase::Unreachable | Phase::FencePending)
         });
-        let known = host.enabled && host.boot == Some(ask.boot);
         // One whose watchdog is armed still is reset without: it is disarmed first.
-        let given = lead.ceiling == Mode::Enforce && (lease.mode == LeaseMode::Strict || host.watchdog.armed);
-        if !given || confirmed > CONFIRMED || !known || fencing {
+        let given = host.enabled && lease.mode == LeaseMode::Strict || host.watchdog.armed;
+        if !given || confirmed > CONFIRMED || host.boot != Some(ask.boot) || fencing {
             return None;
         }
         self.granted.insert(ask.host, (host.incarnation, lead.now));
@@ -78,5 +78,64 @@ impl Coordinator {
             None => leader >= fired.saturating_add(lease.overlap),
         };
         over.then_some(Evidence::Lease { granted, leader })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ha::coordinator::Targets;
+    use crate::ha::liveness::Timers;
+    use crate::ha::order::{Change, Voter};
+    use crate::ha::planner::Asked;
+    use crate::ha::policy::Mode;
+    use crate::ha::proof::Lease;
+    use crate::ha::recovery::Life;
+    use crate::ha::tests::bench::{Bench, boot, host, spec};
+
+    struct Nowhere;
+
+    impl Targets for Nowhere {
+        fn ranked(&self, _: &Asked<'_>) -> Vec<Life> {
+            Vec::new()
+        }
+    }
+
+    fn lead(bench: &Bench, ceiling: Mode, now: u64) -> Lead<'_> {
+        let (tables, cluster) = (bench.core.state().tables(), Uuid::nil());
+        Lead { tables, voters: &[], cluster, targets: &Nowhere, ceiling, clock: bench.now, now }
+    }
+
+    /// A host that lives on leases is reset without: whatever the leader may do otherwise, and whatever has become of the
+    /// host meanwhile. What it was granted counts.
+    #[test]
+    fn a_lease_is_no_act() {
+        let mut bench = Bench::new();
+        let voter = |node| Voter { node, host: None, chassis: "control".to_owned(), power: "control".to_owned() };
+        bench.must(Change::Voters((1..=3).map(voter).collect()));
+        let strict = Lease { mode: LeaseMode::Strict, ..Lease::default() };
+        bench.as_operator(Change::LeaseEpoch(strict));
+        let granted = |bench: &Bench, leader: &mut Coordinator, ceiling| {
+            let ask = Ask { host: host(1), boot: boot(1, 0), seq: 7 };
+            leader.grant(ask, 0, &lead(bench, ceiling, 100_000)).is_some()
+        };
+        let over = |bench: &Bench, leader: &Coordinator, now| {
+            leader.lease_over(bench.host(1), &lead(bench, Mode::DryRun, now)).is_some()
+        };
+        for ceiling in [Mode::Off, Mode::DryRun, Mode::Enforce] {
+            let mut leader = Coordinator::new(bench.leader, Timers::default(), 0);
+            assert!(granted(&bench, &mut leader, ceiling), "{ceiling:?}");
+            let fired = 100_000 + strict.fired(10_000);
+            assert_eq!([fired - 1, fired].map(|now| over(&bench, &leader, now)), [false, true], "{ceiling:?}");
+        }
+        let mut leader = Coordinator::new(bench.leader, Timers::default(), 0);
+        bench.must(Change::HostUpsert(Box::new(crate::ha::HostSpec { enabled: false, ..spec(1) })));
+        assert!(granted(&bench, &mut leader, Mode::Off), "armed");
+        bench.as_operator(Change::LeaseEpoch(Lease::default()));
+        assert!(granted(&bench, &mut leader, Mode::Off), "armed");
+        let watchdog = bench.host(1).watchdog;
+        let watchdog = crate::ha::host::Watchdog { armed: false, ..watchdog };
+        bench.must(Change::Watchdog { host: host(1), incarnation: 1, watchdog });
+        assert!(!granted(&bench, &mut leader, Mode::Enforce), "it needs none");
     }
 }

@@ -35,7 +35,7 @@ pub struct Section {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
-    /// Nothing: hosts are known, and nobody watches them.
+    /// Nothing: hosts are known, and nobody watches them. Those that live on watchdog leases are granted them.
     #[default]
     Off,
     /// It watches and decides up to the first act, which it tells in the log and does not do.
@@ -120,7 +120,11 @@ impl Section {
             power: ground.power.clone(),
         };
         operators::failover::Settings {
-            mode: if self.mode == Mode::Enforce { policy::Mode::Enforce } else { policy::Mode::DryRun },
+            mode: match self.mode {
+                Mode::Off => policy::Mode::Off,
+                Mode::DryRun => policy::Mode::DryRun,
+                Mode::Enforce => policy::Mode::Enforce,
+            },
             voters: self.voters.iter().map(voter).collect(),
         }
     }
