@@ -164,7 +164,11 @@ impl Gate {
     /// Guests are stopped from here on until [`Self::stopped`]: none that is permitted here.
     pub fn stops(&mut self, guests: BTreeSet<Uuid>) -> Result<(), Uuid> {
         let permitted = self.kept.as_ref().and_then(|kept| kept.permits.intersection(&guests).next().copied());
-        permitted.map_or_else(|| Ok(self.stopping = guests), Err)
+        if let Some(guest) = permitted {
+            return Err(guest);
+        }
+        self.stopping = guests;
+        Ok(())
     }
 
     /// They are stopped, or were not.

@@ -28,7 +28,11 @@ fn settings(daemon: &Daemon) -> Settings {
     let text = serde_json::json!({
         "host": Uuid::from_u128(0xa), "nova_host": "compute-001",
         "state": daemon.at("state"), "run": daemon.at("run/pallium"), "root": daemon.at("root"),
-        "libvirt": {"sockets": [daemon.at("run/libvirt/libvirt-sock-ro")], "pids": daemon.at("run/libvirt/qemu")},
+        "libvirt": {
+            "sockets": [daemon.at("run/libvirt/libvirt-sock-ro")],
+            "control": [daemon.at("run/libvirt/libvirt-sock")],
+            "pids": daemon.at("run/libvirt/qemu"),
+        },
         "hook": {"socket": daemon.at("run/pallium/agent.sock"), "folder": daemon.at("etc/hooks")},
     });
     serde_json::from_value(text).expect("settings")
@@ -364,4 +368,44 @@ async fn a_hook_that_is_told_so_lets_start_when_nobody_answers() {
     daemon.must(&["create", &daemon.guest(8, "")]);
     let _agent = Agent::start(settings(&daemon)).expect("it starts");
     assert!(refusal(&daemon, 9).contains("no pallium server has answered"), "an answer counts\n{}", daemon.log());
+}
+
+/// What may not run here is stopped, over a connection that is made for it; what may is not, and what is not known to
+/// libvirt is no fault.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guests_without_a_right_are_stopped() {
+    if !is_wanted() {
+        return;
+    }
+    let daemon = Daemon::start("");
+    let mut agent = Greeted::start(&daemon, &[1, 2]).await;
+    daemon.must(&["define", &daemon.guest(1, "")]);
+    for start in [["start", "instance-00000001"], ["create", &daemon.guest(2, "")]] {
+        daemon.must(&start);
+    }
+    let stop = |numbers: &[u32]| Order::StopGuests { instances: numbers.iter().copied().map(uuid_of).collect() };
+    let result = |told| {
+        move |body| match body {
+            Body::DirectiveResult { directive, refused } if directive == told => Some(refused),
+            _ => None,
+        }
+    };
+    let tell = async |agent: &mut Greeted, order| {
+        agent.told += 1;
+        agent.session.told(Directive { id: agent.told, cluster: CLUSTER, order }).await;
+        let told = agent.told;
+        agent.wait("its result", result(told)).await
+    };
+    let refused = tell(&mut agent, stop(&[1, 3])).await.expect("it may run here");
+    assert!(refused.contains("is permitted here"), "{refused}");
+    let withdrawn = vec![uuid_of(1)];
+    tell(&mut agent, Order::Permits { incarnation: 1, whole: false, granted: vec![], withdrawn }).await;
+    let process = pid(&daemon, 1);
+    assert_eq!(tell(&mut agent, stop(&[1, 3])).await, None, "{}", daemon.log());
+    until("its process is gone", || rustix::process::test_kill_process(process).is_err().then_some(()));
+    let off = agent.wait("it is listed as off", |body| {
+        instances(body)?.present.into_iter().find(|one| one.uuid == uuid_of(1) && one.state == DomainState::ShutOff)
+    });
+    assert_eq!(off.await.state_reason, 2, "destroyed");
+    rustix::process::test_kill_process(pid(&daemon, 2)).expect("the other one runs");
 }
