@@ -161,6 +161,7 @@ impl Cx<'_> {
             }
             Change::AttemptObserved { instance, number, state } => self.attempt_observed((*instance, *number), *state),
             Change::AttemptEnd { instance, number, ended } => self.attempt_end((*instance, *number), *ended),
+            Change::PermitEnd { instance, life, at } => self.permit_end(*instance, *life, *at),
             Change::PermitMove { instance, from, to, cause } => self.permit_move(*instance, *from, *to, *cause),
             Change::LeaseEpoch(lease) => {
                 self.may_lease(Some(lease.mode), "lease.mode")?;

@@ -13,6 +13,7 @@ mod cases;
 mod drain;
 mod evacuation;
 mod follow;
+mod gone;
 pub mod lease;
 mod mark;
 mod planning;
@@ -244,6 +245,8 @@ pub struct Coordinator {
     guests: BTreeMap<Uuid, HostId>,
     /// Guests that begin, or run, where they have no permit, and since when, replicated milliseconds.
     strangers: BTreeMap<(Uuid, HostId), Option<u64>>,
+    /// Instances that may be deleted.
+    gone: gone::Gone,
     /// What befell guests, and how far it is looked into.
     troubles: BTreeMap<trouble::Told, trouble::Look>,
     /// The life of each host up to which it was looked for instances of former lives.
@@ -285,6 +288,7 @@ impl Coordinator {
             leases: 0,
             guests: BTreeMap::new(),
             strangers: BTreeMap::new(),
+            gone: gone::Gone::default(),
             troubles: BTreeMap::new(),
             booted: BTreeMap::new(),
             nova: VecDeque::new(),
@@ -400,6 +404,7 @@ impl Coordinator {
             self.look_into_troubles(lead, &mut due);
             self.crashed(lead, &mut due);
             self.permits_follow(lead, &mut due);
+            self.let_go(lead, &mut due);
             self.drains(lead, &mut due);
             let cases: Vec<_> = lead.ha().cases.iter().cloned().collect();
             for case in &cases {
@@ -452,7 +457,7 @@ impl Coordinator {
         let guests = &self.guests;
         let asked: BTreeSet<_> =
             self.troubles.iter().filter(|(_, look)| !look.done).map(|((known, ..), _)| *known).collect();
-        let strangers = &self.strangers;
+        let (strangers, gone) = (&self.strangers, &self.gone);
         let strange = |instance| {
             strangers.range((instance, HostId::default())..).next().is_some_and(|((is, _), _)| *is == instance)
         };
@@ -461,7 +466,12 @@ impl Coordinator {
         self.instances.retain(|instance, _| {
             let moving = lead.ha().moves.get(*instance).is_some();
             let known = moving || lead.ha().recoveries.get(*instance).is_some() || guests.contains_key(instance);
-            known || returns || open(*instance) || strange(*instance) || asked.contains(instance)
+            known
+                || returns
+                || gone.asks(*instance)
+                || open(*instance)
+                || strange(*instance)
+                || asked.contains(instance)
         });
         self.hosts.retain(|id, facts| {
             let watched = |host: &Host| host.belief.detection != Detection::Alive;

@@ -204,6 +204,15 @@ impl Failover {
         placed || self.moves.get(instance).is_some_and(|known| known.is_live() && known.to == life)
     }
 
+    /// Whether the permit of an instance that was deleted may end: its host lives and has no case, and nothing is done with
+    /// it.
+    pub fn may_end(&self, instance: Uuid, life: Life) -> bool {
+        let recovered = self.recoveries.get(instance).is_some_and(|known| !known.status.is_settled());
+        let restarted = self.restarts.get(instance).is_some_and(|known| known.well.is_none() && self.stands(known));
+        let moved = self.moves.get(instance).is_some();
+        self.lives(life) && self.cases.get(life.host).is_none() && !recovered && !restarted && !moved
+    }
+
     /// Whether that life of that host is over and proven so in `epoch`; when.
     pub fn proven(&self, life: Life, epoch: u64) -> Option<u64> {
         let proofs = self.hosts.get(life.host)?.proofs.iter().rev();

@@ -174,6 +174,16 @@ pub enum Change {
         /// How.
         ended: Ended,
     },
+    /// An instance was deleted: it is permitted nowhere any more.
+    PermitEnd {
+        /// The instance.
+        instance: Uuid,
+        /// Where it was permitted.
+        life: Life,
+        /// When its host's agent listed its domains without it, after Nova had said that there is none, replicated
+        /// milliseconds.
+        at: u64,
+    },
     /// The place of an instance changes.
     PermitMove {
         /// The instance.
@@ -389,6 +399,7 @@ impl Change {
             Self::AttemptIntent { .. } => "AttemptIntent",
             Self::AttemptObserved { .. } => "AttemptObserved",
             Self::AttemptEnd { .. } => "AttemptEnd",
+            Self::PermitEnd { .. } => "PermitEnd",
             Self::PermitMove { .. } => "PermitMove",
             Self::LeaseEpoch(_) => "LeaseEpoch",
             Self::BreakerSet { .. } => "BreakerSet",

@@ -78,6 +78,28 @@ fn of_one_group(world: &mut World, declares: bool) -> Result<bool, String> {
 /// Those of this family.
 pub(super) const ALL: &[Scenario] = &[
     Scenario {
+        id: "PRM-05",
+        what: "instances are deleted, and one that no host reports is not",
+        run: |world| {
+            for n in 1..=3 {
+                world.host_mut(1).guests.remove(&vm(n));
+            }
+            for n in 1..=2 {
+                world.nova.servers.remove(&vm(n));
+            }
+            world.size(1, |_| 1);
+            let permitted = |world: &World, n| world.ha().permits.get(vm(n)).is_some();
+            let gone = world.until(180_000, |world| !permitted(world, 1) && !permitted(world, 2));
+            world.run(300_000);
+            let others = (3..=VMS).all(|n| permitted(world, n));
+            want(
+                gone && others,
+                "permitted nowhere any more, the others as before",
+                "the permits of what was deleted end",
+            )
+        },
+    },
+    Scenario {
         id: "PRM-01",
         what: "a person live-migrates an instance; its new host dies",
         run: |world| {

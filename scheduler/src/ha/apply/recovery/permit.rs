@@ -5,6 +5,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::{Cx, Result};
+use crate::consumer::Purpose;
+use crate::domain::Domain;
 use crate::ha::case::Phase;
 use crate::ha::order::{Done, PermitCause};
 use crate::ha::recovery::{Life, Permit, Recovery, Status, Waiting};
@@ -100,6 +102,20 @@ impl Cx<'_> {
         if matches!(cause, PermitCause::Followed { .. }) {
             self.recover_followed(instance, to);
         }
+        Ok(Done::Changed)
+    }
+
+    /// What was deleted needs no place. One that is reported, or is being placed, is there.
+    pub(in crate::ha::apply) fn permit_end(&mut self, instance: Uuid, life: Life, at: u64) -> Result {
+        let Some(current) = self.ha().permits.get(instance).map(|permit| permit.life) else {
+            return Ok(Done::Unchanged);
+        };
+        let known = self.state.tables.slot_of(Domain::Nova, instance, Purpose::Instance).is_some();
+        let listed = at <= self.now();
+        if !Stop::PermitExact.lets(current == life && !known && listed && self.ha().may_end(instance, life)) {
+            return Err(Refusal::Permit { instance, given: Some(life), current: Some(current) });
+        }
+        self.ha_mut().permits.remove(instance);
         Ok(Done::Changed)
     }
 
