@@ -91,6 +91,8 @@ pub struct Drain {
     pub since: u64,
     /// Its service is disabled in Nova for this drain.
     pub disabled: bool,
+    /// It may be: from its begin on that is called for, and a call may take effect after the drain is over.
+    pub called: bool,
     /// The last intent about the service.
     pub op: Option<(Uuid, Leader)>,
     /// Instances that were moved.

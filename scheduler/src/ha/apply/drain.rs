@@ -38,11 +38,12 @@ impl Cx<'_> {
         if known.is_none() && self.ha().drains.len() >= DRAINS {
             return Err(Refusal::Full { table: "drains".to_owned(), most: DRAINS as u64 });
         }
-        let disabled = known.is_some_and(|drain| drain.disabled);
+        let (disabled, called) = known.map_or((false, false), |drain| (drain.disabled, drain.called));
         let (epoch, since) = (self.epoch(), self.now());
         let stage = Stage::Waiting;
         let (left, groups) = (Vec::new(), BTreeMap::new());
-        let drain = Drain { host: id, incarnation, epoch, stage, since, disabled, op: None, moved: 0, left, groups };
+        let (host, op, moved) = (id, None, 0);
+        let drain = Drain { host, incarnation, epoch, stage, since, disabled, called, op, moved, left, groups };
         self.ha_mut().drains.put(Arc::new(drain));
         self.with_host(id, |host| host.maintenance = mode);
         Ok(Done::Changed)
@@ -158,7 +159,7 @@ impl Cx<'_> {
             return Err(invalid("host", &given, "its turn"));
         }
         let since = self.now();
-        self.ha_mut().drains.put(Arc::new(Drain { stage: Stage::Moving, since, ..drain }));
+        self.ha_mut().drains.put(Arc::new(Drain { stage: Stage::Moving, since, called: true, ..drain }));
         Ok(Done::Changed)
     }
 

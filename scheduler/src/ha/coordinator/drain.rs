@@ -70,7 +70,7 @@ impl Coordinator {
     fn lost(&mut self, drain: &Drain, host: &Host, lead: &Lead<'_>, due: &mut Vec<Due>) {
         if !matches!(drain.stage, Stage::Over(_)) {
             due.push(Due::Propose(Change::DrainEnd { host: drain.host, over: Over::Lost }));
-        } else if host.is_open() && lead.ha().cases.get(host.id).is_none() && drain.disabled {
+        } else if host.is_open() && lead.ha().cases.get(host.id).is_none() && drain.called {
             self.service(drain, host, false, lead, due);
         } else if host.is_open() && lead.ha().cases.get(host.id).is_none() {
             Self::step_of_drain(drain, Step::Disabled(false), due);
@@ -383,7 +383,7 @@ impl Coordinator {
         if host.maintenance != Maintenance::None || busy || lead.ha().cases.get(host.id).is_some() {
             return;
         }
-        if drain.disabled {
+        if drain.called {
             self.service(drain, host, false, lead, due);
         } else {
             Self::step_of_drain(drain, Step::Disabled(false), due);
