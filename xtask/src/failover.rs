@@ -48,8 +48,16 @@ pub struct Plan {
 
 impl Plan {
     /// What CI lives through.
-    const SAMPLE: Self =
-        Self { seed: 1, seeds: 300, minutes: 120, kinds: None, hosts: None, mutants: false, mutant: None, print: false };
+    const SAMPLE: Self = Self {
+        seed: 1,
+        seeds: 300,
+        minutes: 120,
+        kinds: None,
+        hosts: None,
+        mutants: false,
+        mutant: None,
+        print: false,
+    };
 
     /// Lives through seeds of it.
     fn command(&self, program: &Path, seeds: u64, mutant: Option<&str>) -> Command {

@@ -174,16 +174,6 @@ pub enum Change {
         /// How.
         ended: Ended,
     },
-    /// An instance was deleted: it is permitted nowhere any more.
-    PermitEnd {
-        /// The instance.
-        instance: Uuid,
-        /// Where it was permitted.
-        life: Life,
-        /// When its host's agent listed its domains without it, after Nova had said that there is none, replicated
-        /// milliseconds.
-        at: u64,
-    },
     /// The place of an instance changes.
     PermitMove {
         /// The instance.
@@ -374,6 +364,16 @@ pub enum Change {
         life: Life,
         /// What.
         kind: trouble::Kind,
+    },
+    /// An instance was deleted: it is permitted nowhere any more.
+    PermitEnd {
+        /// The instance.
+        instance: Uuid,
+        /// Where it was permitted.
+        life: Life,
+        /// When its host's agent listed its domains without it, after Nova had said that there is none, replicated
+        /// milliseconds.
+        at: u64,
     },
 }
 

@@ -78,11 +78,6 @@ pub enum Ended {
         /// The migration.
         migration: Uuid,
     },
-    /// The migration does not end in Nova any more, for its target died over it: another attempt may come.
-    Abandoned {
-        /// The migration.
-        migration: Uuid,
-    },
     /// Nova refused the call itself, and took nothing.
     Refused {
         /// For good, or of this target only.
@@ -92,6 +87,11 @@ pub enum Ended {
     Vanished {
         /// The sentinel was seen in both.
         sentinel: bool,
+    },
+    /// The migration does not end in Nova any more, for its target died over it: another attempt may come.
+    Abandoned {
+        /// The migration.
+        migration: Uuid,
     },
 }
 
