@@ -621,3 +621,36 @@ impl Coordinator {
 fn source_of(case: &Case) -> Life {
     Life { host: case.id.host, incarnation: case.id.incarnation }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ha::liveness::{Digest, Heard, Timers};
+    use crate::ha::policy::Mode;
+    use crate::ha::proof::Power;
+    use crate::ha::tests::bench::{Bench, boot, host, machine};
+
+    /// Answers of a BMC, as each came: those that belong to a time when the host was heard prove nothing, nor do old ones.
+    #[test]
+    fn reads_of_a_bmc_are_of_their_time() {
+        let bench = Bench::new();
+        let cases = [
+            ([20_000, 22_000], 22_500, true),
+            ([20_000, 21_999], 22_500, false),
+            ([15_999, 22_000], 22_500, false),
+            ([8_000, 9_000], 22_500, false),
+            ([20_000, 22_000], 80_001, false),
+        ];
+        for (reads, now, proves) in cases {
+            let mut leader = Coordinator::new(bench.leader, Timers::default(), 0);
+            let heard = [Heard { host: host(1), age: 0, boot: boot(1, 0), away: 0 }];
+            leader.liveness.digest(&Digest { member: 1, in_quorum: true, blind: false, heard: &heard }, 10_000);
+            for at in reads {
+                let read = PowerRead { power: Power::Off, raw: "Off".to_owned(), machine: machine(1), at: 0 };
+                leader.tell(Told::Power(host(1), read), at);
+            }
+            let proof = leader.off_twice(bench.host(1), &bench.lead(Mode::Enforce, now));
+            assert_eq!(proof.is_some(), proves, "{reads:?} at {now}");
+        }
+    }
+}

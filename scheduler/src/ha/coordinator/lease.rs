@@ -84,27 +84,11 @@ impl Coordinator {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ha::coordinator::Targets;
     use crate::ha::liveness::Timers;
     use crate::ha::order::{Change, Voter};
-    use crate::ha::planner::Asked;
     use crate::ha::policy::Mode;
     use crate::ha::proof::Lease;
-    use crate::ha::recovery::Life;
     use crate::ha::tests::bench::{Bench, boot, host, spec};
-
-    struct Nowhere;
-
-    impl Targets for Nowhere {
-        fn ranked(&self, _: &Asked<'_>) -> Vec<Life> {
-            Vec::new()
-        }
-    }
-
-    fn lead(bench: &Bench, ceiling: Mode, now: u64) -> Lead<'_> {
-        let (tables, cluster) = (bench.core.state().tables(), Uuid::nil());
-        Lead { tables, voters: &[], cluster, targets: &Nowhere, ceiling, clock: bench.now, now }
-    }
 
     /// A host that lives on leases is reset without: whatever the leader may do otherwise, and whatever has become of the
     /// host meanwhile. What it was granted counts.
@@ -117,10 +101,10 @@ mod tests {
         bench.as_operator(Change::LeaseEpoch(strict));
         let granted = |bench: &Bench, leader: &mut Coordinator, ceiling| {
             let ask = Ask { host: host(1), boot: boot(1, 0), seq: 7 };
-            leader.grant(ask, 0, &lead(bench, ceiling, 100_000)).is_some()
+            leader.grant(ask, 0, &bench.lead(ceiling, 100_000)).is_some()
         };
         let over = |bench: &Bench, leader: &Coordinator, now| {
-            leader.lease_over(bench.host(1), &lead(bench, Mode::DryRun, now)).is_some()
+            leader.lease_over(bench.host(1), &bench.lead(Mode::DryRun, now)).is_some()
         };
         for ceiling in [Mode::Off, Mode::DryRun, Mode::Enforce] {
             let mut leader = Coordinator::new(bench.leader, Timers::default(), 0);

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use crate::ha::case::{CaseId, Cause, FenceOutcome, Phase};
+use crate::ha::coordinator::Lead;
 use crate::ha::host::{Detection, Fencer, Hello, HostId, HostSpec, Machine, PlaceNames, Watchdog};
 use crate::ha::mark::Mark;
 use crate::ha::order::{Actor, Assignment, Change, Done, Groups, Leader, NovaRead, Order, PermitCause, Role, To};
-use crate::ha::planner::Rank;
+use crate::ha::planner::{Asked, Rank, Targets};
+use crate::ha::policy::Mode;
 use crate::ha::proof::{Evidence, Power, PowerRead};
 use crate::ha::recovery::{Life, Recorded, Stays, VmState};
 use crate::ha::reentry::{ComputeRead, Seen, Step};
@@ -100,6 +102,22 @@ pub struct Bench {
     pub role: Role,
     /// Off when a test has tampered with the state.
     pub checked: bool,
+}
+
+struct Nowhere;
+
+impl Targets for Nowhere {
+    fn ranked(&self, _: &Asked<'_>) -> Vec<Life> {
+        Vec::new()
+    }
+}
+
+impl Bench {
+    /// What a step of a coordinator is made with, at that time of its own clock.
+    pub fn lead(&self, ceiling: Mode, now: u64) -> Lead<'_> {
+        let (tables, cluster) = (self.core.state().tables(), Uuid::nil());
+        Lead { tables, voters: &[], cluster, targets: &Nowhere, ceiling, clock: self.now, now }
+    }
 }
 
 impl Bench {
