@@ -152,6 +152,18 @@ fn a_silent_host_becomes_a_case_and_an_operator_ends_the_doubt() {
         let welcome = ghost.next().await.welcome.expect("first");
         assert!(welcome.incarnation == 0 && welcome.quarantined && welcome.permits.is_empty(), "{welcome:?}");
         assert!(one.get("/metrics").await.text.contains("pallium_ha_proof_violations_total 1\n"));
+        // What it still runs is to be started elsewhere: it is told to stop it, and nothing that is not failover's.
+        let runs = |instance| ha::AgentInstance { uuid: instance, state: "running".to_owned(), ..Default::default() };
+        let present = vec![runs(uuid(7)), runs(uuid(99))];
+        let listed = ha::AgentInstances { whole: true, present, ..ha::AgentInstances::default() };
+        ghost.say(ha::AgentReport { seq: 1, hello: None, instances: Some(listed), ..hello(1) }).await;
+        let stops = loop {
+            if let Some(stops) = ghost.next().await.stop_guests {
+                break stops.instances;
+            }
+        };
+        assert_eq!(stops, [uuid(7)]);
+        assert!(one.get("/metrics").await.text.contains("pallium_ha_guests_stopped_total 1\n"));
         b.abort();
         d.abort();
     });
