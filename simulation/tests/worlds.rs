@@ -73,8 +73,11 @@ const MINUTES: u64 = 20;
 /// - 524: such a host was fenced as soon as it was silent for a moment (INV-8).
 /// - 1469: that Nova showed no trace of a drain's migration for long counted for the evacuation after it (INV-7);
 /// - 469, 1067: a leader that stood still marked a host in Nova that was back meanwhile (INV-14, INV-28);
+/// - 732: a guest crashed where it was migrated to by hand, before its place had followed (INV-26);
+/// - 71: a drain was over before a slow Nova disabled its service (INV-28);
+/// - 136: what was sent to a target that died was taken up by it in its next life (INV-27);
 /// - 1109: what the plan of a former host had recorded kept an instance down when its new host came back (INV-26).
-const FOUND: [(u64, u64, u8); 16] = [
+const FOUND: [(u64, u64, u8); 19] = [
     (65, 20, 23),
     (34, 20, 23),
     (9, 30, 23),
@@ -91,6 +94,9 @@ const FOUND: [(u64, u64, u8); 16] = [
     (469, 30, 30),
     (1067, 30, 30),
     (1109, 30, 30),
+    (732, 30, 30),
+    (71, 120, 30),
+    (136, 30, 30),
 ];
 
 #[test]

@@ -558,7 +558,8 @@ impl Session {
         }
         let ears = self.service.node.ears();
         let waiting = beat.waiting_starts.iter().take(WAITING).map(|text| uuid("heartbeat.waiting_starts", text));
-        let begin = self.running.iter().copied().map(Ok).chain(waiting);
+        // One that crashed before its place had followed is to be started there.
+        let begin = self.running.union(&self.crashed).copied().map(Ok).chain(waiting);
         let strangers = begin.filter(|instance| !instance.as_ref().is_ok_and(|known| self.granted.contains(known)));
         ears.strangers(self.host, strangers.collect::<Result<_, ApiError>>()?);
         let ills = [(!beat.libvirt_ok, Degraded::LIBVIRT), (beat.nova_compute_ok == Some(false), Degraded::COMPUTE)];

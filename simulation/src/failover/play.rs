@@ -231,7 +231,7 @@ impl World {
         let waiting = waiting.filter(|(id, instance)| !permitted(*instance, self.present(*id)));
         let running = self.hosts.iter().filter(|host| heard(host)).flat_map(|host| {
             let life = self.present(host.id);
-            let strange = host.guests.iter().filter(move |guest| !permitted(**guest, life));
+            let strange = host.guests.union(&host.crashed).filter(move |guest| !permitted(**guest, life));
             strange.map(|guest| (host.id, *guest))
         });
         waiting.chain(running).collect()
