@@ -9,7 +9,7 @@ use scheduler::ha::recovery::{Recorded, VmState};
 use scheduler::ha::reentry::ComputeRead;
 use uuid::Uuid;
 
-use super::nova::{ByHand, Server, Trouble};
+use super::nova::{ByHand, Moving, Server, Trouble};
 use super::truth::{Bmc, machine};
 use super::world::{Flaw, Letter, TICK, World};
 
@@ -339,8 +339,10 @@ impl World {
     fn read_server(&self, instance: Uuid) -> Told {
         let sentinel = self.nova.trouble != Trouble::Partial;
         let read = self.nova.servers.get(&instance).map(|server| {
-            let rebuilt = self.nova.migrations(instance).any(|moving| moving.over.is_none() && !moving.live);
-            let shown = |migration: &&super::nova::Moving| sentinel || migration.over.is_some();
+            // An evacuation from where it was before does nothing with it, and moves nothing.
+            let works = |moving: &Moving| moving.over.is_none() && (moving.live || moving.source == server.host);
+            let rebuilt = self.nova.migrations(instance).any(|moving| !moving.live && works(moving));
+            let shown = |migration: &&Moving| sentinel || migration.over.is_some();
             let migrations: Vec<Migration> = self
                 .nova
                 .migrations(instance)
@@ -356,7 +358,7 @@ impl World {
                 now: Recorded { task: server.destination.is_some() || rebuilt, ..recorded(server) },
                 sentinel,
                 migrations: migrations.iter().map(|migration| migration.id).collect(),
-                moving: migrations.iter().any(|migration| migration.over.is_none()),
+                moving: self.nova.migrations(instance).filter(shown).any(works),
                 destination: server.destination.or(server.broken_off).map(|host| (host, None)),
                 on_crash: self.nova.asks.get(&instance).and_then(|asks| asks.on_crash),
             };

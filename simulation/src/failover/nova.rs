@@ -123,7 +123,7 @@ pub struct Nova {
 impl Nova {
     /// An evacuation arrives.
     pub fn evacuate(&mut self, instance: Uuid, target: HostId, up: bool, now: u64) -> Answer {
-        let Some(server) = self.servers.get(&instance) else { return Answer::Refused { forever: true } };
+        let Some(server) = self.servers.get_mut(&instance) else { return Answer::Refused { forever: true } };
         // "The target host can't be the same one."
         if self.never.contains(&instance) || server.host == target {
             return Answer::Refused { forever: true };
@@ -133,6 +133,7 @@ impl Nova {
             return Answer::SourceUp;
         }
         self.made += 1;
+        server.broken_off = None;
         let id = Uuid::from_u128(0x9000_0000 + self.made);
         let source = server.host;
         self.moving.push(Moving {

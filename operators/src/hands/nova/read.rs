@@ -83,7 +83,9 @@ impl Client {
         let rows = self.pages(&path, "migrations", "uuid").await?;
         let sentinel = self.sentinel(&known, view).await?;
         let migrations = rows.iter().map(|row| migration(row, view)).collect::<Result<Vec<_>, _>>()?;
-        let mut moving = migrations.iter().any(|migration| migration.over.is_none());
+        // An evacuation from where it was before moves nothing: its target died over it, and Nova has it open for ever.
+        let void = |row: &Value| row["migration_type"] == "evacuation" && row["source_compute"] != name.as_str();
+        let mut moving = rows.iter().zip(&migrations).any(|(row, known)| known.over.is_none() && !void(row));
         // The newest is first. Where a live migration broke off, the guest may be on the other side.
         let live = rows.first().filter(|row| row["migration_type"] == "live-migration");
         let over = migrations.first().and_then(|migration| migration.over) == Some(true);

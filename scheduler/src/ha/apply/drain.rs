@@ -174,7 +174,9 @@ impl Cx<'_> {
         let (mut planned, mut stays) = (0, 0);
         for (instance, way) in ways {
             let known = self.ha().moves.get(*instance).map(|known| Move::clone(known));
-            if known.as_ref().is_some_and(|known| known.is_live() || known.state == MoveState::Claimed) {
+            // One that has its place waits for its turn; it may turn out to stay.
+            let has = |known: &Move| known.state == MoveState::Claimed && !matches!(way, Way::Left(_));
+            if known.as_ref().is_some_and(|known| known.is_live() || has(known)) {
                 continue;
             }
             drain.left.retain(|(left, _)| left != instance);

@@ -258,6 +258,10 @@ impl Coordinator {
         };
         facts.read = None;
         if nova.host != known.from.host || nova.moving || nova.now.task || !nova.sentinel {
+            // What somebody has begun with it and does not end (a resize that nobody confirms) is theirs.
+            if nova.sentinel && lead.clock > known.at.saturating_add(STUCK) {
+                Self::step_of_drain(drain, Step::Plan(vec![(instance, Way::Left(Left::Busy))]), due);
+            }
             return false;
         }
         Self::step_of_drain(drain, Step::Intent(instance, op, Box::new(nova)), due);
