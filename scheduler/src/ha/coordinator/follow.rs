@@ -57,8 +57,8 @@ impl Coordinator {
                 Some(from) if !self.is_without(from.host, instance, since, lead, due) => continue,
                 // Where it runs it has its place, whoever brought it there.
                 Some(_) if runs => PermitCause::Migrated(Uuid::nil()),
-                // Its first sight is the reports'.
-                None if runs => continue,
+                // The first sight of it: a report may come much later, and its host die before.
+                None if runs => PermitCause::Placed,
                 from => {
                     let facts = self.instances.entry(instance).or_default();
                     let read = facts.read.as_ref().filter(|(at, ..)| lead.now <= at + pace::READ);

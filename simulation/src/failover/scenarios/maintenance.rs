@@ -9,11 +9,11 @@ use scheduler::ha::drain::{Left, MOST_SOURCE, Move, MoveState, Over, Stage};
 use scheduler::ha::host::{Degraded, Detection, Maintenance};
 use scheduler::ha::order::{Change, Role};
 use scheduler::ha::planner::Asks;
-use scheduler::ha::recovery::VmState;
+use scheduler::ha::recovery::{Status, VmState, Waiting};
 use scheduler::request::{Group, GroupPolicy};
 
 use super::{FEW, Scenario, VMS, cordoned, detection, hang, policy, recovered, untouched, want};
-use crate::failover::nova::ByHand;
+use crate::failover::nova::{ByHand, Server};
 use crate::failover::truth::{Bmc, host, vm};
 use crate::failover::world::World;
 
@@ -77,6 +77,21 @@ fn of_one_group(world: &mut World, declares: bool) -> Result<bool, String> {
 
 /// Those of this family.
 pub(super) const ALL: &[Scenario] = &[
+    Scenario {
+        id: "PRM-06",
+        what: "an instance begins, and its host dies before a report has listed it",
+        run: |world| {
+            world.nova.servers.insert(vm(900), Server::on(host(1)));
+            world.host_mut(1).guests.insert(vm(900));
+            let placed = |world: &World| world.ha().permits.get(vm(900)).map(|permit| permit.life.host);
+            let seen = world.until(10_000, |world| placed(world) == Some(host(1)));
+            want(seen, "", "its place, as its agent lists it")?;
+            world.host_mut(1).cut();
+            let waits = |world: &World| world.ha().recoveries.get(vm(900)).map(|known| known.status);
+            let known = world.until(300_000, |world| waits(world) == Some(Status::Waiting(Waiting::Size)));
+            want(known, "it has its place, and waits for its size", "planned with the others")
+        },
+    },
     Scenario {
         id: "PRM-05",
         what: "instances are deleted, and one that no host reports is not",
