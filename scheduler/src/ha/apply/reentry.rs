@@ -8,7 +8,7 @@ use crate::ha::case::{Case, CaseId, Phase};
 use crate::ha::host::{Host, HostId, Maintenance};
 use crate::ha::order::Done;
 use crate::ha::policy;
-use crate::ha::recovery::BASELINE;
+use crate::ha::recovery::{BASELINE, Status};
 use crate::ha::reentry::{Begun, CRASHES, ComputeRead, DAY, DOMAINS, HOLD_OFF, STABLE, Seen, Step};
 use crate::ha::refusal::Refusal;
 use crate::ha::stop::Stop;
@@ -78,8 +78,9 @@ impl Cx<'_> {
         // What it began for a target that died is never over. Once the place of the instance is elsewhere, and nothing is on
         // its way, there is a better copy than the one that would be deleted.
         let moved = |instance: &&Uuid| {
-            let live = self.ha().recoveries.get(**instance).is_some_and(|known| known.live().is_some());
-            !live && self.ha().permits.get(**instance).is_some_and(|permit| permit.life.host != host)
+            let known = self.ha().recoveries.get(**instance).map(|known| known.status);
+            matches!(known, None | Some(Status::Succeeded(_)))
+                && self.ha().permits.get(**instance).is_some_and(|permit| permit.life.host != host)
         };
         if let Some(instance) = read.open.iter().find(|instance| !moved(instance))
             && !Stop::OnlyCopy.lets(false)
