@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{Coordinator, Due, Lead, pace, source_of};
+use super::{Coordinator, Domains, Due, Lead, pace, source_of};
 use crate::ha::case::Case;
 use crate::ha::host::HostId;
 use crate::ha::order::{Change, PermitCause};
@@ -54,7 +54,7 @@ impl Coordinator {
                     PermitCause::Adopted { at }
                 }
                 _ if !takes => continue,
-                Some(from) if !self.is_without(from.host, instance, since, lead, due) => continue,
+                Some(from) if self.without(from.host, instance, since, lead, due).is_none() => continue,
                 // Where it runs it has its place, whoever brought it there.
                 Some(_) if runs => PermitCause::Migrated(Uuid::nil()),
                 // The first sight of it: a report may come much later, and its host die before.
@@ -109,11 +109,8 @@ impl Coordinator {
                 continue;
             }
             let read = lead.clock.saturating_sub(lead.now - read_at);
-            if !self.is_without(from.host, instance, proven.max(read), lead, due) {
-                continue;
-            }
-            let Some(list) = self.hosts.get(&from.host).and_then(|facts| facts.domains.as_ref()) else { continue };
-            let followed = PermitCause::Followed { read, at: list.at };
+            let Some(at) = self.without(from.host, instance, proven.max(read), lead, due) else { continue };
+            let followed = PermitCause::Followed { read, at };
             due.push(Due::Propose(Change::PermitMove { instance, from: Some(from), to, cause: followed }));
         }
         waits && lead.clock < case.since.saturating_add(pace::REPLAN)
@@ -141,26 +138,29 @@ impl Coordinator {
         lead: &Lead<'_>,
         due: &mut Vec<Due>,
     ) -> Option<(bool, u64)> {
-        let list = self.hosts.get(&host).and_then(|facts| facts.domains.as_ref()).filter(|list| list.at > after);
-        let runs = list.map(|list| (list.running.contains(&instance), list.at));
+        let runs = self.list_after(host, after).map(|list| (list.running.contains(&instance), list.at));
         if runs.is_none() {
             self.list(host, lead, due);
         }
         runs
     }
 
-    /// Whether a list of a host that is newer than that says that no process there has the instance.
-    pub(super) fn is_without(
+    /// A list of a host that is newer than that.
+    fn list_after(&self, host: HostId, after: u64) -> Option<&Domains> {
+        self.hosts.get(&host)?.domains.as_ref().filter(|list| list.at > after)
+    }
+
+    /// Of when a list of a host is that says that no process there has the instance, if one that is newer than that does.
+    pub(super) fn without(
         &mut self,
         host: HostId,
         instance: Uuid,
         after: u64,
         lead: &Lead<'_>,
         due: &mut Vec<Due>,
-    ) -> bool {
-        let list = self.hosts.get(&host).and_then(|facts| facts.domains.as_ref()).filter(|list| list.at > after);
-        let without = list.is_some_and(|list| list.is_without(instance));
-        if !without {
+    ) -> Option<u64> {
+        let without = self.list_after(host, after).filter(|list| list.is_without(instance)).map(|list| list.at);
+        if without.is_none() {
             self.list(host, lead, due);
         }
         without

@@ -57,10 +57,8 @@ impl Coordinator {
                 continue;
             };
             let since = lead.clock.saturating_sub(lead.now - since);
-            if self.is_without(life.host, instance, since, lead, due)
-                && let Some(list) = self.hosts.get(&life.host).and_then(|facts| facts.domains.as_ref())
-            {
-                due.push(Due::Propose(Change::PermitEnd { instance, life, at: list.at }));
+            if let Some(at) = self.without(life.host, instance, since, lead, due) {
+                due.push(Due::Propose(Change::PermitEnd { instance, life, at }));
             }
         }
     }

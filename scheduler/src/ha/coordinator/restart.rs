@@ -56,9 +56,8 @@ impl Coordinator {
             let poison = ha.stays_after(instance, permit.life, lead.tables.counters().epoch, lead.clock).is_some();
             let facts = self.instances.entry(instance).or_default();
             let gone = facts.missing.is_some_and(|since| lead.now >= since + pace::VANISHED);
-            let read =
+            let mut read =
                 facts.read.as_ref().filter(|(at, ..)| lead.now <= at + pace::READ).map(|(_, read, _)| read.clone());
-            let mut read = read;
             if let Some(read) = read.as_mut().filter(|read| read.host == host.id && !read.moving && read.sentinel)
                 && let Some(case) = ha.cases.get(host.id)
                 && !self.arrived_nowhere(case, instance, read, lead, due)
@@ -141,11 +140,7 @@ impl Coordinator {
         }
         let clear = match super::evacuation::last_life(host, lead) {
             Some(life) => Some(Clear::Dead(life)),
-            None if self.is_without(host, instance, read, lead, due) => {
-                let list = self.hosts.get(&host).and_then(|facts| facts.domains.as_ref());
-                list.map(|list| Clear::Absent { at: list.at })
-            }
-            None => None,
+            None => self.without(host, instance, read, lead, due).map(|at| Clear::Absent { at }),
         };
         nova.destination = Some((host, clear));
         clear.is_some()
