@@ -133,7 +133,7 @@ impl Cx<'_> {
         }
         if !Stop::BootOnce.lets(!host.boots.contains(&hello.boot)) {
             // A life that is over answers: the proof was wrong.
-            let why = "a life that was proven over said Hello: stop its guests, then look at what proved it";
+            let why = "a life that was proven over said Hello: its guests are being stopped; see that none runs, and what proved it";
             let known = self.ha().cases.get(id).is_none_or(|case| case.held_recover.as_deref() == Some(VIOLATED));
             if !known {
                 self.note(id, What::Violated(hello.boot));
