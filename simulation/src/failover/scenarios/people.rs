@@ -8,9 +8,10 @@ use scheduler::ha::host::Hello;
 use scheduler::ha::order::{Change, Done, Role};
 use scheduler::ha::policy::{FailoverPolicy, Mode, Rules, Selector};
 use scheduler::ha::proof::{Evidence, Token};
+use scheduler::ha::recovery::Status;
 use uuid::Uuid;
 
-use super::{FEW, Scenario, VMS, asked, hang, recovered, restore, returned, untouched, want};
+use super::{FEW, Scenario, VMS, asked, called, hang, recovered, restore, returned, untouched, want};
 use crate::failover::nova::Trouble;
 use crate::failover::truth::{Bmc, host, machine, vm};
 use crate::failover::world::World;
@@ -140,6 +141,36 @@ pub(super) const ALL: &[Scenario] = &[
             world.run(600_000);
             let none = world.restarted.is_empty() && world.taken.is_empty();
             want(none && asked(world), "nothing on old authority, an operator is asked", "no restart, NeedsOperator")
+        },
+    },
+    Scenario {
+        id: "RST-04",
+        what: "a backup is restored whose evacuations are on their way, one of them never called for",
+        run: |world| {
+            world.nova.takes = 100_000;
+            world.host_mut(1).cut();
+            let intent = |world: &World| {
+                let live = |n| world.ha().recoveries.get(vm(n)).is_some_and(|known| known.live().is_some());
+                (1..=VMS).all(live)
+            };
+            want(world.until(120_000, intent), "", "an intent for each")?;
+            let backup = world.core.freeze();
+            world.until(30_000, called);
+            // What the old cluster called for last was lost with it.
+            world.nova.moving.retain(|moving| moving.instance != vm(VMS));
+            restore(world, backup);
+            world.run(60_000);
+            let refused = world.order(Role::Operator, Change::Release).is_err();
+            want(refused, "", "no release while Nova works at them")?;
+            world.run(120_000);
+            let taken = world.taken.clone();
+            want(world.order(Role::Operator, Change::Release).is_ok(), "", "a release once they are over")?;
+            world.run(120_000);
+            let status = |n| world.ha().recoveries.get(vm(n)).map(|known| known.status);
+            let moved = (1..VMS).all(|n| matches!(status(n), Some(Status::Succeeded(_)) | None));
+            let left = world.hosts.iter().all(|host| !host.guests.contains(&vm(VMS)));
+            let read = moved && left && world.taken == taken && world.all_moved(VMS - 1);
+            want(read, "read to their end, the one without a trace left for a person", "nothing called for twice")
         },
     },
     Scenario {
